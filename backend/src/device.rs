@@ -1,0 +1,64 @@
+//! What a front door knows of the TPM behind it.
+
+use std::io::{Read, Write};
+
+/// The longest command that a front door passes on, in bytes. What `TPM_PT_MAX_COMMAND_SIZE` says.
+pub const MAX_COMMAND_SIZE: usize = 4096;
+/// The longest response that a device returns, in bytes. What `TPM_PT_MAX_RESPONSE_SIZE` says.
+pub const MAX_RESPONSE_SIZE: usize = 4096;
+
+/// Why a device could not do what its front door asked for; the sentence is for the operator's log.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The state may not leave or enter now: nothing was prepared, or the instance is in another state.
+    #[error("{0}")]
+    Refused(String),
+    /// The stream is damaged, truncated, foreign, or replayed.
+    #[error("{0}")]
+    BadStream(String),
+    /// The pipe to QEMU failed.
+    #[error("the migration stream to or from QEMU broke off")]
+    Io(#[source] std::io::Error),
+    /// Something under the device failed, the store for one.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// One TPM instance as a front door sees it. All calls may come from any thread; the device serialises them.
+pub trait TpmDevice: Send + Sync + 'static {
+    /// Executes one command at `locality` and returns its response: always one, never an empty one, at most
+    /// [`MAX_RESPONSE_SIZE`] bytes. What the command changed is durable when this returns.
+    ///
+    /// `slot` is the position in the avail ring (the free-running 16-bit index) from which the command came. A device keeps the
+    /// last command that changed anything with its slot and response, durably, until [`Self::completed`]: offered
+    /// again with the same slot and bytes, it is answered from there and not executed twice.
+    fn execute(&self, locality: u8, command: &[u8], slot: Option<u16>) -> Vec<u8>;
+
+    /// The used index has moved past `slot`: the guest has the response.
+    fn completed(&self, slot: u16);
+
+    /// The queue was stopped in good order with nothing in flight; slots start anew.
+    fn queue_stopped(&self);
+
+    /// The machine was reset: `_TPM_Init`. Idempotent.
+    fn machine_reset(&self);
+
+    /// The virtual machine runs (`true`) or is stopped.
+    fn run_state(&self, running: bool);
+
+    /// QEMU switched dirty logging on (`true`): a live migration has begun; or off: it is over or was cancelled.
+    fn migration_started(&self, logging: bool);
+
+    /// Locks the instance and writes its migration stream. After an error the instance is as the durable state says,
+    /// and QEMU must be told that the save failed.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; `Refused` when no ticket was armed.
+    fn save(&self, out: &mut dyn Write) -> Result<(), DeviceError>;
+
+    /// Reads a migration stream up to its end and recreates the instance from it.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; the instance is then as empty as before.
+    fn load(&self, input: &mut dyn Read) -> Result<(), DeviceError>;
+}

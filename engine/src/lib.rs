@@ -1,0 +1,2 @@
+#![forbid(unsafe_code)]
+//! One TPM 2.0.
