@@ -1,0 +1,102 @@
+//! The seam between the instance commands, which are TPM commands of a privileged instance, and the tree that carries them
+//! out. The engine does what any TPM command needs (header, handles, sessions, parameters) and the encryption under storage key S;
+//! the tree does the rest.
+//!
+//! Order of checks, as in figures 9 to 17: owner authorization, then [`InstanceManager::check_descendant`], then the authorization of S
+//! where there is one, then the command's own conditions.
+
+use vtpm_protocol::instance::{
+    CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut, GetInstanceDataIn,
+    GetInstanceDataOut, GetInstanceInfoOut, ListInstancesIn, ListInstancesOut, LockInstanceIn, SetInstanceDataIn,
+    UnlockInstanceIn,
+};
+use vtpm_protocol::rc::ResponseCode;
+use zeroize::Zeroizing;
+
+/// What a privileged instance can do with the tree below it. Handles are instance handles as they stand in the handle area.
+///
+/// Nothing takes effect before [`crate::Environment::commit`] of the same command returned `Ok`: implementations collect their changes and commit
+/// them in one unit with those of the processing instance, or drop them when the command fails.
+pub trait InstanceManager {
+    /// The instance exists and is a descendant of the processing instance (or is the processing instance itself where `allow_self`,
+    /// which only `CreateInstance` and `ListInstances` permit for the parent they name).
+    ///
+    /// # Errors
+    /// `TPM_RC_HANDLE` (no such instance) or `TPM_RC_HIERARCHY` (not a descendant).
+    fn check_descendant(&mut self, instance: u32, allow_self: bool) -> Result<(), ResponseCode>;
+
+    /// Figure 10.
+    ///
+    /// # Errors
+    /// A response code.
+    fn create_instance(&mut self, parent: u32, input: &CreateInstanceIn) -> Result<CreateInstanceOut, ResponseCode>;
+
+    /// Figure 11.
+    ///
+    /// # Errors
+    /// A response code.
+    fn lock_instance(&mut self, instance: u32, input: &LockInstanceIn) -> Result<(), ResponseCode>;
+
+    /// Figure 12, up to the encryption under S: makes and keeps the keys and returns the key structure in plain, to be
+    /// encrypted by the engine. `storage_key` is the Name of S.
+    ///
+    /// # Errors
+    /// A response code.
+    fn get_instance_key(&mut self, instance: u32, storage_key: &[u8]) -> Result<Zeroizing<Vec<u8>>, ResponseCode>;
+
+    /// Figure 7, steps 702 and 706.
+    ///
+    /// # Errors
+    /// A response code.
+    fn get_instance_capability(
+        &mut self,
+        instance: u32,
+        input: &GetInstanceCapabilityIn,
+    ) -> Result<GetInstanceCapabilityOut, ResponseCode>;
+
+    /// Figure 13.
+    ///
+    /// # Errors
+    /// A response code.
+    fn get_instance_data(
+        &mut self,
+        instance: u32,
+        input: &GetInstanceDataIn,
+    ) -> Result<GetInstanceDataOut, ResponseCode>;
+
+    /// Figure 14.
+    ///
+    /// # Errors
+    /// A response code.
+    fn delete_instance(&mut self, instance: u32) -> Result<(), ResponseCode>;
+
+    /// Figure 15, after the decryption with S: checks the structure and keeps the keys.
+    ///
+    /// # Errors
+    /// A response code.
+    fn set_instance_key(&mut self, instance: u32, key_structure: &[u8]) -> Result<(), ResponseCode>;
+
+    /// Figure 16.
+    ///
+    /// # Errors
+    /// A response code.
+    fn set_instance_data(&mut self, instance: u32, input: &SetInstanceDataIn) -> Result<(), ResponseCode>;
+
+    /// Figure 17.
+    ///
+    /// # Errors
+    /// A response code.
+    fn unlock_instance(&mut self, instance: u32, input: &UnlockInstanceIn) -> Result<(), ResponseCode>;
+
+    /// The children of an instance.
+    ///
+    /// # Errors
+    /// A response code.
+    fn list_instances(&mut self, parent: u32, input: &ListInstancesIn) -> Result<ListInstancesOut, ResponseCode>;
+
+    /// Name, UUID, state and attributes of one instance.
+    ///
+    /// # Errors
+    /// A response code.
+    fn get_instance_info(&mut self, instance: u32) -> Result<GetInstanceInfoOut, ResponseCode>;
+}

@@ -1,0 +1,815 @@
+//! The instance commands: vendor TPM commands with which a privileged instance manages the tree below it.
+//!
+//! `docs/protocol.md` is the normative layout. Every command has the tag `TPM_ST_SESSIONS` and one handle that takes an
+//! authorization, `@TPM_RH_OWNER`; [`cc::GET_INSTANCE_KEY`] and [`cc::SET_INSTANCE_KEY`] have `@S` as a second one. The
+//! last handle is the instance handle, which takes none, and whose Name is the handle itself.
+//!
+//! The structures that travel between two hosts (ticket, key structure, pieces) are in [`mod@migration`].
+
+pub mod migration;
+
+use crate::codec::{Decode, Encode, Reader, encode_sized, encode_sized_with};
+use crate::rc::ResponseCode;
+use crate::structure;
+use crate::tpm::{Tpm2b, TpmCc};
+use core::fmt;
+use core::ops::Deref;
+pub use migration::MigrationTicket;
+
+/// The command codes. [`ALL`](cc::ALL) is the list, for tables and tests.
+pub mod cc {
+    use crate::tpm::TpmCc;
+
+    macro_rules! commands {
+        ($($(#[$m:meta])* $name:ident = $n:expr;)*) => {
+            $($(#[$m])* pub const $name: TpmCc = TpmCc(0x2000_0000 | $n);)*
+
+            /// Every instance command with its name, in the order of the codes.
+            pub const ALL: &[(TpmCc, &str)] = &[$(($name, stringify!($name))),*];
+        };
+    }
+
+    commands! {
+        /// Figure 10. Handles: `@TPM_RH_OWNER`, parent.
+        CREATE_INSTANCE = 0x01;
+        /// Figure 11. Handles: `@TPM_RH_OWNER`, instance.
+        LOCK_INSTANCE = 0x02;
+        /// Figure 12. Handles: `@TPM_RH_OWNER`, `@S`, instance. No parameters.
+        GET_INSTANCE_KEY = 0x03;
+        /// Figure 7. Handles: `@TPM_RH_OWNER`, instance.
+        GET_INSTANCE_CAPABILITY = 0x04;
+        /// Figure 13. Handles: `@TPM_RH_OWNER`, instance.
+        GET_INSTANCE_DATA = 0x05;
+        /// Figure 14. Handles: `@TPM_RH_OWNER`, instance. No parameters.
+        DELETE_INSTANCE = 0x06;
+        /// Figure 15. Handles: `@TPM_RH_OWNER`, `@S`, instance.
+        SET_INSTANCE_KEY = 0x07;
+        /// Figure 16. Handles: `@TPM_RH_OWNER`, instance.
+        SET_INSTANCE_DATA = 0x08;
+        /// Figure 17. Handles: `@TPM_RH_OWNER`, instance.
+        UNLOCK_INSTANCE = 0x09;
+        /// Handles: `@TPM_RH_OWNER`, parent.
+        LIST_INSTANCES = 0x0a;
+        /// Handles: `@TPM_RH_OWNER`, instance. No parameters.
+        GET_INSTANCE_INFO = 0x0b;
+        /// Handles: `@TPM_RH_OWNER`, instance.
+        ABORT_MIGRATION = 0x0c;
+        /// Handles: `@TPM_RH_OWNER`, instance.
+        COMMIT_MIGRATION = 0x0d;
+        /// Handles: `@TPM_RH_OWNER`, instance.
+        ARM_INSTANCE = 0x0e;
+        /// Handles: `@TPM_RH_OWNER`, instance. No parameters.
+        RESET_INSTANCE = 0x0f;
+    }
+
+    /// Whether a code is one of [`ALL`].
+    #[must_use]
+    pub fn is_instance_command(code: TpmCc) -> bool {
+        ALL.iter().any(|(c, _)| *c == code)
+    }
+}
+
+/// First byte of an instance handle, as `TPM_HT` counts handle types. The specification uses none at this place.
+pub const HT_INSTANCE: u8 = 0xa0;
+/// How the processing instance names itself in the handle area.
+pub const INSTANCE_SELF: u32 = 0xa000_0000;
+/// The first handle that is given to an instance.
+pub const INSTANCE_FIRST: u32 = 0xa000_0001;
+/// The last one.
+pub const INSTANCE_LAST: u32 = 0xa0ff_ffff;
+
+/// The longest name of an instance, in bytes of UTF-8.
+pub const MAX_INSTANCE_NAME: usize = 64;
+/// The longest parameter `data` of GetInstanceData and SetInstanceData, in bytes.
+pub const MAX_INSTANCE_DATA: usize = 1 << 20;
+/// The longest instance command or response, in bytes, on a transport that carries them: data, and room for the header, handles,
+/// sessions and the other parameters. Every other command stays within the limits of `TPM_PT_MAX_COMMAND_SIZE`.
+pub const MAX_INSTANCE_COMMAND: usize = MAX_INSTANCE_DATA + 4096;
+
+/// Whether a handle is of the instance handle type.
+#[must_use]
+pub const fn is_instance_handle(handle: u32) -> bool {
+    handle >> 24 == HT_INSTANCE as u32
+}
+
+/// A byte string with a 32-bit size, of at most `MAX` bytes. The `TPM2B` of the specification ends at 65,535.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Long2b<const MAX: usize>(Vec<u8>);
+
+impl<const MAX: usize> Long2b<MAX> {
+    /// Wraps bytes.
+    ///
+    /// # Errors
+    /// `TPM_RC_SIZE` when they are more than `MAX`.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, ResponseCode> {
+        let bytes = bytes.into();
+        if bytes.len() > MAX || u32::try_from(bytes.len()).is_err() {
+            return Err(ResponseCode::SIZE);
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The bytes, for good.
+    #[must_use]
+    pub fn into_inner(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+impl<const MAX: usize> Deref for Long2b<MAX> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<const MAX: usize> fmt::Debug for Long2b<MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl<const MAX: usize> Encode for Long2b<MAX> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        // `new` and `decode` let nothing longer than 32 bits in.
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX).encode(out);
+        out.extend_from_slice(&self.0);
+    }
+}
+
+impl<const MAX: usize> Decode for Long2b<MAX> {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let size = usize::try_from(u32::decode(r)?).map_err(|_| ResponseCode::SIZE)?;
+        if size > MAX {
+            return Err(ResponseCode::SIZE);
+        }
+        Ok(Self(r.take(size)?.to_vec()))
+    }
+}
+
+/// The name of an instance: 1 to 64 bytes, letters, digits, `.`, `_`, `-`, and no `.` in front. It stands in paths of sockets, so
+/// nothing else is let in.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceName(String);
+
+impl InstanceName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// `TPM_RC_SIZE` for an empty or too long one, `TPM_RC_VALUE` for a byte that is not allowed.
+    pub fn new(name: &str) -> Result<Self, ResponseCode> {
+        if name.is_empty() || name.len() > MAX_INSTANCE_NAME {
+            return Err(ResponseCode::SIZE);
+        }
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if name.starts_with('.') || !name.bytes().all(allowed) {
+            return Err(ResponseCode::VALUE);
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl Encode for InstanceName {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_sized(self.0.as_bytes(), out);
+    }
+}
+
+impl Decode for InstanceName {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let bytes = r.sized(MAX_INSTANCE_NAME)?;
+        Self::new(core::str::from_utf8(bytes).map_err(|_| ResponseCode::VALUE)?)
+    }
+}
+
+/// A UUID, 16 bytes in the order in which it is written.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uuid(pub [u8; 16]);
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, byte) in self.0.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Encode for Uuid {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for Uuid {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Ok(Self(r.array()?))
+    }
+}
+
+/// Attributes of an instance, 32 bits. Bits that have no meaning must be clear.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct InstanceAttributes(u32);
+
+impl InstanceAttributes {
+    /// Bit 0: the instance is privileged, that is, may have children and processes instance commands.
+    pub const PRIVILEGED: Self = Self(1);
+
+    /// The bits.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// From the bits.
+    ///
+    /// # Errors
+    /// `TPM_RC_RESERVED_BITS` when a bit without a meaning is set.
+    pub const fn from_bits(bits: u32) -> Result<Self, ResponseCode> {
+        if bits & !Self::PRIVILEGED.0 != 0 { Err(ResponseCode::RESERVED_BITS) } else { Ok(Self(bits)) }
+    }
+
+    /// Whether the instance may have children.
+    #[must_use]
+    pub const fn privileged(self) -> bool {
+        self.0 & Self::PRIVILEGED.0 != 0
+    }
+}
+
+impl Encode for InstanceAttributes {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for InstanceAttributes {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Self::from_bits(u32::decode(r)?)
+    }
+}
+
+/// How a source treats what it has exported. 32 bits; bits that have no meaning must be clear.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LockFlags(u32);
+
+impl LockFlags {
+    /// Bit 0: no escrow. A piece is destroyed as it is exported, and from the first one on nothing brings the instance back.
+    pub const STRICT: Self = Self(1);
+
+    /// From the bits.
+    ///
+    /// # Errors
+    /// `TPM_RC_RESERVED_BITS` when a bit without a meaning is set.
+    pub const fn from_bits(bits: u32) -> Result<Self, ResponseCode> {
+        if bits & !Self::STRICT.0 != 0 { Err(ResponseCode::RESERVED_BITS) } else { Ok(Self(bits)) }
+    }
+
+    /// Whether no escrow is kept.
+    #[must_use]
+    pub const fn strict(self) -> bool {
+        self.0 & Self::STRICT.0 != 0
+    }
+}
+
+impl Encode for LockFlags {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for LockFlags {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Self::from_bits(u32::decode(r)?)
+    }
+}
+
+macro_rules! enumeration {
+    ($(#[$m:meta])* $name:ident : $repr:ty { $($(#[$vm:meta])* $v:ident = $n:expr, $text:expr;)* }) => {
+        $(#[$m])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr($repr)]
+        pub enum $name { $($(#[$vm])* $v = $n),* }
+
+        impl $name {
+            /// The word for it in the output of tools.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$v => $text),* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl Encode for $name {
+            fn encode(&self, out: &mut Vec<u8>) {
+                let number: $repr = match self { $(Self::$v => $n),* };
+                number.encode(out);
+            }
+        }
+
+        impl Decode for $name {
+            fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+                match <$repr>::decode(r)? {
+                    $($n => Ok(Self::$v),)*
+                    _ => Err(ResponseCode::VALUE),
+                }
+            }
+        }
+    };
+}
+
+enumeration! {
+    /// Where an instance stands. The arrows between the states are drawn in the package vtpmd, module `migration`.
+    InstanceState: u8 {
+        /// Executes commands.
+        Live = 0x01, "live";
+        /// Source lock engaged.
+        SourceLocked = 0x10, "source-locked";
+        /// Source lock engaged, keys made.
+        SourceKeyed = 0x11, "source-keyed";
+        /// Some pieces are exported.
+        Exporting = 0x12, "exporting";
+        /// All pieces are exported.
+        Exported = 0x13, "exported";
+        /// Destination lock engaged; empty.
+        DestinationLocked = 0x20, "destination-locked";
+        /// Destination lock engaged, keys set.
+        DestinationKeyed = 0x21, "destination-keyed";
+        /// Some pieces are imported.
+        Importing = 0x22, "importing";
+        /// Complete and unlocked; has not executed a command yet.
+        Imported = 0x23, "imported";
+        /// The migration was given up here.
+        Void = 0x24, "void";
+    }
+}
+
+enumeration! {
+    /// What a piece of state is.
+    PieceKind: u16 {
+        /// An NV index with its data.
+        NvIndex = 1, "nv-index";
+        /// A persistent object.
+        Persistent = 2, "persistent";
+        /// What survives `_TPM_Init`: seeds, proofs, authorizations, clock.
+        Permanent = 3, "permanent";
+        /// What a machine reset clears: PCRs, transient objects, sessions.
+        Volatile = 4, "volatile";
+        /// The list of all pieces; always the last.
+        Manifest = 5, "manifest";
+        /// In a request only: all pieces that are left, as many as fit.
+        Everything = 0xffff, "everything";
+    }
+}
+
+enumeration! {
+    /// What GetInstanceCapability can be asked for.
+    InstanceCapability: u32 {
+        /// The NV indices, from handle `property` on.
+        NvIndices = 1, "nv-indices";
+        /// The persistent objects, from handle `property` on.
+        Persistent = 2, "persistent";
+        /// The pieces that are not exported yet, with their sizes, from position `property` on.
+        Pieces = 3, "pieces";
+        /// The limits, see [`LimitTag`], from tag `property` on.
+        Limits = 4, "limits";
+    }
+}
+
+enumeration! {
+    /// Names a limit.
+    LimitTag: u32 {
+        /// The longest instance command, in bytes.
+        MaxCommand = 1, "max-command";
+        /// The longest response to one.
+        MaxResponse = 2, "max-response";
+        /// The longest parameter `data`.
+        MaxData = 3, "max-data";
+        /// What a piece's header and HMAC add to its content.
+        PieceOverhead = 4, "piece-overhead";
+    }
+}
+
+/// The caps of the lists below: what fits a response of 4096 bytes, so that a plain TSS can ask.
+pub const MAX_CAP_HANDLES: usize = 900;
+/// See [`MAX_CAP_HANDLES`].
+pub const MAX_CAP_PIECES: usize = 360;
+/// See [`MAX_CAP_HANDLES`].
+pub const MAX_CAP_INSTANCES: usize = 36;
+
+fn encode_list<T: Encode>(list: &[T], out: &mut Vec<u8>) {
+    u32::try_from(list.len()).unwrap_or(u32::MAX).encode(out);
+    for item in list {
+        item.encode(out);
+    }
+}
+
+fn decode_list<T: Decode>(r: &mut Reader<'_>, max: usize) -> Result<Vec<T>, ResponseCode> {
+    let count = usize::try_from(u32::decode(r)?).map_err(|_| ResponseCode::SIZE)?;
+    if count > max {
+        return Err(ResponseCode::SIZE);
+    }
+    (0..count).map(|_| T::decode(r)).collect()
+}
+
+/// A name for the 32 bytes that a destination chose for one migration.
+pub type MigrationId = [u8; 32];
+
+/// A secret whose SHA-256 stands in the ticket; made public, it is the proof of one outcome.
+pub type Receipt = Tpm2b<32>;
+
+structure! {
+    /// Parameters of CreateInstance.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct CreateInstanceIn {
+        /// The UUID of the instance: of the migrating one, or a new one.
+        pub uuid: Uuid,
+        /// The name; unique among the instances of the daemon.
+        pub name: InstanceName,
+        /// Attributes of the new instance.
+        pub attributes: InstanceAttributes,
+        /// `TPMT_PUBLIC` of storage key S, which goes into the ticket; empty for an instance that is not for a migration.
+        pub storage_public: Tpm2b<1024>,
+    }
+}
+
+/// Response parameters of CreateInstance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CreateInstanceOut {
+    /// The handle of the new instance. It stands with the parameters, so that the response HMAC covers it.
+    pub instance: u32,
+    /// What the source must be shown, with the migration id in it.
+    pub ticket: MigrationTicket,
+}
+
+impl Encode for CreateInstanceOut {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.instance.encode(out);
+        encode_sized_with(out, |o| self.ticket.encode(o));
+    }
+}
+
+impl Decode for CreateInstanceOut {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Ok(Self { instance: u32::decode(r)?, ticket: MigrationTicket::decode_sized(r)? })
+    }
+}
+
+/// Parameters of LockInstance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LockInstanceIn {
+    /// The destination's ticket.
+    pub ticket: MigrationTicket,
+    /// Whether an escrow is kept.
+    pub flags: LockFlags,
+}
+
+impl Encode for LockInstanceIn {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_sized_with(out, |o| self.ticket.encode(o));
+        self.flags.encode(out);
+    }
+}
+
+impl Decode for LockInstanceIn {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Ok(Self { ticket: MigrationTicket::decode_sized(r)?, flags: LockFlags::decode(r)? })
+    }
+}
+
+/// Parameters of ArmInstance: the ticket with which a device migration will lock the instance; none disarms.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ArmInstanceIn {
+    /// The destination's ticket.
+    pub ticket: Option<MigrationTicket>,
+    /// As for LockInstance.
+    pub flags: LockFlags,
+}
+
+impl Encode for ArmInstanceIn {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_sized_with(out, |o| {
+            if let Some(ticket) = &self.ticket {
+                ticket.encode(o);
+            }
+        });
+        self.flags.encode(out);
+    }
+}
+
+impl Decode for ArmInstanceIn {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let bytes = r.sized(migration::MAX_TICKET)?;
+        let ticket = if bytes.is_empty() { None } else { Some(crate::codec::decode_exact(bytes)?) };
+        Ok(Self { ticket, flags: LockFlags::decode(r)? })
+    }
+}
+
+structure! {
+    /// The key structure of a migration, encrypted to storage key S as Part 1 has it for `TPM2_Duplicate`'s outer wrapper and
+    /// credentials: response parameters of GetInstanceKey, and parameters of SetInstanceKey.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct GetInstanceKeyOut {
+        /// The seed, to S.
+        pub encrypted_secret: Tpm2b<512>,
+        /// Integrity and encrypted key structure.
+        pub key_blob: Tpm2b<1024>,
+    }
+}
+
+/// Parameters of SetInstanceKey.
+pub type SetInstanceKeyIn = GetInstanceKeyOut;
+
+structure! {
+    /// Parameters of GetInstanceCapability; `property` and `count` as in `TPM2_GetCapability`.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct GetInstanceCapabilityIn {
+        /// What is asked for.
+        pub capability: InstanceCapability,
+        /// The first handle, position or tag wanted.
+        pub property: u32,
+        /// How many at most.
+        pub count: u32,
+    }
+}
+
+structure! {
+    /// A piece that is there to be exported.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct PieceInfo {
+        /// What it is.
+        pub kind: PieceKind,
+        /// The handle of an NV index or persistent object, else 0.
+        pub handle: u32,
+        /// The size of its content in bytes.
+        pub size: u32,
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum InstanceCapabilityData {
+    /// NV indices.
+    NvIndices(Vec<u32>),
+    /// Persistent objects.
+    Persistent(Vec<u32>),
+    /// Pieces.
+    Pieces(Vec<PieceInfo>),
+    /// Limits.
+    Limits(Vec<(LimitTag, u32)>),
+}
+
+/// Response parameters of GetInstanceCapability.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GetInstanceCapabilityOut {
+    /// There are more.
+    pub more: bool,
+    /// The capability and its list.
+    pub data: InstanceCapabilityData,
+}
+
+impl Encode for GetInstanceCapabilityOut {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.more.encode(out);
+        match &self.data {
+            InstanceCapabilityData::NvIndices(list) => {
+                InstanceCapability::NvIndices.encode(out);
+                encode_list(list, out);
+            }
+            InstanceCapabilityData::Persistent(list) => {
+                InstanceCapability::Persistent.encode(out);
+                encode_list(list, out);
+            }
+            InstanceCapabilityData::Pieces(list) => {
+                InstanceCapability::Pieces.encode(out);
+                encode_list(list, out);
+            }
+            InstanceCapabilityData::Limits(list) => {
+                InstanceCapability::Limits.encode(out);
+                encode_list(list, out);
+            }
+        }
+    }
+}
+
+impl Decode for GetInstanceCapabilityOut {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let more = bool::decode(r)?;
+        let data = match InstanceCapability::decode(r)? {
+            InstanceCapability::NvIndices => {
+                InstanceCapabilityData::NvIndices(decode_list(r, MAX_CAP_HANDLES)?)
+            }
+            InstanceCapability::Persistent => {
+                InstanceCapabilityData::Persistent(decode_list(r, MAX_CAP_HANDLES)?)
+            }
+            InstanceCapability::Pieces => InstanceCapabilityData::Pieces(decode_list(r, MAX_CAP_PIECES)?),
+            InstanceCapability::Limits => InstanceCapabilityData::Limits(decode_list(r, MAX_CAP_PIECES)?),
+        };
+        Ok(Self { more, data })
+    }
+}
+
+structure! {
+    /// Parameters of GetInstanceData.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct GetInstanceDataIn {
+        /// The sequence number of the first piece wanted: the next one, or one that was exported before and is given out again,
+        /// bit for bit, from the escrow.
+        pub sequence: u32,
+        /// Which piece; not looked at when `sequence` is an earlier one.
+        pub kind: PieceKind,
+        /// The NV index or persistent object, else 0.
+        pub handle: u32,
+        /// The caller's limit for `data`, in bytes. A piece that does not fit comes in parts.
+        pub max_size: u32,
+    }
+}
+
+structure! {
+    /// Response parameters of GetInstanceData.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct GetInstanceDataOut {
+        /// One sealed piece after the other.
+        pub data: Long2b<MAX_INSTANCE_DATA>,
+        /// The sequence number that comes next.
+        pub next: u32,
+        /// The migration digest, with the last piece; else empty.
+        pub digest: Tpm2b<64>,
+    }
+}
+
+structure! {
+    /// Parameters of SetInstanceData: one sealed piece or several, all taken or none.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct SetInstanceDataIn {
+        /// One sealed piece after the other.
+        pub data: Long2b<MAX_INSTANCE_DATA>,
+    }
+}
+
+structure! {
+    /// Parameters of UnlockInstance.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct UnlockInstanceIn {
+        /// The migration digest that the source returned; the initial one makes a new TPM.
+        pub digest: Tpm2b<64>,
+    }
+}
+
+structure! {
+    /// Parameters of AbortMigration and CommitMigration. At a source `receipt` is what the destination revealed; at a destination it
+    /// is empty.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct ReceiptIn {
+        /// The receipt.
+        pub receipt: Receipt,
+    }
+}
+
+structure! {
+    /// Response parameters of AbortMigration and CommitMigration: the receipt, from a destination; empty from a source.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct ReceiptOut {
+        /// The receipt.
+        pub receipt: Receipt,
+    }
+}
+
+structure! {
+    /// Parameters of ListInstances.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct ListInstancesIn {
+        /// The first handle wanted.
+        pub first: u32,
+        /// How many at most.
+        pub count: u32,
+    }
+}
+
+structure! {
+    /// An instance in a list.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct InstanceSummary {
+        /// Its handle.
+        pub instance: u32,
+        /// Its UUID.
+        pub uuid: Uuid,
+        /// Where it stands.
+        pub state: InstanceState,
+        /// Its attributes.
+        pub attributes: InstanceAttributes,
+        /// Its name.
+        pub name: InstanceName,
+    }
+}
+
+/// Response parameters of ListInstances: the children of the parent named, in the order of their handles.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListInstancesOut {
+    /// There are more.
+    pub more: bool,
+    /// The children.
+    pub instances: Vec<InstanceSummary>,
+}
+
+impl Encode for ListInstancesOut {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.more.encode(out);
+        encode_list(&self.instances, out);
+    }
+}
+
+impl Decode for ListInstancesOut {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Ok(Self { more: bool::decode(r)?, instances: decode_list(r, MAX_CAP_INSTANCES)? })
+    }
+}
+
+enumeration! {
+    /// Which receipt an instance that came by migration, or a slot for one, can show.
+    Outcome: u8 {
+        /// No migration, or one that is still open.
+        Open = 0, "open";
+        /// It lives here: the `live` receipt.
+        Live = 1, "live";
+        /// It will never live here: the `void` receipt.
+        Void = 2, "void";
+    }
+}
+
+/// Response parameters of GetInstanceInfo.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GetInstanceInfoOut {
+    /// Handle, UUID, state, attributes and name.
+    pub summary: InstanceSummary,
+    /// The parent; [`INSTANCE_SELF`] when that is the processing instance.
+    pub parent: u32,
+    /// How many children it has.
+    pub children: u32,
+    /// The sequence number of the piece that is exported or expected next.
+    pub next: u32,
+    /// Which receipt AbortMigration or CommitMigration would return.
+    pub outcome: Outcome,
+    /// The ticket: the one armed or locked with at a source, the one given out at a destination.
+    pub ticket: Option<MigrationTicket>,
+}
+
+impl Encode for GetInstanceInfoOut {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.summary.encode(out);
+        (self.parent, self.children, self.next, self.outcome).encode(out);
+        encode_sized_with(out, |o| {
+            if let Some(ticket) = &self.ticket {
+                ticket.encode(o);
+            }
+        });
+    }
+}
+
+impl Decode for GetInstanceInfoOut {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let summary = InstanceSummary::decode(r)?;
+        let (parent, children, next, outcome) = Decode::decode(r)?;
+        let bytes = r.sized(migration::MAX_TICKET)?;
+        let ticket = if bytes.is_empty() { None } else { Some(crate::codec::decode_exact(bytes)?) };
+        Ok(Self { summary, parent, children, next, outcome, ticket })
+    }
+}
+
+/// The vendor bit of a command code (`TPMA_CC`, bit 29).
+pub const VENDOR_BIT: TpmCc = TpmCc(0x2000_0000);
+
+#[cfg(test)]
+#[path = "instance/tests.rs"]
+mod tests;

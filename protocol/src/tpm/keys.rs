@@ -1,0 +1,592 @@
+//! Public and sensitive areas, their parameters, and creation data (Part 2, chapters 11, 12 and 15).
+
+use super::attributes::{TpmaLocality, TpmaObject};
+use super::constants::{TpmAlgId, TpmEccCurve};
+use super::lists::{TpmlPcrSelection, decode_hash_alg, decode_hash_alg_or_null};
+use super::sized::{
+    Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bEccParameter, Tpm2bName, Tpm2bPrivateKeyRsa, Tpm2bPublicKeyRsa,
+    Tpm2bSensitiveData,
+};
+use crate::codec::{Decode, Encode, Reader, encode_sized_with};
+use crate::rc::ResponseCode;
+use crate::structure;
+
+/// The RSA key sizes that objects may have, in bits: `TPMI_RSA_KEY_BITS`.
+pub const RSA_KEY_BITS: [u16; 2] = [2048, 3072];
+/// The AES key sizes, in bits: `TPMI_AES_KEY_BITS`.
+pub const AES_KEY_BITS: [u16; 3] = [128, 192, 256];
+/// The implemented curves: `TPMI_ECC_CURVE`.
+pub const ECC_CURVES: [TpmEccCurve; 1] = [TpmEccCurve::NIST_P256];
+
+/// `TPMT_SYM_DEF` (11.1.6) and `TPMT_SYM_DEF_OBJECT` (11.1.7); the latter has no XOR.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TpmtSymDef {
+    /// `TPM_ALG_NULL`.
+    Null,
+    /// AES in a mode. The mode is `TPM_ALG_NULL` where the caller may choose it later.
+    Aes {
+        /// Key size in bits.
+        key_bits: u16,
+        /// The mode of operation.
+        mode: TpmAlgId,
+    },
+    /// XOR obfuscation with a hash, for parameter encryption only.
+    Xor {
+        /// The hash of its KDF.
+        hash: TpmAlgId,
+    },
+}
+
+impl TpmtSymDef {
+    fn decode_with(r: &mut Reader<'_>, allow_xor: bool) -> Result<Self, ResponseCode> {
+        match TpmAlgId::decode(r)? {
+            TpmAlgId::NULL => Ok(Self::Null),
+            TpmAlgId::AES => {
+                let key_bits = u16::decode(r)?;
+                if !AES_KEY_BITS.contains(&key_bits) {
+                    return Err(ResponseCode::VALUE);
+                }
+                let mode = TpmAlgId::decode(r)?;
+                match mode {
+                    TpmAlgId::CFB | TpmAlgId::NULL => Ok(Self::Aes { key_bits, mode }),
+                    _ => Err(ResponseCode::MODE),
+                }
+            }
+            TpmAlgId::XOR if allow_xor => Ok(Self::Xor { hash: decode_hash_alg(r)? }),
+            _ => Err(ResponseCode::SYMMETRIC),
+        }
+    }
+}
+
+impl Encode for TpmtSymDef {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Null => TpmAlgId::NULL.encode(out),
+            Self::Aes { key_bits, mode } => (TpmAlgId::AES, key_bits, mode).encode(out),
+            Self::Xor { hash } => (TpmAlgId::XOR, hash).encode(out),
+        }
+    }
+}
+
+/// Decodes a `TPMT_SYM_DEF`.
+impl Decode for TpmtSymDef {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Self::decode_with(r, true)
+    }
+}
+
+/// `TPMT_SYM_DEF_OBJECT` as it stands in public areas and in `TPM2_Duplicate`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TpmtSymDefObject(pub TpmtSymDef);
+
+impl Encode for TpmtSymDefObject {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for TpmtSymDefObject {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        TpmtSymDef::decode_with(r, false).map(Self)
+    }
+}
+
+/// A scheme with its hash: `TPMT_RSA_SCHEME`, `TPMT_ECC_SCHEME`, `TPMT_SIG_SCHEME`, `TPMT_KEYEDHASH_SCHEME`, `TPMT_RSA_DECRYPT`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scheme {
+    /// The scheme; `TPM_ALG_NULL` for none.
+    pub scheme: TpmAlgId,
+    /// The hash, `TPM_ALG_NULL` where the scheme has none.
+    pub hash: TpmAlgId,
+    /// The KDF of an XOR keyed-hash scheme, else `TPM_ALG_NULL`.
+    pub kdf: TpmAlgId,
+}
+
+impl Scheme {
+    /// `TPM_ALG_NULL`.
+    pub const NULL: Self = Self { scheme: TpmAlgId::NULL, hash: TpmAlgId::NULL, kdf: TpmAlgId::NULL };
+
+    /// A scheme with a hash and no KDF.
+    #[must_use]
+    pub const fn new(scheme: TpmAlgId, hash: TpmAlgId) -> Self {
+        Self { scheme, hash, kdf: TpmAlgId::NULL }
+    }
+
+    /// Whether there is no scheme.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        self.scheme == TpmAlgId::NULL
+    }
+
+    fn decode_from(
+        r: &mut Reader<'_>,
+        allowed: &[TpmAlgId],
+        error: ResponseCode,
+    ) -> Result<Self, ResponseCode> {
+        let scheme = TpmAlgId::decode(r)?;
+        if scheme == TpmAlgId::NULL {
+            return Ok(Self::NULL);
+        }
+        if !allowed.contains(&scheme) {
+            return Err(error);
+        }
+        match scheme {
+            TpmAlgId::RSAES => Ok(Self::new(scheme, TpmAlgId::NULL)),
+            TpmAlgId::XOR => {
+                let hash = decode_hash_alg(r)?;
+                let kdf = TpmAlgId::decode(r)?;
+                if kdf != TpmAlgId::KDF1_SP800_108 {
+                    return Err(ResponseCode::KDF);
+                }
+                Ok(Self { scheme, hash, kdf })
+            }
+            _ => Ok(Self::new(scheme, decode_hash_alg(r)?)),
+        }
+    }
+}
+
+impl Encode for Scheme {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.scheme.encode(out);
+        match self.scheme {
+            TpmAlgId::NULL | TpmAlgId::RSAES => {}
+            TpmAlgId::XOR => (self.hash, self.kdf).encode(out),
+            _ => self.hash.encode(out),
+        }
+    }
+}
+
+/// Schemes of an RSA key, `TPMI_ALG_RSA_SCHEME`.
+pub const RSA_SCHEMES: [TpmAlgId; 4] = [TpmAlgId::RSASSA, TpmAlgId::RSAES, TpmAlgId::RSAPSS, TpmAlgId::OAEP];
+/// Schemes of an ECC key, `TPMI_ALG_ECC_SCHEME`.
+pub const ECC_SCHEMES: [TpmAlgId; 3] = [TpmAlgId::ECDSA, TpmAlgId::ECDH, TpmAlgId::ECSCHNORR];
+/// Signing schemes, `TPMI_ALG_SIG_SCHEME`.
+pub const SIG_SCHEMES: [TpmAlgId; 5] =
+    [TpmAlgId::RSASSA, TpmAlgId::RSAPSS, TpmAlgId::ECDSA, TpmAlgId::ECSCHNORR, TpmAlgId::HMAC];
+/// Schemes of a keyed hash, `TPMI_ALG_KEYEDHASH_SCHEME`.
+pub const KEYEDHASH_SCHEMES: [TpmAlgId; 2] = [TpmAlgId::HMAC, TpmAlgId::XOR];
+
+/// `TPMT_SIG_SCHEME`, 11.2.1.5, as a command parameter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TpmtSigScheme(pub Scheme);
+
+impl Encode for TpmtSigScheme {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for TpmtSigScheme {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Scheme::decode_from(r, &SIG_SCHEMES, ResponseCode::SCHEME).map(Self)
+    }
+}
+
+/// `TPMT_KDF_SCHEME`, 11.2.3.3.
+fn decode_kdf_scheme(r: &mut Reader<'_>) -> Result<Scheme, ResponseCode> {
+    Scheme::decode_from(
+        r,
+        &[TpmAlgId::MGF1, TpmAlgId::KDF1_SP800_56A, TpmAlgId::KDF2, TpmAlgId::KDF1_SP800_108],
+        ResponseCode::KDF,
+    )
+}
+
+/// `TPMU_PUBLIC_PARMS` with its selector, 12.2.3.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PublicParms {
+    /// `TPMS_KEYEDHASH_PARMS`.
+    KeyedHash {
+        /// HMAC or XOR, or null for sealed data and for keys without a fixed scheme.
+        scheme: Scheme,
+    },
+    /// `TPMS_SYMCIPHER_PARMS`.
+    SymCipher {
+        /// The cipher.
+        sym: TpmtSymDefObject,
+    },
+    /// `TPMS_RSA_PARMS`.
+    Rsa {
+        /// The cipher for children of a storage key, else null.
+        symmetric: TpmtSymDefObject,
+        /// The scheme.
+        scheme: Scheme,
+        /// Size of the modulus in bits.
+        key_bits: u16,
+        /// Public exponent; 0 stands for 65,537.
+        exponent: u32,
+    },
+    /// `TPMS_ECC_PARMS`.
+    Ecc {
+        /// The cipher for children of a storage key, else null.
+        symmetric: TpmtSymDefObject,
+        /// The scheme.
+        scheme: Scheme,
+        /// The curve.
+        curve: TpmEccCurve,
+        /// A KDF, not used by any command so far.
+        kdf: Scheme,
+    },
+}
+
+impl PublicParms {
+    /// The selector, `TPMI_ALG_PUBLIC`.
+    #[must_use]
+    pub const fn alg(&self) -> TpmAlgId {
+        match self {
+            Self::KeyedHash { .. } => TpmAlgId::KEYEDHASH,
+            Self::SymCipher { .. } => TpmAlgId::SYMCIPHER,
+            Self::Rsa { .. } => TpmAlgId::RSA,
+            Self::Ecc { .. } => TpmAlgId::ECC,
+        }
+    }
+
+    fn decode_for(alg: TpmAlgId, r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        match alg {
+            TpmAlgId::KEYEDHASH => Ok(Self::KeyedHash {
+                scheme: Scheme::decode_from(r, &KEYEDHASH_SCHEMES, ResponseCode::VALUE)?,
+            }),
+            TpmAlgId::SYMCIPHER => Ok(Self::SymCipher { sym: Decode::decode(r)? }),
+            TpmAlgId::RSA => {
+                let symmetric = Decode::decode(r)?;
+                let scheme = Scheme::decode_from(r, &RSA_SCHEMES, ResponseCode::VALUE)?;
+                let key_bits = u16::decode(r)?;
+                if !RSA_KEY_BITS.contains(&key_bits) {
+                    return Err(ResponseCode::VALUE);
+                }
+                Ok(Self::Rsa { symmetric, scheme, key_bits, exponent: u32::decode(r)? })
+            }
+            TpmAlgId::ECC => {
+                let symmetric = Decode::decode(r)?;
+                let scheme = Scheme::decode_from(r, &ECC_SCHEMES, ResponseCode::SCHEME)?;
+                let curve = TpmEccCurve::decode(r)?;
+                if !ECC_CURVES.contains(&curve) {
+                    return Err(ResponseCode::CURVE);
+                }
+                Ok(Self::Ecc { symmetric, scheme, curve, kdf: decode_kdf_scheme(r)? })
+            }
+            _ => Err(ResponseCode::TYPE),
+        }
+    }
+}
+
+impl Encode for PublicParms {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::KeyedHash { scheme } => scheme.encode(out),
+            Self::SymCipher { sym } => sym.encode(out),
+            Self::Rsa { symmetric, scheme, key_bits, exponent } => {
+                (symmetric, scheme, *key_bits, *exponent).encode(out);
+            }
+            Self::Ecc { symmetric, scheme, curve, kdf } => (symmetric, scheme, curve, kdf).encode(out),
+        }
+    }
+}
+
+structure! {
+    /// `TPMS_ECC_POINT`, 11.2.5.2.
+    #[derive(Clone, PartialEq, Eq, Debug, Default)]
+    pub struct TpmsEccPoint {
+        /// The x coordinate.
+        pub x: Tpm2bEccParameter,
+        /// The y coordinate.
+        pub y: Tpm2bEccParameter,
+    }
+}
+
+/// `TPMU_PUBLIC_ID`, 12.2.3.2.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PublicId {
+    /// Of a keyed hash or symmetric cipher: a digest over seed and sensitive data.
+    Digest(Tpm2bDigest),
+    /// The RSA modulus.
+    Rsa(Tpm2bPublicKeyRsa),
+    /// The public point.
+    Ecc(TpmsEccPoint),
+}
+
+impl PublicId {
+    fn decode_for(alg: TpmAlgId, r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        match alg {
+            TpmAlgId::RSA => Decode::decode(r).map(Self::Rsa),
+            TpmAlgId::ECC => Decode::decode(r).map(Self::Ecc),
+            _ => Decode::decode(r).map(Self::Digest),
+        }
+    }
+}
+
+impl Encode for PublicId {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Digest(d) => d.encode(out),
+            Self::Rsa(n) => n.encode(out),
+            Self::Ecc(p) => p.encode(out),
+        }
+    }
+}
+
+/// `TPMT_PUBLIC`, 12.2.4: the public area of an object, or a template for one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TpmtPublic {
+    /// The hash of the Name; `TPM_ALG_NULL` only in `TPM2_LoadExternal`.
+    pub name_alg: TpmAlgId,
+    /// What the object is and may do.
+    pub attributes: TpmaObject,
+    /// The policy, or the Empty Buffer.
+    pub auth_policy: Tpm2bDigest,
+    /// Algorithm and parameters; the selector is `parms.alg()`.
+    pub parms: PublicParms,
+    /// The unique part, or the caller's entropy in a template.
+    pub unique: PublicId,
+}
+
+impl Encode for TpmtPublic {
+    fn encode(&self, out: &mut Vec<u8>) {
+        (self.parms.alg(), self.name_alg, self.attributes).encode(out);
+        (&self.auth_policy, &self.parms, &self.unique).encode(out);
+    }
+}
+
+impl Decode for TpmtPublic {
+    /// As `TPMT_PUBLIC+`: a null name algorithm decodes, and commands that do not take one refuse it with `TPM_RC_HASH`.
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let alg = TpmAlgId::decode(r)?;
+        if ![TpmAlgId::RSA, TpmAlgId::ECC, TpmAlgId::KEYEDHASH, TpmAlgId::SYMCIPHER].contains(&alg) {
+            return Err(ResponseCode::TYPE);
+        }
+        let name_alg = decode_hash_alg_or_null(r)?;
+        let attributes = TpmaObject::decode(r)?;
+        let auth_policy = Tpm2bDigest::decode(r)?;
+        let parms = PublicParms::decode_for(alg, r)?;
+        let unique = PublicId::decode_for(alg, r)?;
+        Ok(Self { name_alg, attributes, auth_policy, parms, unique })
+    }
+}
+
+/// A `TPM2B` around a structure, 12.2.5 and others: the size must be that of the structure.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sized2b<T>(pub T);
+
+impl<T: Encode> Encode for Sized2b<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_sized_with(out, |o| self.0.encode(o));
+    }
+}
+
+impl<T: Decode> Decode for Sized2b<T> {
+    /// An empty one is `TPM_RC_SIZE`, as are bytes that the structure leaves.
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let bytes = r.sized(usize::from(u16::MAX))?;
+        if bytes.is_empty() {
+            return Err(ResponseCode::SIZE);
+        }
+        crate::codec::decode_exact(bytes).map(Self)
+    }
+}
+
+/// `TPM2B_PUBLIC`, 12.2.5.
+pub type Tpm2bPublic = Sized2b<TpmtPublic>;
+/// `TPM2B_ECC_POINT`, 11.2.5.3.
+pub type Tpm2bEccPoint = Sized2b<TpmsEccPoint>;
+
+/// `TPMU_SENSITIVE_COMPOSITE` with its selector, 12.3.2.
+#[derive(Clone)]
+pub enum SensitiveComposite {
+    /// One prime of an RSA key.
+    Rsa(Tpm2bPrivateKeyRsa),
+    /// The private scalar of an ECC key.
+    Ecc(crate::tpm::Secret2b<66>),
+    /// An HMAC or XOR key, or sealed data.
+    Bits(Tpm2bSensitiveData),
+    /// A symmetric key.
+    Sym(crate::tpm::Secret2b<32>),
+}
+
+impl SensitiveComposite {
+    /// The selector, `TPMI_ALG_PUBLIC`.
+    #[must_use]
+    pub const fn alg(&self) -> TpmAlgId {
+        match self {
+            Self::Rsa(_) => TpmAlgId::RSA,
+            Self::Ecc(_) => TpmAlgId::ECC,
+            Self::Bits(_) => TpmAlgId::KEYEDHASH,
+            Self::Sym(_) => TpmAlgId::SYMCIPHER,
+        }
+    }
+
+    /// The secret bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        match self {
+            Self::Rsa(b) => b.expose(),
+            Self::Ecc(b) => b.expose(),
+            Self::Bits(b) => b.expose(),
+            Self::Sym(b) => b.expose(),
+        }
+    }
+}
+
+/// `TPMT_SENSITIVE`, 12.3.2.4: the part of an object that never leaves in the clear.
+#[derive(Clone)]
+pub struct TpmtSensitive {
+    /// The authorization value.
+    pub auth_value: Tpm2bAuth,
+    /// The seed of a storage key, the obfuscation value of other objects.
+    pub seed_value: Tpm2bAuth,
+    /// The secret itself.
+    pub sensitive: SensitiveComposite,
+}
+
+impl Encode for TpmtSensitive {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.sensitive.alg().encode(out);
+        self.auth_value.encode(out);
+        self.seed_value.encode(out);
+        match &self.sensitive {
+            SensitiveComposite::Rsa(b) => b.encode(out),
+            SensitiveComposite::Ecc(b) => b.encode(out),
+            SensitiveComposite::Bits(b) => b.encode(out),
+            SensitiveComposite::Sym(b) => b.encode(out),
+        }
+    }
+}
+
+impl Decode for TpmtSensitive {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let alg = TpmAlgId::decode(r)?;
+        let auth_value = Decode::decode(r)?;
+        let seed_value = Decode::decode(r)?;
+        let sensitive = match alg {
+            TpmAlgId::RSA => SensitiveComposite::Rsa(Decode::decode(r)?),
+            TpmAlgId::ECC => SensitiveComposite::Ecc(Decode::decode(r)?),
+            TpmAlgId::KEYEDHASH => SensitiveComposite::Bits(Decode::decode(r)?),
+            TpmAlgId::SYMCIPHER => SensitiveComposite::Sym(Decode::decode(r)?),
+            _ => return Err(ResponseCode::TYPE),
+        };
+        Ok(Self { auth_value, seed_value, sensitive })
+    }
+}
+
+/// An optional `TPM2B_SENSITIVE`: `TPM2_LoadExternal` takes an empty one for a public key.
+#[derive(Clone)]
+pub struct Tpm2bSensitive(pub Option<TpmtSensitive>);
+
+impl Encode for Tpm2bSensitive {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_sized_with(out, |o| {
+            if let Some(s) = &self.0 {
+                s.encode(o);
+            }
+        });
+    }
+}
+
+impl Decode for Tpm2bSensitive {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let bytes = r.sized(usize::from(u16::MAX))?;
+        if bytes.is_empty() {
+            Ok(Self(None))
+        } else {
+            crate::codec::decode_exact(bytes).map(|s| Self(Some(s)))
+        }
+    }
+}
+
+/// `TPMS_SENSITIVE_CREATE`, 11.1.15, in its `TPM2B` (11.1.16).
+#[derive(Clone, Default)]
+pub struct Tpm2bSensitiveCreate {
+    /// The authorization value of the new object.
+    pub user_auth: Tpm2bAuth,
+    /// Data to seal or key bits to take over; empty when the TPM makes them.
+    pub data: Tpm2bSensitiveData,
+}
+
+impl Encode for Tpm2bSensitiveCreate {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_sized_with(out, |o| (&self.user_auth, &self.data).encode(o));
+    }
+}
+
+impl Decode for Tpm2bSensitiveCreate {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let bytes = r.sized(usize::from(u16::MAX))?;
+        if bytes.is_empty() {
+            return Err(ResponseCode::SIZE);
+        }
+        let (user_auth, data) = crate::codec::decode_exact(bytes)?;
+        Ok(Self { user_auth, data })
+    }
+}
+
+structure! {
+    /// `TPMS_CREATION_DATA`, 15.1.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct TpmsCreationData {
+        /// The PCRs that `pcr_digest` covers.
+        pub pcr_select: TpmlPcrSelection,
+        /// Digest of those PCRs with the object's name algorithm.
+        pub pcr_digest: Tpm2bDigest,
+        /// The locality of the creation.
+        pub locality: TpmaLocality,
+        /// The parent's name algorithm, null for a primary object.
+        pub parent_name_alg: TpmAlgId,
+        /// The parent's Name, or the hierarchy handle.
+        pub parent_name: Tpm2bName,
+        /// The parent's Qualified Name, or the hierarchy handle.
+        pub parent_qualified_name: Tpm2bName,
+        /// What the caller wanted remembered.
+        pub outside_info: Tpm2bData,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::decode_exact;
+
+    fn ecc_template() -> TpmtPublic {
+        TpmtPublic {
+            name_alg: TpmAlgId::SHA256,
+            attributes: TpmaObject(0x0003_0472),
+            auth_policy: Tpm2bDigest::empty(),
+            parms: PublicParms::Ecc {
+                symmetric: TpmtSymDefObject(TpmtSymDef::Aes { key_bits: 128, mode: TpmAlgId::CFB }),
+                scheme: Scheme::NULL,
+                curve: TpmEccCurve::NIST_P256,
+                kdf: Scheme::NULL,
+            },
+            unique: PublicId::Ecc(TpmsEccPoint::default()),
+        }
+    }
+
+    #[test]
+    fn a_public_area_survives_its_bytes() {
+        let bytes = ecc_template().to_bytes();
+        let expected = [
+            0, 0x23, 0, 0x0b, 0, 3, 4, 0x72, 0, 0, 0, 6, 0, 0x80, 0, 0x43, 0, 0x10, 0, 3, 0, 0x10, 0, 0, 0, 0,
+        ];
+        assert_eq!(bytes, expected);
+        assert_eq!(decode_exact::<TpmtPublic>(&bytes), Ok(ecc_template()));
+    }
+
+    #[test]
+    fn unknown_algorithms_are_named_by_the_right_code() {
+        let mut bytes = ecc_template().to_bytes();
+        bytes[1] = 0x99;
+        assert_eq!(decode_exact::<TpmtPublic>(&bytes), Err(ResponseCode::TYPE));
+        let mut bytes = ecc_template().to_bytes();
+        bytes[3] = 0x99;
+        assert_eq!(decode_exact::<TpmtPublic>(&bytes), Err(ResponseCode::HASH));
+        let mut bytes = ecc_template().to_bytes();
+        bytes[19] = 9;
+        assert_eq!(decode_exact::<TpmtPublic>(&bytes), Err(ResponseCode::CURVE));
+    }
+
+    #[test]
+    fn a_sized_structure_must_fill_its_size() {
+        let mut bytes = Sized2b(ecc_template()).to_bytes();
+        bytes[1] += 1;
+        bytes.push(0);
+        assert_eq!(decode_exact::<Tpm2bPublic>(&bytes), Err(ResponseCode::SIZE));
+        assert_eq!(decode_exact::<Tpm2bPublic>(&[0, 0]), Err(ResponseCode::SIZE));
+    }
+}

@@ -1,0 +1,17 @@
+//! TPM 2.0 Library, Part 2: Structures.
+
+mod attributes;
+mod constants;
+mod keys;
+mod lists;
+mod signatures;
+mod sized;
+mod structures;
+
+pub use attributes::*;
+pub use constants::*;
+pub use keys::*;
+pub use lists::*;
+pub use signatures::*;
+pub use sized::*;
+pub use structures::*;
