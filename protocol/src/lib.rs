@@ -3,5 +3,7 @@
 //! stream. No I/O and no cryptography happen here.
 
 pub mod codec;
+pub mod instance;
 pub mod rc;
+pub mod stream;
 pub mod tpm;
