@@ -6,9 +6,9 @@
 //! where there is one, then the command's own conditions.
 
 use vtpm_protocol::instance::{
-    CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut, GetInstanceDataIn,
-    GetInstanceDataOut, GetInstanceInfoOut, ListInstancesIn, ListInstancesOut, LockInstanceIn, SetInstanceDataIn,
-    UnlockInstanceIn,
+    ArmInstanceIn, CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
+    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, ListInstancesIn, ListInstancesOut, LockInstanceIn,
+    ReceiptIn, ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
@@ -87,6 +87,31 @@ pub trait InstanceManager {
     /// # Errors
     /// A response code.
     fn unlock_instance(&mut self, instance: u32, input: &UnlockInstanceIn) -> Result<(), ResponseCode>;
+
+    /// The ticket with which a device migration will lock the instance, or none any more.
+    ///
+    /// # Errors
+    /// A response code.
+    fn arm_instance(&mut self, instance: u32, input: &ArmInstanceIn) -> Result<(), ResponseCode>;
+
+    /// A half-imported instance becomes as empty as it was made; migration id and receipts stay.
+    ///
+    /// # Errors
+    /// A response code.
+    fn reset_instance(&mut self, instance: u32) -> Result<(), ResponseCode>;
+
+    /// At a destination: gives the migration up and reveals the `void` receipt. At a source: takes that receipt and makes the
+    /// instance live again.
+    ///
+    /// # Errors
+    /// A response code.
+    fn abort_migration(&mut self, instance: u32, input: &ReceiptIn) -> Result<ReceiptOut, ResponseCode>;
+
+    /// At a destination: reveals the `live` receipt once there is one. At a source: takes it and destroys the instance.
+    ///
+    /// # Errors
+    /// A response code.
+    fn commit_migration(&mut self, instance: u32, input: &ReceiptIn) -> Result<ReceiptOut, ResponseCode>;
 
     /// The children of an instance.
     ///
