@@ -1,0 +1,208 @@
+//! The search for the primes of an RSA key.
+//!
+//! Primary keys are derived from seeds, and guests seal data to them. A seed must therefore give the same
+//! key in every release and on every host, so the search is written out here rather than left to a crate, and
+//! **this procedure is frozen**. Whether a number is prime, or what the result of a Miller-Rabin round
+//! is, does not depend on who computes it; the crates below compute nothing else.
+//!
+//! For a modulus of `bits` bits let `k = bits / 2`. The primes follow FIPS 186-5, A.1.3, with the candidates
+//! narrowed so that the modulus always has its full length:
+//!
+//! 1. Draw `k / 8` bytes. Read them as a big-endian number, set its two highest bits and its lowest bit: the
+//!    candidate `c`. (Every candidate is a fresh draw; none is an increment of the one before.)
+//! 2. When searching the second prime, reject `c` if `|p - c| <= 2^(k - 100)`.
+//! 3. Reject `c` if a prime below 16384 divides it.
+//! 4. Reject `c` if `c mod e = 1`, that is, if the prime `e` divides `c - 1`.
+//! 5. Reject `c` if it fails a Miller-Rabin round with base 2.
+//! 6. Do the rounds of table B.1 (5 for `k >= 1024`, which is 2^-112; 10 below): for each, draw `k / 8` bytes
+//!    and read them as a big-endian number until one lies between 2 and `c - 2`, which is the base. A failed
+//!    round rejects `c`.
+//!
+//! What is rejected goes back to step 1; after `40 k` candidates the source is given up as broken (an honest
+//! one gets there once in 10^50 keys). The first prime found is `p`, the second `q`.
+
+use std::sync::LazyLock;
+
+use crypto_bigint::{BoxedUint, Limb, NonZero, Odd, Reciprocal, Word};
+use crypto_primes::hazmat::MillerRabin;
+use zeroize::Zeroizing;
+
+use super::CryptoError;
+use super::rng::RandomSource;
+
+/// Candidates with a factor below this are not tested further.
+const SMALL_PRIME_LIMIT: usize = 16384;
+
+/// How often a base may be redrawn; each draw is out of range with a probability below one quarter.
+const MAX_BASE_DRAWS: u32 = 256;
+
+/// Odd primes whose product fits a word, so that one long division serves them all.
+struct SmallPrimeGroup {
+    reciprocal: Reciprocal,
+    primes: Vec<Word>,
+}
+
+static SMALL_PRIMES: LazyLock<Vec<SmallPrimeGroup>> = LazyLock::new(|| {
+    let mut groups = Vec::new();
+    let mut product: Word = 1;
+    let mut primes: Vec<Word> = Vec::new();
+    for prime in odd_primes_below(SMALL_PRIME_LIMIT) {
+        match product.checked_mul(prime) {
+            Some(larger) => product = larger,
+            None => {
+                groups.extend(group(product, core::mem::take(&mut primes)));
+                product = prime;
+            }
+        }
+        primes.push(prime);
+    }
+    groups.extend(group(product, primes));
+    groups
+});
+
+fn group(product: Word, primes: Vec<Word>) -> Option<SmallPrimeGroup> {
+    let product = NonZero::new(Limb(product)).into_option()?;
+    Some(SmallPrimeGroup { reciprocal: Reciprocal::new(product), primes })
+}
+
+fn odd_primes_below(limit: usize) -> impl Iterator<Item = Word> {
+    let mut composite = vec![false; limit];
+    for step in (3..limit).step_by(2).take_while(|step| step.saturating_mul(*step) < limit) {
+        for flag in composite.iter_mut().skip(step.saturating_mul(step)).step_by(step) {
+            *flag = true;
+        }
+    }
+    composite
+        .into_iter()
+        .enumerate()
+        .skip(3)
+        .step_by(2)
+        .filter(|(_, composite)| !composite)
+        .filter_map(|(number, _)| Word::try_from(number).ok())
+}
+
+fn has_small_factor(candidate: &BoxedUint) -> bool {
+    SMALL_PRIMES.iter().any(|group| {
+        let rest = candidate.rem_limb_with_reciprocal(&group.reciprocal).0;
+        group.primes.iter().any(|prime| rest.checked_rem(*prime) == Some(0))
+    })
+}
+
+/// Whether `e` is a prime above 2^16, which is what TPM 2.0 lets a public exponent be.
+pub fn is_exponent(e: u32) -> bool {
+    e > 0x1_0000
+        && e % 2 == 1
+        && (3..=0xffff_u32)
+            .step_by(2)
+            .take_while(|d| d.saturating_mul(*d) <= e)
+            .all(|d| e.checked_rem(d) != Some(0))
+}
+
+/// Draws the two primes of a key with a modulus of `bits` bits, a multiple of 128, and the exponent `e`, as the
+/// module documentation says byte by byte.
+///
+/// # Errors
+///
+/// [`CryptoError::Exponent`] if `e` is not a prime above 2^16, [`CryptoError::KeySize`] for other sizes, and
+/// [`CryptoError::Exhausted`] if the source is broken.
+pub fn draw_prime_pair(
+    bits: u32,
+    e: u32,
+    rng: &mut dyn RandomSource,
+) -> Result<(Zeroizing<BoxedUint>, Zeroizing<BoxedUint>), CryptoError> {
+    if !is_exponent(e) {
+        return Err(CryptoError::Exponent);
+    }
+    if bits < 1024 || !bits.is_multiple_of(128) {
+        return Err(CryptoError::KeySize);
+    }
+    let p = draw_prime(bits / 2, e, None, rng)?;
+    let q = draw_prime(bits / 2, e, Some(&p), rng)?;
+    Ok((p, q))
+}
+
+fn draw_prime(
+    bits: u32,
+    e: u32,
+    other: Option<&BoxedUint>,
+    rng: &mut dyn RandomSource,
+) -> Result<Zeroizing<BoxedUint>, CryptoError> {
+    let e = NonZero::new(Limb::from(e)).into_option().ok_or(CryptoError::Exponent)?;
+    for _ in 0..bits.saturating_mul(40) {
+        let mut candidate = draw_number(bits, rng)?;
+        for bit in [0, bits.saturating_sub(1), bits.saturating_sub(2)] {
+            set_bit(&mut candidate, bit);
+        }
+        if other.is_some_and(|other| too_close(other, &candidate, bits))
+            || has_small_factor(&candidate)
+            || candidate.rem_limb(e) == Limb::ONE
+        {
+            continue;
+        }
+        if is_probably_prime(&candidate, bits, rng)? {
+            return Ok(candidate);
+        }
+    }
+    Err(CryptoError::Exhausted)
+}
+
+fn draw_number(bits: u32, rng: &mut dyn RandomSource) -> Result<Zeroizing<BoxedUint>, CryptoError> {
+    let mut bytes = Zeroizing::new(vec![0; bits.div_ceil(8) as usize]);
+    rng.fill(&mut bytes);
+    BoxedUint::from_be_slice(&bytes, bits).map(Zeroizing::new).map_err(|_| CryptoError::KeySize)
+}
+
+fn set_bit(number: &mut BoxedUint, bit: u32) {
+    let index = bit.checked_div(Word::BITS).unwrap_or(0) as usize;
+    let mask = (1 as Word).checked_shl(bit.checked_rem(Word::BITS).unwrap_or(0)).unwrap_or(0);
+    if let Some(word) = number.as_mut_words().get_mut(index) {
+        *word |= mask;
+    }
+}
+
+/// Whether the two numbers, of which `bits` bits are significant, differ by 2^(bits - 100) or less.
+fn too_close(a: &BoxedUint, b: &BoxedUint, bits: u32) -> bool {
+    let (larger, smaller) = if a >= b { (a, b) } else { (b, a) };
+    let difference = Zeroizing::new(larger.wrapping_sub(smaller));
+    let limit = bits.saturating_sub(100);
+    let mut bound = BoxedUint::zero_with_precision(bits);
+    set_bit(&mut bound, limit);
+    *difference <= bound
+}
+
+fn is_probably_prime(
+    candidate: &BoxedUint,
+    bits: u32,
+    rng: &mut dyn RandomSource,
+) -> Result<bool, CryptoError> {
+    let Some(odd) = Odd::new(candidate.clone()).into_option() else {
+        return Ok(false);
+    };
+    let test = MillerRabin::new(odd);
+    if !test.test_base_two().is_probably_prime() {
+        return Ok(false);
+    }
+    let rounds = if bits >= 1024 { 5 } else { 10 };
+    for _ in 0..rounds {
+        let base = draw_base(candidate, bits, rng)?;
+        if !test.test(&base).is_probably_prime() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn draw_base(
+    candidate: &BoxedUint,
+    bits: u32,
+    rng: &mut dyn RandomSource,
+) -> Result<Zeroizing<BoxedUint>, CryptoError> {
+    let minus_one = Zeroizing::new(candidate.wrapping_sub(BoxedUint::one_with_precision(bits)));
+    for _ in 0..MAX_BASE_DRAWS {
+        let base = draw_number(bits, rng)?;
+        if *base > BoxedUint::one_with_precision(bits) && *base < *minus_one {
+            return Ok(base);
+        }
+    }
+    Err(CryptoError::Exhausted)
+}
