@@ -1,1 +1,4 @@
 //! Boots real guests.
+
+pub mod frame;
+pub mod tpm;
