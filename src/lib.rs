@@ -1,1 +1,4 @@
 //! vtpmd.
+
+pub mod host_key;
+pub mod store;

@@ -1,0 +1,447 @@
+//! The thread that alone touches the database.
+//!
+//! It takes the first commit that waits and every other one behind it, gives each batch a savepoint in one transaction,
+//! and answers them all when that is durable. While it synchronises, the next ones gather. Reads go through it
+//! too, since the database admits one connection.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender};
+
+use rusqlite::Connection;
+
+use super::apply::{Catalogue, Changes, Draft};
+use super::schema::{self, Lock, explain};
+use super::seal::WrappingKey;
+use super::{Batch, Counters, InstanceId, InstanceList, InstanceRow, Op, Record, Reserved, StoreError};
+
+/// Bounds of one transaction, so that the first batch in it is not kept waiting by ever more behind it.
+const MOST_BATCHES: usize = 512;
+const MOST_BYTES: usize = 8 << 20;
+
+type Reply<T> = Sender<Result<T, StoreError>>;
+/// What the batches of one transaction came to, one by one.
+type Outcomes = Vec<Result<(), StoreError>>;
+
+pub(super) enum Request {
+    Commit(Batch, Reply<()>),
+    Instances(Reply<Vec<InstanceRow>>),
+    Damaged(Reply<Vec<(InstanceId, StoreError)>>),
+    Records(InstanceId, Reply<Vec<Record>>),
+    Close,
+    #[cfg(test)]
+    Inspect(Box<dyn FnOnce(&mut Writer) + Send>),
+}
+
+/// An open database and what is known of its content.
+struct Database {
+    connection: Connection,
+    catalogue: Catalogue,
+    /// The number of the latest transaction.
+    ledger: i64,
+}
+
+pub(super) struct Writer {
+    path: PathBuf,
+    wrapping: WrappingKey,
+    /// Not there after a failure that could not be mended yet; every request tries again.
+    database: Option<Database>,
+    next_id: u64,
+    reserved: Arc<Reserved>,
+    counters: Arc<Counters>,
+    /// A deletion is durable, but its traces are still in the log.
+    traces_remain: bool,
+    #[cfg(test)]
+    pub(super) faults: Faults,
+    // Dropped after the connection: fields are dropped in this order.
+    _lock: Lock,
+}
+
+/// How a transaction went wrong.
+enum Failure {
+    /// It cannot have taken place.
+    Undone(StoreError),
+    /// Its `COMMIT` failed; it may have taken place, with these outcomes.
+    AtCommit(StoreError, Outcomes),
+}
+
+impl Writer {
+    pub(super) fn open(
+        path: &Path,
+        host_key: &crate::host_key::HostKey,
+        lock: Lock,
+    ) -> Result<Self, StoreError> {
+        let (connection, wrapping) = schema::open(path, host_key)?;
+        // Also wipes what a deletion left in the log when the process was killed before it could.
+        schema::empty_log(&connection, path)?;
+        let database = Database::load(connection, path, &wrapping)?;
+        let highest: Option<i64> = database
+            .connection
+            .query_row(
+                "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'instance'), 0),
+                            coalesce((SELECT max(id) FROM instance), 0))",
+                [],
+                |row| row.get(0),
+            )
+            .map_err(explain(path, "open"))?;
+        let highest = u64::try_from(highest.unwrap_or(0)).map_err(|_| StoreError::NumberTooLarge)?;
+        Ok(Self {
+            path: path.to_owned(),
+            wrapping,
+            database: Some(database),
+            next_id: highest.saturating_add(1),
+            reserved: Arc::default(),
+            counters: Arc::default(),
+            traces_remain: false,
+            #[cfg(test)]
+            faults: Faults::default(),
+            _lock: lock,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    pub(super) fn reserved(&self) -> Arc<Reserved> {
+        Arc::clone(&self.reserved)
+    }
+
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Serves requests until one says to close or no one is left to make any. A caller that no longer waits for its
+    /// answer is no error.
+    pub(super) fn run(mut self, requests: &Receiver<Request>) {
+        let mut held = None;
+        while let Some(request) = held.take().or_else(|| requests.recv().ok()) {
+            match request {
+                Request::Commit(batch, reply) => {
+                    let mut waiting = Group::starting_with(batch, reply);
+                    while waiting.has_room() {
+                        match requests.try_recv() {
+                            Ok(Request::Commit(batch, reply)) => waiting.push(batch, reply),
+                            Ok(other) => {
+                                held = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.commit_group(waiting);
+                }
+                Request::Instances(reply) => {
+                    let _ = reply.send(self.ready().map(|database| database.catalogue.intact()));
+                }
+                Request::Damaged(reply) => {
+                    let _ = reply.send(self.ready().map(|database| database.catalogue.damaged()));
+                }
+                Request::Records(id, reply) => {
+                    let path = self.path.clone();
+                    let records = self.ready().and_then(|database| {
+                        database.catalogue.read_records(&database.connection, &path, id)
+                    });
+                    let _ = reply.send(records);
+                }
+                Request::Close => break,
+                #[cfg(test)]
+                Request::Inspect(inspect) => inspect(&mut self),
+            }
+        }
+        self.close();
+    }
+
+    fn close(mut self) {
+        if let Some(database) = self.database.take()
+            && let Err((_, error)) = database.connection.close()
+        {
+            log::error!("cannot close the state database {}: {error}", self.path.display());
+        }
+    }
+
+    /// The database, recovered first if an earlier failure left it closed.
+    fn ready(&mut self) -> Result<&mut Database, StoreError> {
+        if self.database.is_none() {
+            let database = self
+                .recover()
+                .map_err(|source| StoreError::Unavailable { source: Box::new(source) })?
+                .database;
+            log::info!("the state database {} works again", self.path.display());
+            self.database = Some(database);
+        }
+        self.database.as_mut().ok_or(StoreError::Closed)
+    }
+
+    fn commit_group(&mut self, group: Group) {
+        let outcomes = self.outcomes(&group.batches);
+        // Before the answers, so that an acknowledged deletion has left the files.
+        self.wipe_traces();
+        for (reply, outcome) in group.replies.into_iter().zip(outcomes) {
+            let _ = reply.send(outcome);
+        }
+    }
+
+    fn outcomes(&mut self, batches: &[Batch]) -> Outcomes {
+        if let Err(error) = self.ready() {
+            return batches.iter().map(|_| Err(error.clone())).collect();
+        }
+        match self.transaction(batches) {
+            Ok(outcomes) => outcomes,
+            // One batch may be too much for the medium while its neighbours are not: each gets its own try.
+            Err(error) if batches.len() > 1 => {
+                log::warn!("a transaction of {} commits failed, trying them singly: {error}", batches.len());
+                batches.iter().flat_map(|batch| self.outcomes(std::slice::from_ref(batch))).collect()
+            }
+            Err(error) => vec![Err(error)],
+        }
+    }
+
+    /// Applies `batches` in one transaction. An error means that none of them is in the database.
+    fn transaction(&mut self, batches: &[Batch]) -> Result<Outcomes, StoreError> {
+        let (error, outcomes) = match self.try_transaction(batches) {
+            Ok(outcomes) => return Ok(outcomes),
+            Err(Failure::Undone(error)) => (error, None),
+            Err(Failure::AtCommit(error, outcomes)) => (error, Some(outcomes)),
+        };
+        let Some(database) = self.database.take() else { return Err(error) };
+        let expected = database.ledger.checked_add(1);
+        let rolled_back =
+            database.connection.is_autocommit() || database.connection.execute_batch("ROLLBACK").is_ok();
+        // A full medium refuses a write; what was written before it lacks the end that would make it valid. The
+        // connection knows, and goes on.
+        if rolled_back && matches!(error, StoreError::DiskFull { .. }) {
+            self.database = Some(database);
+            return Err(error);
+        }
+        log::error!("the state database failed, opening it anew: {error}");
+        schema::abandon(database.connection);
+        match (self.recover(), outcomes) {
+            (Ok(recovered), outcomes) => {
+                self.database = Some(recovered.database);
+                match outcomes {
+                    Some(outcomes) if Some(recovered.found) == expected => {
+                        self.count(batches, &outcomes);
+                        Ok(outcomes)
+                    }
+                    _ => Err(error),
+                }
+            }
+            (Err(source), None) => {
+                log::error!("the state database could not be opened anew: {source}");
+                Err(error)
+            }
+            (Err(source), Some(outcomes)) => {
+                log::error!("the state database could not be opened anew: {source}");
+                Ok(unknown(batches, outcomes, &source))
+            }
+        }
+    }
+
+    fn try_transaction(&mut self, batches: &[Batch]) -> Result<Outcomes, Failure> {
+        let Self { path, wrapping, database: Some(database), reserved, .. } = self else {
+            return Err(Failure::Undone(StoreError::Closed));
+        };
+        let failed = explain(path, "write");
+        let undone = |error| Failure::Undone(failed(error));
+        let Database { connection, catalogue, ledger } = database;
+        connection.execute_batch("BEGIN IMMEDIATE").map_err(undone)?;
+
+        let mut changes = Changes::new();
+        let mut outcomes = Vec::with_capacity(batches.len());
+        for batch in batches {
+            connection.execute_batch("SAVEPOINT batch").map_err(undone)?;
+            let numbers = reserved.lock();
+            let draft = Draft {
+                connection,
+                path,
+                wrapping,
+                reserved: &numbers,
+                catalogue,
+                transaction: &changes,
+                batch: Changes::new(),
+            };
+            match draft.apply(batch) {
+                Ok(changed) => {
+                    changes.extend(changed);
+                    outcomes.push(Ok(()));
+                }
+                Err(error) if error.is_about_the_batch() && !connection.is_autocommit() => {
+                    connection.execute_batch("ROLLBACK TO batch").map_err(undone)?;
+                    outcomes.push(Err(error));
+                }
+                Err(error) => return Err(Failure::Undone(error)),
+            }
+            connection.execute_batch("RELEASE batch").map_err(undone)?;
+        }
+        if outcomes.iter().all(Result::is_err) {
+            connection.execute_batch("ROLLBACK").map_err(undone)?;
+            return Ok(outcomes);
+        }
+
+        let next = ledger.checked_add(1).ok_or(Failure::Undone(StoreError::NumberTooLarge))?;
+        connection
+            .prepare_cached("UPDATE ledger SET transactions = ?1")
+            .and_then(|mut statement| statement.execute([next]))
+            .map_err(undone)?;
+        #[cfg(test)]
+        let committed = self.faults.commit(connection);
+        #[cfg(not(test))]
+        let committed = connection.execute_batch("COMMIT");
+        if let Err(error) = committed {
+            return Err(Failure::AtCommit(failed(error), outcomes));
+        }
+        *ledger = next;
+        catalogue.merge(changes);
+        self.count(batches, &outcomes);
+        Ok(outcomes)
+    }
+
+    /// Notes what became durable.
+    fn count(&mut self, batches: &[Batch], outcomes: &Outcomes) {
+        self.counters.transactions.fetch_add(1, Ordering::Relaxed);
+        for (batch, _) in batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok()) {
+            self.counters.commits.fetch_add(1, Ordering::Relaxed);
+            for op in &batch.ops {
+                match op {
+                    Op::CreateInstance(row) => {
+                        self.reserved.lock().remove(&row.id);
+                    }
+                    Op::DeleteInstance(_) => self.traces_remain = true,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Opens the database anew and makes sure of what it holds.
+    ///
+    /// What the new connection reads may be in the memory of the system only. So everything is written into the database
+    /// file and synchronised again; then a transaction overwrites the beginning of the log, so that no remnant of a
+    /// failed one behind it can become valid after a loss of power.
+    fn recover(&mut self) -> Result<Recovered, StoreError> {
+        #[cfg(test)]
+        self.faults.recovery()?;
+        let connection = schema::connect(&self.path)?;
+        schema::empty_log(&connection, &self.path)?;
+        let mut database = Database::load(connection, &self.path, &self.wrapping)?;
+        let found = database.ledger;
+        database.ledger = found.checked_add(1).ok_or(StoreError::NumberTooLarge)?;
+        database
+            .connection
+            .execute("UPDATE ledger SET transactions = ?1", [database.ledger])
+            .map_err(explain(&self.path, "write"))?;
+        Ok(Recovered { database, found })
+    }
+
+    /// Empties the log after a deletion, which still holds the key of the deleted instance.
+    fn wipe_traces(&mut self) {
+        if !self.traces_remain {
+            return;
+        }
+        let Some(database) = &self.database else { return };
+        match schema::empty_log(&database.connection, &self.path) {
+            Ok(()) => self.traces_remain = false,
+            Err(error) => log::warn!("traces of a deleted instance remain, and will be wiped later: {error}"),
+        }
+    }
+}
+
+/// The outcomes of a transaction of which nobody knows whether it took place; what was refused before stays refused.
+fn unknown(batches: &[Batch], outcomes: Outcomes, source: &StoreError) -> Outcomes {
+    let outcome_of = |(batch, outcome): (&Batch, Result<(), StoreError>)| {
+        outcome.and_then(|()| {
+            let mut instances: Vec<_> = batch.ops.iter().map(Op::instance).collect();
+            instances.sort_unstable();
+            instances.dedup();
+            Err(StoreError::OutcomeUnknown {
+                instances: InstanceList(instances),
+                source: Box::new(source.clone()),
+            })
+        })
+    };
+    batches.iter().zip(outcomes).map(outcome_of).collect()
+}
+
+struct Recovered {
+    database: Database,
+    /// The number of the latest transaction that was found.
+    found: i64,
+}
+
+impl Database {
+    fn load(connection: Connection, path: &Path, wrapping: &WrappingKey) -> Result<Self, StoreError> {
+        let failed = explain(path, "read");
+        let catalogue = Catalogue::load(&connection, wrapping).map_err(&failed)?;
+        let ledger =
+            connection.query_row("SELECT transactions FROM ledger", [], |row| row.get(0)).map_err(&failed)?;
+        Ok(Self { connection, catalogue, ledger })
+    }
+}
+
+/// Commits that share a transaction.
+struct Group {
+    batches: Vec<Batch>,
+    replies: VecDeque<Reply<()>>,
+    bytes: usize,
+}
+
+impl Group {
+    fn starting_with(batch: Batch, reply: Reply<()>) -> Self {
+        let mut group = Self { batches: Vec::new(), replies: VecDeque::new(), bytes: 0 };
+        group.push(batch, reply);
+        group
+    }
+
+    fn push(&mut self, batch: Batch, reply: Reply<()>) {
+        self.bytes = batch.ops.iter().map(Op::bytes).fold(self.bytes, usize::saturating_add);
+        self.batches.push(batch);
+        self.replies.push_back(reply);
+    }
+    fn has_room(&self) -> bool {
+        self.batches.len() < MOST_BATCHES && self.bytes < MOST_BYTES
+    }
+}
+
+/// Failures that a test asks for, since a medium does not fail on demand.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Faults {
+    /// The next `COMMIT` reports an error without taking place.
+    pub(super) before_commit: bool,
+    /// The next `COMMIT` reports an error although it took place: a failed synchronisation looks like this.
+    pub(super) after_commit: bool,
+    /// That many attempts to open the database anew fail.
+    pub(super) recoveries: u32,
+}
+
+#[cfg(test)]
+impl Faults {
+    fn error() -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC), None)
+    }
+
+    fn commit(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if std::mem::take(&mut self.before_commit) {
+            return Err(Self::error());
+        }
+        connection.execute_batch("COMMIT")?;
+        if std::mem::take(&mut self.after_commit) { Err(Self::error()) } else { Ok(()) }
+    }
+
+    fn recovery(&mut self) -> Result<(), StoreError> {
+        match self.recoveries.checked_sub(1) {
+            None => Ok(()),
+            Some(left) => {
+                self.recoveries = left;
+                Err(explain(Path::new("injected"), "open")(Self::error()))
+            }
+        }
+    }
+}
