@@ -1,4 +1,5 @@
 //! vtpmd.
 
+pub mod config;
 pub mod host_key;
 pub mod store;

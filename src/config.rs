@@ -1,0 +1,416 @@
+//! The daemon's configuration: a TOML file, and the command line over it.
+//!
+//! ```toml
+//! state_dir   = "/var/lib/vtpmd"           # the database; private to the daemon's user
+//! runtime_dir = "/run/vtpmd"               # the sockets
+//! host_key    = "/etc/vtpmd/host.key"      # without it: the systemd credential, or host.key in state_dir
+//! log_level   = "info"                     # error, warn, info, debug, trace
+//!
+//! [limits]
+//! instances    = 1024                      # of the whole tree, the root included
+//! stream_bytes = 16777216                  # the largest migration stream that is taken in
+//! ```
+//!
+//! Everything may be left out. A key that is not known is an error, so that a misspelt one does not go unnoticed.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::host_key::{HostKey, HostKeyError};
+
+/// Read when the command line names no file; need not exist.
+pub const DEFAULT_CONFIG: &str = "/etc/vtpmd/vtpmd.toml";
+/// Where the state is kept unless something else is said.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/vtpmd";
+/// Where the sockets are made unless something else is said.
+pub const DEFAULT_RUNTIME_DIR: &str = "/run/vtpmd";
+
+/// Name of the database in the state directory.
+const DATABASE_NAME: &str = "vtpmd.sqlite";
+/// Name of the host key in the state directory, when no other place is given.
+const HOST_KEY_NAME: &str = "host.key";
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not TOML, has an unknown key or a value that does not fit.
+    #[error("{path}:{line}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A path in the file depends on where the daemon was started.
+    #[error("{path}: {key} must be an absolute path")]
+    Relative {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+    },
+    /// A limit admits nothing.
+    #[error("{path}: limits.{key} must not be 0")]
+    ZeroLimit {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+    },
+    /// The state directory could not be made.
+    #[error("cannot make the state directory {path}")]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system answered.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How much the daemon says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What needs an operator.
+    Error,
+    /// And what may soon.
+    Warn,
+    /// And what happens to instances.
+    #[default]
+    Info,
+    /// And every connection.
+    Debug,
+    /// And every command, by its code.
+    Trace,
+}
+
+impl From<LogLevel> for log::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+            LogLevel::Trace => Self::Trace,
+        }
+    }
+}
+
+/// What one daemon takes on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The most instances in the tree, the root included.
+    pub instances: u32,
+    /// The most bytes in a migration stream that is taken in.
+    pub stream_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { instances: 1024, stream_bytes: 16 << 20 }
+    }
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Holds the database and, unless it is elsewhere, the host key.
+    pub state_dir: PathBuf,
+    /// Holds the sockets.
+    pub runtime_dir: PathBuf,
+    /// The file of the host key, if one is named.
+    pub host_key: Option<PathBuf>,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// What is refused.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: DEFAULT_STATE_DIR.into(),
+            runtime_dir: DEFAULT_RUNTIME_DIR.into(),
+            host_key: None,
+            log_level: LogLevel::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// The configuration's part of the command line.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file [default: /etc/vtpmd/vtpmd.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of the database [default: /var/lib/vtpmd]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Directory of the sockets [default: /run/vtpmd]
+    #[arg(long, value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
+    /// File of the host key [default: the systemd credential vtpmd-host-key, or host.key in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub host_key: Option<PathBuf>,
+    /// How much to log [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+}
+
+/// Where the host key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostKeySource {
+    /// A file.
+    File(PathBuf),
+    /// The credential that systemd passed to the daemon.
+    Credential,
+}
+
+impl HostKeySource {
+    /// Reads the host key.
+    pub fn load(&self) -> Result<HostKey, HostKeyError> {
+        match self {
+            Self::File(path) => HostKey::load(path),
+            Self::Credential => HostKey::from_credentials(),
+        }
+    }
+
+    /// Reads the host key; makes the file if it is not there, for `vtpmd init`.
+    pub fn load_or_create(&self) -> Result<HostKey, HostKeyError> {
+        match self {
+            Self::File(path) => HostKey::load_or_create(path),
+            Self::Credential => HostKey::from_credentials(),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ConfigFile {
+    state_dir: Option<PathBuf>,
+    runtime_dir: Option<PathBuf>,
+    host_key: Option<PathBuf>,
+    log_level: Option<LogLevel>,
+    limits: Limits,
+}
+
+impl ConfigArgs {
+    /// The configuration: what the command line says, else what the file says, else the default. A file that the
+    /// command line names must exist; [`DEFAULT_CONFIG`] need not.
+    pub fn load(self) -> Result<Config, ConfigError> {
+        let file = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => match Config::read(Path::new(DEFAULT_CONFIG)) {
+                Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    Config::default()
+                }
+                other => other?,
+            },
+        };
+        Ok(self.over(file))
+    }
+
+    fn over(self, file: Config) -> Config {
+        let Self { config: _, state_dir, runtime_dir, host_key, log_level } = self;
+        Config {
+            state_dir: state_dir.unwrap_or(file.state_dir),
+            runtime_dir: runtime_dir.unwrap_or(file.runtime_dir),
+            host_key: host_key.or(file.host_key),
+            log_level: log_level.unwrap_or(file.log_level),
+            limits: file.limits,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file; what it leaves out has its default.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file: ConfigFile = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count().saturating_add(1);
+            ConfigError::Syntax {
+                path: path.to_owned(),
+                line,
+                message: error.message().trim_end().to_owned(),
+            }
+        })?;
+        let ConfigFile { state_dir, runtime_dir, host_key, log_level, limits } = file;
+        for (key, value) in
+            [("state_dir", &state_dir), ("runtime_dir", &runtime_dir), ("host_key", &host_key)]
+        {
+            if value.as_ref().is_some_and(|value| value.is_relative()) {
+                return Err(ConfigError::Relative { path: path.to_owned(), key });
+            }
+        }
+        for (key, is_zero) in
+            [("instances", limits.instances == 0), ("stream_bytes", limits.stream_bytes == 0)]
+        {
+            if is_zero {
+                return Err(ConfigError::ZeroLimit { path: path.to_owned(), key });
+            }
+        }
+        let default = Self::default();
+        Ok(Self {
+            state_dir: state_dir.unwrap_or(default.state_dir),
+            runtime_dir: runtime_dir.unwrap_or(default.runtime_dir),
+            host_key,
+            log_level: log_level.unwrap_or_default(),
+            limits,
+        })
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.state_dir.join(DATABASE_NAME)
+    }
+
+    /// Where the host key comes from: the file that is named, else the credential if systemd passed one, else the
+    /// file beside the database, which then protects no more than copies of the database alone.
+    pub fn host_key_source(&self) -> HostKeySource {
+        match &self.host_key {
+            Some(path) => HostKeySource::File(path.clone()),
+            None if HostKey::credential_is_present() => HostKeySource::Credential,
+            None => HostKeySource::File(self.state_dir.join(HOST_KEY_NAME)),
+        }
+    }
+
+    /// Makes the state directory, open to the user of this process only, if it is not there.
+    pub fn make_state_dir(&self) -> Result<(), ConfigError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.state_dir)
+            .map_err(|source| ConfigError::StateDir { path: self.state_dir.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        config: ConfigArgs,
+    }
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("/etc/x.toml"))
+    }
+
+    #[test]
+    fn empty_file_means_the_defaults() {
+        let config = parse("").unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.database(), Path::new("/var/lib/vtpmd/vtpmd.sqlite"));
+        assert_eq!(config.host_key_source(), HostKeySource::File("/var/lib/vtpmd/host.key".into()));
+    }
+
+    #[test]
+    fn every_key_is_taken_over() {
+        let config = parse(
+            "state_dir = '/s'\nruntime_dir = '/r'\nhost_key = '/k'\nlog_level = 'trace'\n[limits]\ninstances = 3\nstream_bytes = 4\n",
+        );
+        let expected = Config {
+            state_dir: "/s".into(),
+            runtime_dir: "/r".into(),
+            host_key: Some("/k".into()),
+            log_level: LogLevel::Trace,
+            limits: Limits { instances: 3, stream_bytes: 4 },
+        };
+        assert_eq!(config.unwrap(), expected);
+    }
+
+    #[test]
+    fn error_names_file_and_line() {
+        for (text, line, word) in [
+            ("state_dir = '/s'\n\nstate_dirr = '/s'\n", 3, "state_dirr"),
+            ("[limits]\ninstances = 'many'\n", 2, "invalid type"),
+            ("[limits]\ninstances = -1\n", 2, "invalid value"),
+            ("\nlog_level = 'loud'", 2, "loud"),
+            ("state_dir = '/s'\nruntime_dir = \n", 2, ""),
+        ] {
+            let message = parse(text).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("/etc/x.toml:{line}: ")), "{message}");
+            assert!(message.contains(word) && !message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn refuses_relative_paths_and_limits_of_zero() {
+        assert!(matches!(
+            parse("runtime_dir = 'run'"),
+            Err(ConfigError::Relative { key: "runtime_dir", .. })
+        ));
+        assert!(matches!(
+            parse("limits.instances = 0"),
+            Err(ConfigError::ZeroLimit { key: "instances", .. })
+        ));
+    }
+
+    #[test]
+    fn command_line_goes_over_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("c.toml");
+        fs::write(&file, "state_dir = '/s'\nhost_key = '/k'\nlog_level = 'warn'\nlimits.instances = 5\n")
+            .unwrap();
+        let load = |words: &[&str]| {
+            let words = [&["vtpmd", "--config", file.to_str().unwrap()], words].concat();
+            Program::try_parse_from(words).unwrap().config.load().unwrap()
+        };
+        let from_file = load(&[]);
+        assert_eq!(from_file.state_dir, Path::new("/s"));
+        assert_eq!(from_file.runtime_dir, Path::new(DEFAULT_RUNTIME_DIR));
+        let config =
+            load(&["--state-dir", "/t", "--host-key", "/l", "--log-level", "debug", "--runtime-dir", "q"]);
+        let expected = Config {
+            state_dir: "/t".into(),
+            runtime_dir: "q".into(),
+            host_key: Some("/l".into()),
+            log_level: LogLevel::Debug,
+            limits: Limits { instances: 5, ..Limits::default() },
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn named_file_must_exist() {
+        let args = ConfigArgs { config: Some("/nonexistent/c.toml".into()), ..ConfigArgs::default() };
+        assert!(matches!(args.load(), Err(ConfigError::Read { .. })));
+    }
+
+    #[test]
+    fn state_directory_is_made_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config { state_dir: directory.path().join("a/b"), ..Config::default() };
+        config.make_state_dir().unwrap();
+        config.make_state_dir().unwrap();
+        assert_eq!(fs::metadata(&config.state_dir).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}
