@@ -368,3 +368,6 @@ fn multiply_generator<C: CurveArithmetic>(scalar: &NonZeroScalar<C>) -> AffinePo
     use p256::elliptic_curve::Group;
     ProjectivePoint::<C>::mul_by_generator(scalar).to_affine()
 }
+
+#[cfg(test)]
+mod tests;

@@ -301,3 +301,154 @@ pub fn hmac(alg: HashAlg, key: &[u8], parts: &[&[u8]]) -> Digest {
 pub fn ct_eq(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_of_abc() {
+        for (alg, expected) in [
+            (HashAlg::Sha1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
+            (HashAlg::Sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            (
+                HashAlg::Sha384,
+                "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed\
+                 8086072ba1e7cc2358baeca134c825a7",
+            ),
+            (
+                HashAlg::Sha512,
+                "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+                 2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+            ),
+        ] {
+            assert_eq!(format!("{:?}", alg.digest(&[b"a", b"", b"bc"])), expected);
+            assert_eq!(alg.digest(&[b"abc"]).len(), alg.digest_size());
+        }
+    }
+
+    /// RFC 2202, cases 1, 2, 6 and RFC 4231, cases 1, 2, 3, 6.
+    #[test]
+    fn hmacs_of_the_rfcs() {
+        let long_text = b"Test Using Larger Than Block-Size Key - Hash Key First";
+        let cases: [(HashAlg, &[u8], &[u8], &str); 13] = [
+            (HashAlg::Sha1, &[0x0b; 20], b"Hi There", "b617318655057264e28bc0b6fb378c8ef146be00"),
+            (
+                HashAlg::Sha1,
+                b"Jefe",
+                b"what do ya want for nothing?",
+                "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79",
+            ),
+            (HashAlg::Sha1, &[0xaa; 80], long_text, "aa4ae5e15272d00e95705637ce8a3b55ed402112"),
+            (
+                HashAlg::Sha256,
+                &[0x0b; 20],
+                b"Hi There",
+                "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
+            ),
+            (
+                HashAlg::Sha256,
+                b"Jefe",
+                b"what do ya want for nothing?",
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            ),
+            (
+                HashAlg::Sha256,
+                &[0xaa; 20],
+                &[0xdd; 50],
+                "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe",
+            ),
+            (
+                HashAlg::Sha256,
+                &[0xaa; 131],
+                long_text,
+                "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
+            ),
+            (
+                HashAlg::Sha384,
+                &[0x0b; 20],
+                b"Hi There",
+                "afd03944d84895626b0825f4ab46907f15f9dadbe4101ec682aa034c7cebc59c\
+                 faea9ea9076ede7f4af152e8b2fa9cb6",
+            ),
+            (
+                HashAlg::Sha384,
+                b"Jefe",
+                b"what do ya want for nothing?",
+                "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e\
+                 8e2240ca5e69e2c78b3239ecfab21649",
+            ),
+            (
+                HashAlg::Sha384,
+                &[0xaa; 131],
+                long_text,
+                "4ece084485813e9088d2c63a041bc5b44f9ef1012a2b588f3cd11f05033ac4c6\
+                 0c2ef6ab4030fe8296248df163f44952",
+            ),
+            (
+                HashAlg::Sha512,
+                &[0x0b; 20],
+                b"Hi There",
+                "87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cde\
+                 daa833b7d6b8a702038b274eaea3f4e4be9d914eeb61f1702e696c203a126854",
+            ),
+            (
+                HashAlg::Sha512,
+                b"Jefe",
+                b"what do ya want for nothing?",
+                "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554\
+                 9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737",
+            ),
+            (
+                HashAlg::Sha512,
+                &[0xaa; 131],
+                long_text,
+                "80b24263c7c1a3ebb71493c1dd7be8b49b46d1f41b4aeec1121b013783f8f352\
+                 6b56d037e05f2598bd0fd2215d6a1e5295e64f73f63f0aec8b915a985d786598",
+            ),
+        ];
+        for (alg, key, text, expected) in cases {
+            assert_eq!(format!("{:?}", hmac(alg, key, &[text])), expected, "{alg:?}");
+            let (head, tail) = text.split_at(text.len() / 2);
+            assert_eq!(format!("{:?}", hmac(alg, key, &[head, &[], tail])), expected, "{alg:?} in parts");
+        }
+    }
+
+    #[test]
+    fn a_clone_goes_its_own_way() {
+        for alg in HashAlg::ALL {
+            let mut hasher = Hasher::new(*alg);
+            hasher.update(b"a");
+            let mut clone = hasher.clone();
+            clone.update(b"b");
+            hasher.update(b"c");
+            assert_eq!((hasher.finish(), clone.finish()), (alg.digest(&[b"ac"]), alg.digest(&[b"ab"])));
+        }
+    }
+
+    #[test]
+    fn digest_info_has_the_length_of_the_digest() {
+        for alg in HashAlg::ALL {
+            let prefix = alg.digest_info_prefix();
+            assert_eq!(usize::from(prefix[prefix.len() - 1]), alg.digest_size());
+            assert_eq!(usize::from(prefix[1]) + 2, prefix.len() + alg.digest_size());
+        }
+    }
+
+    #[test]
+    fn a_digest_takes_up_to_64_bytes() {
+        assert_eq!(Digest::default().len(), 0);
+        assert_eq!(*Digest::from_slice(&[7; 64]).unwrap(), [7; 64]);
+        assert_eq!(Digest::from_slice(&[7; 65]), None);
+        assert_eq!(Digest::from_slice(&[0; 20]), Some(Digest::zero(HashAlg::Sha1)));
+        assert_ne!(Digest::zero(HashAlg::Sha1), Digest::zero(HashAlg::Sha256));
+    }
+
+    #[test]
+    fn ct_eq_compares_length_and_content() {
+        assert!(ct_eq(b"", b""));
+        assert!(ct_eq(b"same", b"same"));
+        assert!(!ct_eq(b"same", b"sama"));
+        assert!(!ct_eq(b"same", b"sam"));
+    }
+}

@@ -130,3 +130,83 @@ impl RandomSource for KdfaStream {
         }
     }
 }
+
+/// The expected values come from a separate program in another language, written from Part 1.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Vec<u8> {
+        (0..32).collect()
+    }
+
+    #[test]
+    fn kdfa_of_every_hash() {
+        for (alg, expected) in [
+            (
+                HashAlg::Sha1,
+                "c466ffa0a7cbc9037bbdcd478e5767f8439d43c30a4278b5968b77367bfd657fc3b507e167e07e93\
+                 7d04269a410d22e97a221f95eaf3c517bf86db3ecbd3717d61852bb0524694cbcf91d2",
+            ),
+            (
+                HashAlg::Sha256,
+                "9ba548d0cbd0e781c77f2d9e8d64622ef26877f96e61cecfa23133dc78f9868c7c198a0c8e35edf8\
+                 a01cb708b92b72390444e181e6ef8eeef8528885f5c32585f75def243242b1e40e6fc3",
+            ),
+            (
+                HashAlg::Sha384,
+                "012e2336ac624995bec9101bf8a0cfaff1e3af23597d1a0f46a9e6686b827769e366d7746ded41de\
+                 be973701206a6f2f7dfbb893787d6f1727fe618d7476498e141206da7745e23f3909a1",
+            ),
+            (
+                HashAlg::Sha512,
+                "51fd2a28489a0f8bb5db1e3d41c7879ca25401825e3a980c201f7467d24ac9ce4fd0a41eaa4c509a\
+                 9a1f11f12266333fa31316f3368202372de49c122ba23f3b55a4e7596767f4a20d1401",
+            ),
+        ] {
+            assert_eq!(hex::encode(&*kdfa(alg, &key(), b"STORAGE", b"name", b"more", 600)), expected);
+        }
+    }
+
+    #[test]
+    fn kdfa_rounds_bits_up_and_does_not_mask_them() {
+        let out = kdfa(HashAlg::Sha256, &key(), b"CFB", b"", b"", 130);
+        assert_eq!(hex::encode(&*out), "9b7029dc4f501dd6e3ed0a1800422a6392");
+        assert!(kdfa(HashAlg::Sha256, &key(), b"CFB", b"", b"", 0).is_empty());
+    }
+
+    #[test]
+    fn kdfe_masks_the_excess_bits() {
+        for (alg, expected) in [
+            (
+                HashAlg::Sha1,
+                "00ea532389b53612bde78c31a4c3efe96bb5a367d9f5de1cc34cee6fa7200331a38661c8232942c7\
+                 3cc00f048db5064a8c828837eb5ef2efe7c023215f824a9e1c06",
+            ),
+            (
+                HashAlg::Sha256,
+                "01974e9353fc84b1860ad10ab7e67791bc9a2c21112c414402087c35d658341c30ffaf6b9b60c048\
+                 11baf163095e0fc68596c95156264ef01dc52ac00b6db027fe77",
+            ),
+        ] {
+            assert_eq!(hex::encode(&*kdfe(alg, &[b'Z'; 32], b"DUPLICATE", b"xu", b"xv", 521)), expected);
+        }
+        let whole = kdfe(HashAlg::Sha256, b"z", b"SECRET", b"", b"", 256);
+        assert_eq!(**whole, *HashAlg::Sha256.digest(&[&[0, 0, 0, 1], b"z", b"SECRET\0"]));
+    }
+
+    #[test]
+    fn the_stream_is_frozen_and_does_not_depend_on_the_requests() {
+        let expected = "a88661ec03f38cf1887c95b1bf7438a1dab12d0bac1f76f7068c83e1dce9b4d7aa3d8fb92b14f9a225e3\
+                        62e8ae18203d8439d7210c6969983d95aa502ea2c1af4ed60fb7f08881619847ba80c74f5ddfa9523f3a\
+                        ed5964df7d1b6a828e3e6ccef5c039d8";
+        for step in [1, 7, 32, 33, 100] {
+            let mut stream = KdfaStream::new(HashAlg::Sha256, b"seed", b"label", b"context");
+            let mut out = vec![0; 100];
+            for chunk in out.chunks_mut(step) {
+                stream.fill(chunk);
+            }
+            assert_eq!(hex::encode(&out), expected, "in steps of {step}");
+        }
+    }
+}

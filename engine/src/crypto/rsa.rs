@@ -283,3 +283,6 @@ impl RsaPrivate {
         Ok(Zeroizing::new(result.to_be_bytes().into_vec()))
     }
 }
+
+#[cfg(test)]
+mod tests;
