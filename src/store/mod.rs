@@ -34,6 +34,7 @@ mod error;
 mod schema;
 mod seal;
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails, as it should")]
 mod tests;
 mod writer;
 

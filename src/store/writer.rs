@@ -117,6 +117,11 @@ impl Writer {
         Arc::clone(&self.counters)
     }
 
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Connection {
+        &self.database.as_ref().unwrap().connection
+    }
+
     /// Serves requests until one says to close or no one is left to make any. A caller that no longer waits for its
     /// answer is no error.
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
