@@ -7,8 +7,8 @@
 
 use vtpm_protocol::instance::{
     ArmInstanceIn, CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
-    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, ListInstancesIn, ListInstancesOut, LockInstanceIn,
-    ReceiptIn, ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
+    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, ListInstancesIn, ListInstancesOut,
+    LockInstanceIn, ReceiptIn, ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
@@ -29,7 +29,11 @@ pub trait InstanceManager {
     ///
     /// # Errors
     /// A response code.
-    fn create_instance(&mut self, parent: u32, input: &CreateInstanceIn) -> Result<CreateInstanceOut, ResponseCode>;
+    fn create_instance(
+        &mut self,
+        parent: u32,
+        input: &CreateInstanceIn,
+    ) -> Result<CreateInstanceOut, ResponseCode>;
 
     /// Figure 11.
     ///
@@ -42,7 +46,11 @@ pub trait InstanceManager {
     ///
     /// # Errors
     /// A response code.
-    fn get_instance_key(&mut self, instance: u32, storage_key: &[u8]) -> Result<Zeroizing<Vec<u8>>, ResponseCode>;
+    fn get_instance_key(
+        &mut self,
+        instance: u32,
+        storage_key: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, ResponseCode>;
 
     /// Figure 7, steps 702 and 706.
     ///
@@ -117,7 +125,11 @@ pub trait InstanceManager {
     ///
     /// # Errors
     /// A response code.
-    fn list_instances(&mut self, parent: u32, input: &ListInstancesIn) -> Result<ListInstancesOut, ResponseCode>;
+    fn list_instances(
+        &mut self,
+        parent: u32,
+        input: &ListInstancesIn,
+    ) -> Result<ListInstancesOut, ResponseCode>;
 
     /// Name, UUID, state and attributes of one instance.
     ///

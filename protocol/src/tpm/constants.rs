@@ -47,7 +47,6 @@ macro_rules! constants {
         }
     };
 }
-pub(crate) use constants;
 
 constants! {
     /// `TPM_ALG_ID`, 6.3.

@@ -1,0 +1,23 @@
+//! `TPM2_Shutdown` (Part 3, 9.4).
+
+use crate::command::{Context, Output, parameters};
+use crate::state::OrderlyState;
+use vtpm_protocol::codec::Reader;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::TpmSu;
+
+/// Prepares for a loss of power; what has to survive is durable anyway, so that only the kind of shutdown is noted.
+///
+/// # Errors
+/// `TPM_RC_VALUE` for another type than CLEAR or STATE.
+pub fn shutdown(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
+    let (kind,): (TpmSu,) = parameters(r)?;
+    let orderly = match kind {
+        TpmSu::CLEAR => OrderlyState::Clear,
+        TpmSu::STATE => OrderlyState::State,
+        _ => return Err(ResponseCode::VALUE.parameter(1)),
+    };
+    cx.state.rebase_clock(cx.now);
+    cx.state.permanent_mut().orderly = orderly;
+    Ok(Output::none())
+}

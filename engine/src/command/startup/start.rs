@@ -1,0 +1,127 @@
+//! `TPM2_Startup` (Part 3, 9.3; Part 1, "TPM Reset", "TPM Restart", "TPM Resume").
+
+use crate::command::{Context, Output, parameters};
+use crate::state::{OrderlyState, PcrBanks, SavedContexts, StateClear, random_secret};
+use vtpm_protocol::codec::Reader;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::TpmSu;
+
+/// Starts the TPM after `_TPM_Init`: anew (Reset), anew with sessions and the null hierarchy kept (Restart), or where it left
+/// off (Resume).
+///
+/// # Errors
+/// `TPM_RC_INITIALIZE` when it has been started; `TPM_RC_LOCALITY` for another locality than 0 or 3; `TPM_RC_VALUE` for an unknown type, or for STATE
+/// without a `TPM2_Shutdown(STATE)` before it from the same locality.
+pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
+    let (kind,): (TpmSu,) = parameters(r)?;
+    if cx.state.volatile.started {
+        return Err(ResponseCode::INITIALIZE);
+    }
+    if cx.locality != 0 && cx.locality != 3 {
+        return Err(ResponseCode::LOCALITY);
+    }
+    let saved = cx.state.permanent.orderly;
+    let resume = match kind {
+        TpmSu::CLEAR => false,
+        TpmSu::STATE if saved == OrderlyState::State && cx.state.volatile.startup_locality == cx.locality => {
+            true
+        }
+        _ => return Err(ResponseCode::VALUE.parameter(1)),
+    };
+    if !resume {
+        cx.state.volatile_mut().state_clear = StateClear::default();
+        if saved == OrderlyState::State { restart(cx) } else { reset(cx) }
+    } else {
+        count_restart(cx);
+    }
+    let banks: Vec<_> = cx.state.permanent.pcr_banks.0.iter().map(|b| b.0).collect();
+    let locality = cx.locality;
+    let old = resume.then(|| cx.state.volatile.pcrs.clone());
+    let volatile = cx.state.volatile_mut();
+    volatile.pcrs = PcrBanks::startup(&banks, locality, old.as_ref());
+    volatile.started = true;
+    volatile.ph_enable = true;
+    volatile.startup_locality = locality;
+    cx.state.start_nv_indices(resume, saved != OrderlyState::None);
+    cx.state.permanent_mut().orderly = OrderlyState::None;
+    Ok(Output::none())
+}
+
+fn reset(cx: &mut Context<'_>) {
+    let mut fill = |out: &mut [u8]| cx.env.fill_random(out);
+    let (null_seed, null_proof) = (random_secret(&mut fill), random_secret(&mut fill));
+    let group = &mut cx.state.volatile_mut().state_reset;
+    group.null_seed = null_seed;
+    group.null_proof = null_proof;
+    group.clear_count = 0;
+    group.object_context_id = 0;
+    group.contexts = SavedContexts::default();
+    group.restart_count = 0;
+    // Zero means 'not run' in a policy session.
+    group.pcr_counter = 1;
+    let permanent = cx.state.permanent_mut();
+    permanent.reset_count = permanent.reset_count.wrapping_add(1);
+    permanent.total_reset_count = permanent.total_reset_count.saturating_add(1);
+    // Part 3, 25.x: with no recovery time set, a TPM Reset makes lockoutAuth usable again.
+    if permanent.da.lockout_recovery == 0 {
+        permanent.da.lockout_auth_enabled = true;
+    }
+}
+
+fn restart(cx: &mut Context<'_>) {
+    let group = &mut cx.state.volatile_mut().state_reset;
+    group.clear_count = group.clear_count.wrapping_add(1);
+    count_restart(cx);
+}
+
+fn count_restart(cx: &mut Context<'_>) {
+    let group = &mut cx.state.volatile_mut().state_reset;
+    group.restart_count = group.restart_count.wrapping_add(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestTpm;
+    use vtpm_protocol::rc::ResponseCode;
+    use vtpm_protocol::tpm::{TpmAlgId, TpmCc, TpmSu};
+
+    #[test]
+    fn nothing_runs_before_startup_and_startup_runs_once() {
+        let mut tpm = TestTpm::manufactured();
+        assert_eq!(tpm.run(TpmCc::GET_RANDOM, &[], &8u16), Err(ResponseCode::INITIALIZE));
+        assert_eq!(tpm.run(TpmCc::STARTUP, &[], &TpmSu(2)), Err(ResponseCode::VALUE.parameter(1)));
+        assert!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).is_ok());
+        assert_eq!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR), Err(ResponseCode::INITIALIZE));
+    }
+
+    #[test]
+    fn a_resume_needs_a_saved_state_that_nothing_voided() {
+        let mut tpm = TestTpm::started();
+        tpm.init();
+        assert_eq!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE), Err(ResponseCode::VALUE.parameter(1)));
+        assert!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).is_ok());
+        let null_seed = tpm.state().volatile.state_reset.null_seed.expose().to_vec();
+        assert!(tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).is_ok());
+        tpm.init();
+        assert!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE).is_ok());
+        assert_eq!(tpm.state().volatile.state_reset.null_seed.expose(), null_seed);
+        assert_eq!(tpm.state().volatile.state_reset.restart_count, 1);
+        tpm.init();
+        assert!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).is_ok());
+        assert_ne!(tpm.state().volatile.state_reset.null_seed.expose(), null_seed);
+    }
+
+    #[test]
+    fn pcrs_start_as_the_pc_client_profile_has_it() {
+        let mut tpm = TestTpm::manufactured();
+        tpm.locality = 3;
+        assert!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).is_ok());
+        let mut pcr = |n| tpm.state().volatile.pcrs.get(TpmAlgId::SHA256, n).unwrap().to_vec();
+        assert_eq!(pcr(0), [[0; 31].as_slice(), &[3]].concat());
+        assert_eq!(pcr(1), [0; 32]);
+        assert_eq!(pcr(16), [0; 32]);
+        assert_eq!(pcr(17), [0xff; 32]);
+        assert_eq!(pcr(22), [0xff; 32]);
+        assert_eq!(pcr(23), [0; 32]);
+    }
+}

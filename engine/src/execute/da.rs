@@ -1,0 +1,58 @@
+//! Dictionary attack protection (Part 1, "Dictionary Attack Protection").
+
+use crate::state::State;
+use vtpm_protocol::rc::ResponseCode;
+
+/// Forgets failures whose recovery time has passed.
+pub fn self_heal(state: &mut State, now: u64) {
+    let clock = state.clock(now);
+    let da = &state.permanent.da;
+    if da.recovery_time != 0 && da.failed_tries != 0 {
+        let interval = u64::from(da.recovery_time).saturating_mul(1000);
+        let healed = clock.saturating_sub(da.self_heal_timer).checked_div(interval).unwrap_or(0);
+        if healed > 0 {
+            let da = &mut state.permanent_mut().da;
+            let tries = u64::from(da.failed_tries).saturating_sub(healed);
+            da.failed_tries = u32::try_from(tries).unwrap_or(u32::MAX);
+            da.self_heal_timer = da.self_heal_timer.saturating_add(healed.saturating_mul(interval));
+        }
+    }
+    let da = &state.permanent.da;
+    if !da.lockout_auth_enabled
+        && da.lockout_recovery != 0
+        && clock.saturating_sub(da.lockout_timer) >= u64::from(da.lockout_recovery).saturating_mul(1000)
+    {
+        state.permanent_mut().da.lockout_auth_enabled = true;
+    }
+}
+
+/// Refuses an authorization while the TPM is locked out.
+///
+/// # Errors
+/// `TPM_RC_LOCKOUT`.
+pub fn check_locked_out(state: &State, lockout_auth: bool) -> Result<(), ResponseCode> {
+    let da = &state.permanent.da;
+    let locked = if lockout_auth { !da.lockout_auth_enabled } else { da.failed_tries >= da.max_tries };
+    if locked { Err(ResponseCode::LOCKOUT) } else { Ok(()) }
+}
+
+/// Counts a failure of lockoutAuth.
+pub fn count_lockout(state: &mut State, now: u64) {
+    let clock = state.clock(now);
+    let da = &mut state.permanent_mut().da;
+    da.lockout_auth_enabled = false;
+    da.lockout_timer = clock;
+}
+
+/// Counts any other failure that is protected.
+pub fn count_failure(state: &mut State, now: u64) {
+    if state.permanent.da.recovery_time == 0 {
+        return;
+    }
+    let clock = state.clock(now);
+    let da = &mut state.permanent_mut().da;
+    if da.failed_tries == 0 {
+        da.self_heal_timer = clock;
+    }
+    da.failed_tries = da.failed_tries.saturating_add(1);
+}

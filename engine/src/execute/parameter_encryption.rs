@@ -1,0 +1,81 @@
+//! Encryption of the first parameter (Part 1, "Session-based encryption").
+
+use super::auth::SessionUse;
+use crate::alg::{hash_alg, hash_of};
+use crate::command::Context;
+use crate::crypto::{kdfa, sym};
+use crate::state::{Session, State};
+use vtpm_protocol::codec::Reader;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::TpmtSymDef;
+use zeroize::Zeroizing;
+
+/// Decrypts the first command parameter if a session asks for it. Caller's nonce is the newer one.
+///
+/// # Errors
+/// `TPM_RC_INSUFFICIENT` or `TPM_RC_SIZE` for a parameter area without a `TPM2B` in front, blaming the session.
+pub fn decrypt_command(cx: &Context<'_>, parameters: &mut [u8]) -> Result<(), ResponseCode> {
+    let Some((number, entry)) = cx.sessions.decrypt() else { return Ok(()) };
+    let session = cx.state.session(entry.handle)?;
+    let key = key(cx.state, session, entry);
+    let data = first_2b(parameters).map_err(|e| e.session(number))?;
+    apply(session, &key, &entry.nonce_caller, &session.nonce_tpm, data, false)
+}
+
+/// Encrypts the first response parameter if a session asks for it. The TPM's nonce is the newer one.
+///
+/// # Errors
+/// `TPM_RC_FAILURE` when a handler returned no `TPM2B` where its row says so.
+pub fn encrypt_response(cx: &Context<'_>, parameters: &mut [u8]) -> Result<(), ResponseCode> {
+    let Some((_, entry)) = cx.sessions.encrypt() else { return Ok(()) };
+    let session = cx.state.session(entry.handle)?;
+    let key = key(cx.state, session, entry);
+    let data = first_2b(parameters).map_err(|_| ResponseCode::FAILURE)?;
+    apply(session, &key, &session.nonce_tpm, &entry.nonce_caller, data, true)
+}
+
+/// sessionKey || authValue of the entity that the session authorizes.
+fn key(state: &State, session: &Session, entry: &SessionUse) -> Zeroizing<Vec<u8>> {
+    let mut key = Zeroizing::new(Vec::with_capacity(128));
+    key.extend_from_slice(session.session_key.expose());
+    if let Some(auth) = entry.associated.and_then(|h| state.auth_value(h).ok()) {
+        key.extend_from_slice(auth.expose());
+    }
+    key
+}
+
+fn first_2b(parameters: &mut [u8]) -> Result<&mut [u8], ResponseCode> {
+    let size = Reader::new(parameters).sized(usize::from(u16::MAX))?.len();
+    parameters.get_mut(2..).and_then(|p| p.get_mut(..size)).ok_or(ResponseCode::INSUFFICIENT)
+}
+
+fn apply(
+    session: &Session,
+    key: &[u8],
+    nonce_newer: &[u8],
+    nonce_older: &[u8],
+    data: &mut [u8],
+    encrypt: bool,
+) -> Result<(), ResponseCode> {
+    match session.symmetric {
+        TpmtSymDef::Null => Err(ResponseCode::SYMMETRIC),
+        TpmtSymDef::Xor { hash } => {
+            let alg = hash_alg(hash).ok_or(ResponseCode::HASH)?;
+            sym::xor_obfuscate(alg, key, nonce_newer, nonce_older, data);
+            Ok(())
+        }
+        TpmtSymDef::Aes { key_bits, .. } => {
+            let bits = u32::from(key_bits).saturating_add(128);
+            let material = kdfa(hash_of(session.auth_hash), key, b"CFB", nonce_newer, nonce_older, bits);
+            let (aes_key, iv) =
+                material.split_at_checked(usize::from(key_bits / 8)).ok_or(ResponseCode::FAILURE)?;
+            let iv: &[u8; 16] = iv.try_into().map_err(|_| ResponseCode::FAILURE)?;
+            let done = if encrypt {
+                sym::aes_cfb_encrypt(aes_key, iv, data)
+            } else {
+                sym::aes_cfb_decrypt(aes_key, iv, data)
+            };
+            done.map_err(|_| ResponseCode::FAILURE)
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Time and Clock (Part 1, "Timing Components").
+//!
+//! Neither ticks by itself: both are kept as a value and the environment's time at which they had it, so that an idle TPM writes nothing.
+
+use super::State;
+use vtpm_protocol::tpm::{TpmsClockInfo, TpmsTimeInfo};
+
+impl State {
+    /// Milliseconds since `_TPM_Init`.
+    #[must_use]
+    pub fn time(&self, now: u64) -> u64 {
+        self.volatile.time.saturating_add(self.elapsed(now))
+    }
+
+    /// Clock, in milliseconds.
+    #[must_use]
+    pub fn clock(&self, now: u64) -> u64 {
+        self.permanent.clock.saturating_add(self.elapsed(now))
+    }
+
+    fn elapsed(&self, now: u64) -> u64 {
+        now.saturating_sub(self.volatile.clock_base)
+    }
+
+    /// `TPMS_CLOCK_INFO` as of now.
+    #[must_use]
+    pub fn clock_info(&self, now: u64) -> TpmsClockInfo {
+        TpmsClockInfo {
+            clock: self.clock(now),
+            reset_count: self.permanent.reset_count,
+            restart_count: self.volatile.state_reset.restart_count,
+            safe: self.volatile.clock_safe,
+        }
+    }
+
+    /// `TPMS_TIME_INFO` as of now.
+    #[must_use]
+    pub fn time_info(&self, now: u64) -> TpmsTimeInfo {
+        TpmsTimeInfo { time: self.time(now), clock_info: self.clock_info(now) }
+    }
+
+    /// Sets the base of both clocks to `now` without changing what they show.
+    pub fn rebase_clock(&mut self, now: u64) {
+        let (time, clock) = (self.time(now), self.clock(now));
+        self.permanent_mut().clock = clock;
+        let volatile = self.volatile_mut();
+        volatile.time = time;
+        volatile.clock_base = now;
+    }
+
+    /// When the environment's time lies before the base, as after a step of the host's clock or on another host, both clocks stand where
+    /// they stood at the base and go on from there.
+    pub fn observe_time(&mut self, now: u64) {
+        if now < self.volatile.clock_base {
+            self.volatile_mut().clock_base = now;
+        }
+    }
+}

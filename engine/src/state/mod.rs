@@ -1,0 +1,111 @@
+//! All that a TPM remembers, in one structure, and the records in which it is saved.
+//!
+//! Every part is behind an [`Arc`]. A command works on a copy whose parts are shared with the original until they are changed, so
+//! that a failed command is undone by dropping the copy, and what has to be saved is found by comparing pointers.
+
+mod clock;
+mod hierarchy;
+mod nv;
+mod object;
+mod pcr;
+mod permanent;
+mod save;
+mod session;
+mod volatile;
+
+pub use hierarchy::{Hierarchy, Policy, random_secret};
+pub use nv::NvIndex;
+pub use object::{Object, ObjectFlags};
+pub use pcr::{PcrBank, PcrBanks};
+pub use permanent::{DictionaryAttack, OrderlyState, Permanent};
+pub use save::RestoreError;
+pub use session::{Session, SessionFlags};
+pub use volatile::{SavedContexts, StateClear, StateReset, Volatile};
+
+use crate::env::{Change, RecordKey};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use vtpm_protocol::codec::Encode;
+use zeroize::Zeroizing;
+
+/// The state of one TPM.
+#[derive(Clone)]
+pub struct State {
+    /// What survives `_TPM_Init`.
+    pub permanent: Arc<Permanent>,
+    /// What belongs to this boot, PCRs included.
+    pub volatile: Arc<Volatile>,
+    /// NV indices by handle.
+    pub nv: BTreeMap<u32, Arc<NvIndex>>,
+    /// Persistent objects by handle.
+    pub persistent: BTreeMap<u32, Arc<Object>>,
+    /// Transient objects by handle.
+    pub transient: BTreeMap<u32, Arc<Object>>,
+    /// Loaded sessions by slot number (the handle without its type).
+    pub sessions: BTreeMap<u32, Arc<Session>>,
+}
+
+impl State {
+    /// The permanent part, for changing.
+    pub fn permanent_mut(&mut self) -> &mut Permanent {
+        Arc::make_mut(&mut self.permanent)
+    }
+
+    /// The volatile part, for changing.
+    pub fn volatile_mut(&mut self) -> &mut Volatile {
+        Arc::make_mut(&mut self.volatile)
+    }
+
+    /// Every record.
+    #[must_use]
+    pub fn records(&self) -> Vec<(RecordKey, Zeroizing<Vec<u8>>)> {
+        let mut out = vec![
+            (RecordKey::Permanent, save::record(&*self.permanent)),
+            (RecordKey::Volatile, save::record(&*self.volatile)),
+        ];
+        out.extend(self.nv.iter().map(|(&h, v)| (RecordKey::Nv(h), save::record(&**v))));
+        out.extend(self.persistent.iter().map(|(&h, v)| (RecordKey::Persistent(h), save::record(&**v))));
+        out.extend(self.transient.iter().map(|(&h, v)| (RecordKey::Transient(h), save::record(&**v))));
+        out.extend(self.sessions.iter().map(|(&h, v)| (RecordKey::Session(h), save::record(&**v))));
+        out
+    }
+
+    /// What has changed since `before`, record by record. A part that was touched but is the same again does not count.
+    #[must_use]
+    pub fn changes_since(&self, before: &Self) -> Vec<Change> {
+        let mut out = Vec::new();
+        let mut one = |key, now: &dyn Encode, then: &dyn Encode| {
+            let now = save::record(now);
+            if now != save::record(then) {
+                out.push(Change { key, value: Some(now) });
+            }
+        };
+        if !Arc::ptr_eq(&self.permanent, &before.permanent) {
+            one(RecordKey::Permanent, &*self.permanent, &*before.permanent);
+        }
+        if !Arc::ptr_eq(&self.volatile, &before.volatile) {
+            one(RecordKey::Volatile, &*self.volatile, &*before.volatile);
+        }
+        map_changes(&mut out, RecordKey::Nv, &self.nv, &before.nv);
+        map_changes(&mut out, RecordKey::Persistent, &self.persistent, &before.persistent);
+        map_changes(&mut out, RecordKey::Transient, &self.transient, &before.transient);
+        map_changes(&mut out, RecordKey::Session, &self.sessions, &before.sessions);
+        out
+    }
+}
+
+fn map_changes<T: Encode>(
+    out: &mut Vec<Change>,
+    key: fn(u32) -> RecordKey,
+    now: &BTreeMap<u32, Arc<T>>,
+    then: &BTreeMap<u32, Arc<T>>,
+) {
+    for (&h, value) in now {
+        if then.get(&h).is_none_or(|old| !Arc::ptr_eq(old, value)) {
+            out.push(Change { key: key(h), value: Some(save::record(&**value)) });
+        }
+    }
+    for &h in then.keys().filter(|h| !now.contains_key(h)) {
+        out.push(Change { key: key(h), value: None });
+    }
+}

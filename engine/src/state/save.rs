@@ -1,0 +1,139 @@
+//! Saved records: a version, then the structure. A record that is not understood whole is refused whole.
+
+use super::State;
+use crate::env::RecordKey;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use vtpm_protocol::codec::{Decode, Encode, Reader};
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{TpmHandle, TpmHt};
+use zeroize::Zeroizing;
+
+/// The version of all records that this release writes.
+const VERSION: u16 = 1;
+
+/// Why saved records do not make a TPM.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The record was written by a newer release.
+    #[error("record {key:?} has version {version}, this release reads up to {VERSION}")]
+    Version {
+        /// Which one.
+        key: RecordKey,
+        /// Its version.
+        version: u16,
+    },
+    /// The record's bytes make no sense.
+    #[error("record {key:?} is damaged")]
+    Damaged {
+        /// Which one.
+        key: RecordKey,
+        /// Where decoding stopped.
+        #[source]
+        source: ResponseCode,
+    },
+    /// A record that must be there is not.
+    #[error("record {0:?} is missing")]
+    Missing(RecordKey),
+    /// A record is there twice, or under a name that does not fit its content.
+    #[error("record {0:?} is out of place")]
+    Misplaced(RecordKey),
+}
+
+/// The bytes of a record.
+pub(super) fn record<T: Encode + ?Sized>(value: &T) -> Zeroizing<Vec<u8>> {
+    // Room for the largest record, so that growing does not leave copies of secrets behind.
+    let mut out = Zeroizing::new(Vec::with_capacity(8192));
+    VERSION.encode(&mut out);
+    value.encode(&mut out);
+    out
+}
+
+fn read<T: Decode>(key: RecordKey, bytes: &[u8]) -> Result<Arc<T>, RestoreError> {
+    let damaged = |source| RestoreError::Damaged { key, source };
+    let mut r = Reader::new(bytes);
+    let version = u16::decode(&mut r).map_err(damaged)?;
+    if version != VERSION {
+        return Err(RestoreError::Version { key, version });
+    }
+    let value = T::decode(&mut r).map_err(damaged)?;
+    r.finish().map_err(damaged)?;
+    Ok(Arc::new(value))
+}
+
+fn insert<T: Decode>(
+    map: &mut BTreeMap<u32, Arc<T>>,
+    key: RecordKey,
+    handle: u32,
+    expected: &[TpmHt],
+    bytes: &[u8],
+) -> Result<(), RestoreError> {
+    let misplaced = !expected.contains(&TpmHandle(handle).handle_type());
+    if misplaced || map.insert(handle, read(key, bytes)?).is_some() {
+        return Err(RestoreError::Misplaced(key));
+    }
+    Ok(())
+}
+
+impl State {
+    /// Rebuilds the state from its records, in any order.
+    ///
+    /// # Errors
+    /// [`RestoreError`], naming the record.
+    pub fn from_records<'a>(
+        records: impl IntoIterator<Item = (RecordKey, &'a [u8])>,
+    ) -> Result<Self, RestoreError> {
+        let (mut permanent, mut volatile) = (None, None);
+        let (mut nv, mut persistent, mut transient, mut sessions) =
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for (key, bytes) in records {
+            match key {
+                RecordKey::Permanent => {
+                    if permanent.replace(read(key, bytes)?).is_some() {
+                        return Err(RestoreError::Misplaced(key));
+                    }
+                }
+                RecordKey::Volatile => {
+                    if volatile.replace(read(key, bytes)?).is_some() {
+                        return Err(RestoreError::Misplaced(key));
+                    }
+                }
+                RecordKey::Nv(h) => insert(&mut nv, key, h, &[TpmHt::NV_INDEX], bytes)?,
+                RecordKey::Persistent(h) => insert(&mut persistent, key, h, &[TpmHt::PERSISTENT], bytes)?,
+                RecordKey::Transient(h) => insert(&mut transient, key, h, &[TpmHt::TRANSIENT], bytes)?,
+                RecordKey::Session(h) => insert(&mut sessions, key, h, &[TpmHt::PCR], bytes)?,
+            }
+        }
+        let state = Self {
+            permanent: permanent.ok_or(RestoreError::Missing(RecordKey::Permanent))?,
+            volatile: volatile.ok_or(RestoreError::Missing(RecordKey::Volatile))?,
+            nv,
+            persistent,
+            transient,
+            sessions,
+        };
+        state.check()?;
+        Ok(state)
+    }
+
+    /// What the types do not say: names and contents fit each other.
+    fn check(&self) -> Result<(), RestoreError> {
+        for (&h, index) in &self.nv {
+            if index.public.nv_index.0 != h || index.public.attributes.nt().is_err() {
+                return Err(RestoreError::Misplaced(RecordKey::Nv(h)));
+            }
+        }
+        for &slot in self.sessions.keys() {
+            let known =
+                usize::try_from(slot).ok().and_then(|s| self.volatile.state_reset.contexts.slots.get(s));
+            if known.is_none() {
+                return Err(RestoreError::Misplaced(RecordKey::Session(slot)));
+            }
+        }
+        let banks = self.permanent.pcr_banks.0.iter().map(|b| b.0);
+        if self.volatile.started && !self.volatile.pcrs.hashes().eq(banks) {
+            return Err(RestoreError::Misplaced(RecordKey::Volatile));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! What belongs to this boot (Part 1, "TPM Reset, Restart, Resume").
+
+use super::hierarchy::Policy;
+use super::pcr::PcrBanks;
+use vtpm_protocol::codec::{Decode, Encode, Reader};
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::structure;
+use vtpm_protocol::tpm::{Secret2b, Tpm2bAuth, TpmHandle};
+
+/// The number of sessions that may be active, loaded and saved: `MAX_ACTIVE_SESSIONS`.
+pub const MAX_ACTIVE_SESSIONS: usize = 64;
+
+structure! {
+    /// STATE_CLEAR_DATA: reset by every `Startup(CLEAR)`, kept by a Resume.
+    #[derive(Clone)]
+    pub struct StateClear {
+        /// The storage hierarchy is enabled.
+        pub sh_enable: bool,
+        /// The endorsement hierarchy is enabled.
+        pub eh_enable: bool,
+        /// NV indices of the platform are accessible.
+        pub ph_enable_nv: bool,
+        /// platformAuth.
+        pub platform_auth: Tpm2bAuth,
+        /// platformPolicy.
+        pub platform_policy: Policy,
+    }
+}
+
+impl Default for StateClear {
+    fn default() -> Self {
+        Self {
+            sh_enable: true,
+            eh_enable: true,
+            ph_enable_nv: true,
+            platform_auth: Tpm2bAuth::empty(),
+            platform_policy: Policy::default(),
+        }
+    }
+}
+
+structure! {
+    /// STATE_RESET_DATA: reset by a TPM Reset, kept by Restart and Resume.
+    #[derive(Clone)]
+    pub struct StateReset {
+        /// The seed of the null hierarchy.
+        pub null_seed: Secret2b<64>,
+        /// The proof of the null hierarchy.
+        pub null_proof: Secret2b<64>,
+        /// `TPM Restart` count, part of the proof of stClear contexts.
+        pub clear_count: u32,
+        /// The next sequence number of an object context.
+        pub object_context_id: u64,
+        /// Saved and loaded sessions.
+        pub contexts: SavedContexts,
+        /// Restarts and Resumes since the last TPM Reset.
+        pub restart_count: u32,
+        /// Incremented whenever a PCR changes that counts.
+        pub pcr_counter: u32,
+    }
+}
+
+/// The session context array of Part 1, "Session Context Management": for every active session slot 0 for free, 1 to 3 stand for
+/// loaded, else the number of its saved context.
+#[derive(Clone)]
+pub struct SavedContexts {
+    /// By slot: 0 free, [`Self::LOADED`] loaded, else the context counter at which it was saved.
+    pub slots: Vec<u64>,
+    /// The counter for saved contexts.
+    pub counter: u64,
+}
+
+impl SavedContexts {
+    /// Marks a slot whose session is loaded.
+    pub const LOADED: u64 = 1;
+    /// The first value of the counter, above the marks.
+    pub const FIRST: u64 = 2;
+}
+
+impl Default for SavedContexts {
+    fn default() -> Self {
+        Self { slots: vec![0; MAX_ACTIVE_SESSIONS], counter: Self::FIRST }
+    }
+}
+
+impl Encode for SavedContexts {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let Self { slots, counter } = self;
+        slots.iter().for_each(|s| s.encode(out));
+        counter.encode(out);
+    }
+}
+
+impl Decode for SavedContexts {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let slots = (0..MAX_ACTIVE_SESSIONS).map(|_| u64::decode(r)).collect::<Result<_, _>>()?;
+        Ok(Self { slots, counter: u64::decode(r)? })
+    }
+}
+
+structure! {
+    /// The volatile state.
+    #[derive(Clone)]
+    pub struct Volatile {
+        /// `TPM2_Startup` has succeeded since `_TPM_Init`.
+        pub started: bool,
+        /// The platform hierarchy is enabled; set by every Startup.
+        pub ph_enable: bool,
+        /// The locality of the last `Startup(CLEAR)`, 0 or 3.
+        pub startup_locality: u8,
+        /// The reset group that a Resume keeps.
+        pub state_clear: StateClear,
+        /// The reset group that a Restart keeps, too.
+        pub state_reset: StateReset,
+        /// The PCRs.
+        pub pcrs: PcrBanks,
+        /// The exclusive audit session, or `TPM_RH_UNASSIGNED`.
+        pub exclusive_audit_session: TpmHandle,
+        /// Milliseconds since `_TPM_Init`, as of `clock_base`.
+        pub time: u64,
+        /// The environment's time at which `time` and the permanent part's clock stood where they stand.
+        pub clock_base: u64,
+        /// Clock has not gone back.
+        pub clock_safe: bool,
+        /// Changes whenever Time may have jumped, so that policy time-outs do not survive it.
+        pub time_epoch: u32,
+        /// `TPM2_SelfTest` result: all algorithms were tested.
+        pub self_tested: bool,
+    }
+}

@@ -1,0 +1,144 @@
+//! One TPM, from its manufacture on.
+
+use crate::env::{CommitFailed, Environment, RecordKey};
+use crate::execute;
+use crate::state::{
+    DictionaryAttack, Hierarchy, OrderlyState, PcrBanks, Permanent, Policy, RestoreError, SavedContexts,
+    State, StateClear, StateReset, Volatile, random_secret,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use vtpm_protocol::tpm::{HASH_ALGS, Tpm2bAuth, TpmHandle, TpmiAlgHash, Tpml};
+use zeroize::Zeroizing;
+
+/// One TPM 2.0. A clone is cheap and shares what is not changed.
+#[derive(Clone)]
+pub struct Tpm {
+    state: State,
+}
+
+impl Tpm {
+    /// A new TPM with fresh seeds and all PCR banks, before its first Startup. Nothing is committed; [`Self::records`] has
+    /// all there is to save.
+    pub fn manufacture(env: &mut dyn Environment) -> Self {
+        let now = env.now_ms();
+        let mut fill = |out: &mut [u8]| env.fill_random(out);
+        let permanent = Permanent {
+            owner: Hierarchy::generate(&mut fill),
+            endorsement: Hierarchy::generate(&mut fill),
+            platform: Hierarchy::generate(&mut fill),
+            lockout_auth: Tpm2bAuth::empty(),
+            lockout_policy: Policy::default(),
+            disable_clear: false,
+            da: DictionaryAttack::manufactured(),
+            orderly: OrderlyState::None,
+            reset_count: 0,
+            total_reset_count: 0,
+            clock: 0,
+            max_counter: 0,
+            pcr_banks: Tpml(HASH_ALGS.map(TpmiAlgHash).to_vec()),
+        };
+        let volatile = Volatile {
+            started: false,
+            ph_enable: true,
+            startup_locality: 0,
+            state_clear: StateClear::default(),
+            state_reset: StateReset {
+                null_seed: random_secret(&mut fill),
+                null_proof: random_secret(&mut fill),
+                clear_count: 0,
+                object_context_id: 0,
+                contexts: SavedContexts::default(),
+                restart_count: 0,
+                pcr_counter: 1,
+            },
+            pcrs: PcrBanks::default(),
+            exclusive_audit_session: TpmHandle::UNASSIGNED,
+            time: 0,
+            clock_base: now,
+            clock_safe: true,
+            time_epoch: 0,
+            self_tested: false,
+        };
+        Self {
+            state: State {
+                permanent: Arc::new(permanent),
+                volatile: Arc::new(volatile),
+                nv: BTreeMap::new(),
+                persistent: BTreeMap::new(),
+                transient: BTreeMap::new(),
+                sessions: BTreeMap::new(),
+            },
+        }
+    }
+
+    /// Executes one command at `locality` (0 to 4) and returns its response, always a well-formed one. What the command changed was
+    /// handed to [`Environment::commit`] before.
+    pub fn execute(&mut self, env: &mut dyn Environment, locality: u8, command: &[u8]) -> Vec<u8> {
+        execute::execute(&mut self.state, env, locality, command)
+    }
+
+    /// `_TPM_Init`: power was lost or the machine was reset. Idempotent.
+    ///
+    /// # Errors
+    /// [`CommitFailed`]: the TPM is as before.
+    pub fn init(&mut self, env: &mut dyn Environment) -> Result<(), CommitFailed> {
+        let now = env.now_ms();
+        let before = self.state.clone();
+        let state = &mut self.state;
+        state.observe_time(now);
+        state.rebase_clock(now);
+        state.transient.clear();
+        state.sessions.clear();
+        let volatile = state.volatile_mut();
+        volatile.started = false;
+        volatile.self_tested = false;
+        volatile.time = 0;
+        volatile.time_epoch = volatile.time_epoch.wrapping_add(1);
+        volatile.exclusive_audit_session = TpmHandle::UNASSIGNED;
+        for slot in &mut volatile.state_reset.contexts.slots {
+            if *slot == SavedContexts::LOADED {
+                *slot = 0;
+            }
+        }
+        let changes = self.state.changes_since(&before);
+        env.commit(changes, &[]).inspect_err(|_| self.state = before)
+    }
+
+    /// Stops both clocks at `now` of this environment, so that the records can go on under another one: before an export.
+    pub fn freeze_clock(&mut self, now: u64) {
+        self.state.observe_time(now);
+        self.state.rebase_clock(now);
+    }
+
+    /// Lets the clocks go on from `now` of this environment, not counting what passed meanwhile: after an import.
+    pub fn thaw_clock(&mut self, now: u64) {
+        self.state.volatile_mut().clock_base = now;
+    }
+
+    /// The whole state as records.
+    #[must_use]
+    pub fn records(&self) -> Vec<(RecordKey, Zeroizing<Vec<u8>>)> {
+        self.state.records()
+    }
+
+    /// A TPM from its records, in any order.
+    ///
+    /// # Errors
+    /// [`RestoreError`] for records that are missing, damaged, too new, or do not fit each other.
+    pub fn from_records(records: &[(RecordKey, Zeroizing<Vec<u8>>)]) -> Result<Self, RestoreError> {
+        State::from_records(records.iter().map(|(k, v)| (*k, v.as_slice()))).map(|state| Self { state })
+    }
+
+    /// Whether `TPM2_Startup` has been run since the last `_TPM_Init`.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.state.volatile.started
+    }
+
+    /// The state, for tests of the commands.
+    #[cfg(test)]
+    pub(crate) fn state(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
