@@ -4,7 +4,8 @@
 //! checked against the public key before anyone sees it (so a faulty computation does not give away a prime).
 //! The random numbers for the blinding come from a stream under a key made of the prime and the input, so that
 //! an operation needs no random source and gives the same result whenever it is repeated; who does not know the
-//! prime cannot foresee them. Paddings are in [`super::padding`].
+//! prime cannot foresee them. Paddings are in `padding.rs`, with what they do to stay
+//! constant in time.
 
 use crypto_bigint::{BoxedUint, ConcatenatingMul, NonZero, Odd};
 use rsa::hazmat::{rsa_decrypt_and_check, rsa_encrypt};
