@@ -31,10 +31,16 @@ pub trait TpmDevice: Send + Sync + 'static {
     ///
     /// `slot` is the position in the avail ring (the free-running 16-bit index) from which the command came. A device keeps the
     /// last command that changed anything with its slot and response, durably, until [`Self::completed`]: offered
-    /// again with the same slot and bytes, it is answered from there and not executed twice.
+    /// again with the same slot and bytes, it is answered from there and not executed twice. A command from another
+    /// slot means that the guest went on and forgets it, as do [`Self::queue_stopped`] and [`Self::machine_reset`].
+    /// `None` is for channels that never offer a command again; it leaves alone what is kept.
+    ///
+    /// The command has at least the ten bytes of a header and at most [`MAX_COMMAND_SIZE`]; nothing else is known of
+    /// it. A panic is answered with `TPM_RC_FAILURE`, as is a response that is empty or too long.
     fn execute(&self, locality: u8, command: &[u8], slot: Option<u16>) -> Vec<u8>;
 
-    /// The used index has moved past `slot`: the guest has the response.
+    /// The used index has moved past `slot`: the guest has the response. Called for every slot, also for those whose
+    /// command never reached the device.
     fn completed(&self, slot: u16);
 
     /// The queue was stopped in good order with nothing in flight; slots start anew.

@@ -23,7 +23,7 @@ use std::fs::File;
 use std::io::Write;
 use std::num::Wrapping;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
@@ -33,6 +33,9 @@ use vtpm_protocol::rc::ResponseCode;
 use super::chain::{self, Garbage, Request};
 use super::dirty::GuestMap;
 use crate::device::{MAX_RESPONSE_SIZE, TpmDevice};
+
+/// How many complaints about a guest are all logged; of those after them, every one that is a power of two.
+const COMPLAINTS: u32 = 16;
 
 /// The longest queue that a front end may set up.
 pub(crate) const MAX_QUEUE_SIZE: u16 = 1024;
@@ -75,6 +78,8 @@ pub(crate) struct RequestQueue {
     serving: Mutex<()>,
     /// The worker is to stop after the command at hand.
     pause: AtomicBool,
+    /// How often this guest gave cause for complaint.
+    complaints: AtomicU32,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -102,6 +107,7 @@ impl RequestQueue {
             }),
             serving: Mutex::new(()),
             pause: AtomicBool::new(false),
+            complaints: AtomicU32::new(0),
         })
     }
 
@@ -149,7 +155,7 @@ impl RequestQueue {
             if ring.broken || !ring.queue.ready() || !(ring.enabled || draining) {
                 return false;
             }
-            match take(&self.name, &mut ring, &self.memory) {
+            match self.take(&mut ring) {
                 Ok(Some(taken)) => taken,
                 Ok(None) => return false,
                 Err(error) => {
@@ -185,12 +191,50 @@ impl RequestQueue {
         true
     }
 
+    /// The next chain, if there is one; else the driver is asked for a notification.
+    fn take(&self, ring: &mut Ring) -> Result<Option<Taken>, RingError> {
+        let memory = self.memory.memory();
+        if !ring.queue.is_valid(&*memory) {
+            return Err(RingError::Unreachable);
+        }
+        if ring.fresh {
+            self.resume(&mut ring.queue, &memory)?;
+            ring.fresh = false;
+        }
+        loop {
+            let slot = ring.queue.next_avail();
+            if let Some(chain) = ring.queue.iter(&*memory)?.next() {
+                let head = chain.head_index();
+                if head >= ring.queue.size() {
+                    return Err(virtio_queue::Error::InvalidDescriptorIndex.into());
+                }
+                return Ok(Some(Taken { slot, head, request: chain::read(chain) }));
+            }
+            if !ring.queue.enable_notification(&*memory)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Starts where the used ring says that everything before is done.
+    fn resume(&self, queue: &mut Queue, memory: &GuestMap) -> Result<(), RingError> {
+        let used = queue.used_idx(memory, Ordering::Acquire)?;
+        queue.set_next_used(used.0);
+        let base = Wrapping(queue.next_avail());
+        let done = (used - base).0;
+        if (1..=queue.size()).contains(&done) {
+            log::info!("{}: {done} commands from slot {base} on were answered before", self.name);
+            queue.set_next_avail(used.0);
+        }
+        Ok(())
+    }
+
     /// The response to a chain; one is always there, however bad the chain is.
     fn answer(&self, taken: &Taken) -> Vec<u8> {
         let command = match &taken.request.command {
             Ok(command) => command,
             Err(garbage) => {
-                log::warn!("{}: slot {}: {garbage}", self.name, taken.slot);
+                self.complain(format_args!("slot {}: {garbage}", taken.slot));
                 return match garbage {
                     Garbage::NoRoom(_) | Garbage::RoomOutsideMemory => Vec::new(),
                     _ => chain::error_response(ResponseCode::COMMAND_SIZE),
@@ -210,15 +254,22 @@ impl RequestQueue {
         if u64::try_from(response.len()).is_ok_and(|len| len <= taken.request.room.size()) {
             return response;
         }
-        log::warn!(
-            "{}: slot {}: a response of {} bytes does not fit the {} that the guest offers; \
+        self.complain(format_args!(
+            "slot {}: a response of {} bytes does not fit the {} that the guest offers; \
              the command was executed",
-            self.name,
             taken.slot,
             response.len(),
             taken.request.room.size()
-        );
+        ));
         chain::error_response(ResponseCode::NO_RESULT)
+    }
+
+    /// Logs what a guest did wrong, but does not let it fill the log.
+    fn complain(&self, what: std::fmt::Arguments<'_>) {
+        let count = self.complaints.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if count <= COMPLAINTS || count.is_power_of_two() {
+            log::warn!("{}: complaint {count} about the guest: {what}", self.name);
+        }
     }
 
     /// Calls the device so that its panic is this instance's alone.
@@ -297,51 +348,12 @@ impl RequestQueue {
     }
 }
 
-/// The next chain, if there is one; else the driver is asked for a notification.
-fn take(
-    name: &str,
-    ring: &mut Ring,
-    memory: &GuestMemoryAtomic<GuestMap>,
-) -> Result<Option<Taken>, RingError> {
-    let memory = memory.memory();
-    if !ring.queue.is_valid(&*memory) {
-        return Err(RingError::Unreachable);
-    }
-    if ring.fresh {
-        resume(name, &mut ring.queue, &memory)?;
-        ring.fresh = false;
-    }
-    loop {
-        let slot = ring.queue.next_avail();
-        if let Some(chain) = ring.queue.iter(&*memory)?.next() {
-            let head = chain.head_index();
-            if head >= ring.queue.size() {
-                return Err(virtio_queue::Error::InvalidDescriptorIndex.into());
-            }
-            return Ok(Some(Taken { slot, head, request: chain::read(chain) }));
-        }
-        if !ring.queue.enable_notification(&*memory)? {
-            return Ok(None);
-        }
-    }
-}
-
-/// Starts where the used ring says that everything before is done.
-fn resume(name: &str, queue: &mut Queue, memory: &GuestMap) -> Result<(), RingError> {
-    let used = queue.used_idx(memory, Ordering::Acquire)?;
-    queue.set_next_used(used.0);
-    let base = Wrapping(queue.next_avail());
-    let done = (used - base).0;
-    if (1..=queue.size()).contains(&done) {
-        log::info!("{name}: {done} commands after base {base} were answered before; not executed again");
-        queue.set_next_avail(used.0);
-    }
-    Ok(())
-}
-
 /// Adds one to an eventfd. Only a full counter could refuse, and then the other side has been told.
 fn signal(event: Option<&File>) {
     if let Some(mut event) = event {
         let _full = event.write_all(&1u64.to_ne_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ use nix::sys::stat::{Mode, fchmod};
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 use super::session::{Lasting, Session};
+use super::worker::thread_name;
 use crate::device::TpmDevice;
 
 /// How long to wait when no connection can be accepted for want of descriptors or memory.
@@ -155,7 +156,7 @@ impl FrontDoor {
             current: Mutex::new(None),
         });
         let thread = std::thread::Builder::new()
-            .name("vtpm-door".into())
+            .name(thread_name(&shared.options.name))
             .spawn({
                 let shared = Arc::clone(&shared);
                 move || shared.run(listener.as_ref(), first)
@@ -274,6 +275,14 @@ impl Shared {
 
     fn accept(&self, listener: &UnixListener, connection: &mut Option<Connection>) {
         let name = &self.options.name;
+        if let Some(c) = connection
+            && hung_up(&c.stream)
+        {
+            // Whoever comes after it must not find the place taken by what it left unread.
+            while self.answer(c) {}
+            *connection = None;
+            *self.current() = None;
+        }
         match listener.accept() {
             Ok((stream, _)) if connection.is_none() => *connection = self.welcome(stream),
             Ok(_) => log::warn!("{name}: a second front end was sent away: one is connected"),
@@ -333,6 +342,13 @@ impl Shared {
         }
         false
     }
+}
+
+/// Whether the other side closed the connection.
+fn hung_up(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        && fds.iter().filter_map(PollFd::revents).any(|events| events.contains(PollFlags::POLLHUP))
 }
 
 /// Makes way for a socket at `path`: nothing is there, or what a dead process left.

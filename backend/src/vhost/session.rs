@@ -21,7 +21,7 @@ use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestRegionMmap};
 
 use super::config::{self, Doorbell};
-use super::dirty::{DirtyLog, GuestMap, RegionLog};
+use super::dirty::{self, DirtyLog, GuestMap, RegionLog};
 use super::ring::{MAX_QUEUE_SIZE, RequestQueue};
 use super::transfer::{Direction, Transfer};
 use super::worker::Worker;
@@ -93,6 +93,7 @@ impl Session {
             RequestQueue::new(name.clone(), Arc::clone(&device), memory.clone()).map_err(io::Error::other)?;
         let queue = Arc::new(queue);
         Ok(Self {
+            worker: Worker::spawn(&name, Arc::clone(&queue))?,
             name,
             device,
             lasting,
@@ -101,7 +102,6 @@ impl Session {
             mappings: Vec::new(),
             dirty: DirtyLog::default(),
             transfer: Transfer::default(),
-            worker: Worker::spawn(Arc::clone(&queue))?,
             queue,
         })
     }
@@ -113,6 +113,7 @@ impl Session {
     fn map(&self, region: &VhostUserMemoryRegion, file: File) -> Result<GuestRegionMmap<RegionLog>> {
         let (guest, size, offset) = (region.guest_phys_addr, region.memory_size, region.mmap_offset);
         let size = usize::try_from(size).map_err(|_| Error::InvalidParam)?;
+        dirty::reaches(&file, offset, size).map_err(Error::ReqHandlerError)?;
         let mapping = MmapRegionBuilder::new_with_bitmap(size, self.dirty.region(guest))
             .with_file_offset(FileOffset::new(file, offset))
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
@@ -389,6 +390,6 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> Result<()> {
         let (size, offset) = (log.mmap_size, log.mmap_offset);
         let size = usize::try_from(size).map_err(|_| Error::InvalidParam)?;
-        self.dirty.set(file, offset, size).map_err(failed)
+        self.dirty.set(file, offset, size).map_err(Error::ReqHandlerError)
     }
 }

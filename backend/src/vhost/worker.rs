@@ -27,13 +27,18 @@ struct Shared {
     exit: AtomicBool,
 }
 
+/// What the threads of an instance are called; Linux shows the first 15 bytes.
+pub(crate) fn thread_name(name: &str) -> String {
+    format!("vtpm-{}", name.replace('\0', ""))
+}
+
 impl Worker {
-    pub(crate) fn spawn(queue: Arc<RequestQueue>) -> io::Result<Self> {
+    pub(crate) fn spawn(name: &str, queue: Arc<RequestQueue>) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         watch(&epoll, &wake)?;
         let shared = Arc::new(Shared { queue, epoll, wake, exit: AtomicBool::new(false) });
-        let thread = std::thread::Builder::new().name("vtpm-queue".into()).spawn({
+        let thread = std::thread::Builder::new().name(thread_name(name)).spawn({
             let shared = Arc::clone(&shared);
             move || shared.run()
         })?;
