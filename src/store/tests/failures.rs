@@ -152,6 +152,12 @@ fn failed_commit_that_took_place_is_found_and_reported_as_done() {
     );
     assert!(matches!(outcomes[..], [Ok(()), Err(StoreError::UnknownInstance(_)), Ok(())]), "{outcomes:?}");
     assert_eq!(store.statistics().commits - before.commits, 2);
+
+    // This one could not be done twice: taken for failed, it would be refused.
+    let child = row(&store, Some(root), "child");
+    store.with_writer(|writer| writer.faults.after_commit = true);
+    commit(&store, vec![Op::CreateInstance(child.clone()), Op::DeleteInstance(child.id)]).unwrap();
+    assert_eq!(store.statistics().transactions - before.transactions, 2);
     // Both the versions that the thread knows and those in the file go on from there.
     commit(&store, vec![put(root, A, b"3")]).unwrap();
     store.close();
