@@ -2,4 +2,5 @@
 
 pub mod config;
 pub mod host_key;
+pub mod migration;
 pub mod store;

@@ -1,0 +1,308 @@
+//! The states of a destination, from the empty slot to the instance that has executed its first command.
+
+use std::collections::BTreeSet;
+
+use vtpm_protocol::codec::{Reader, decode_exact};
+use vtpm_protocol::instance::migration::{KeyStructure, Manifest, MigrationTicket, PieceHeader, SealedPiece};
+use vtpm_protocol::instance::{PieceInfo, PieceKind, Uuid};
+use vtpm_protocol::tpm::Tpm2b;
+use zeroize::Zeroizing;
+
+use super::StepError;
+use super::content::{self, PieceId, Records};
+use super::session::{MigrationDigest, Secret32, SessionKeys};
+use super::source::{Arrival, Live, storage_name};
+
+/// The most bytes of content that an import takes, over all pieces.
+pub const MAX_IMPORT: u64 = 16 << 20;
+
+/// What a destination knows of the migration from the beginning: the ticket that it gave out, and the two secrets of which it will
+/// reveal one.
+#[derive(Clone)]
+pub struct Slot {
+    /// The ticket.
+    pub ticket: MigrationTicket,
+    /// The receipt that it will never live here.
+    pub void: Secret32,
+    /// The receipt that it lives here.
+    pub live: Secret32,
+}
+
+/// Empty.
+#[derive(Clone)]
+pub struct DestinationLocked {
+    /// The slot.
+    pub slot: Slot,
+}
+
+/// The keys are there.
+#[derive(Clone)]
+pub struct DestinationKeyed {
+    /// The slot.
+    pub slot: Slot,
+    /// The keys.
+    pub keys: SessionKeys,
+}
+
+/// Some parts are there. The content of a piece whose last part is still out is kept beside the state, see [`Accepted`].
+#[derive(Clone)]
+pub struct Importing {
+    /// The slot.
+    pub slot: Slot,
+    /// The keys.
+    pub keys: SessionKeys,
+    /// The digest over the parts so far.
+    pub digest: MigrationDigest,
+    /// The sequence number that comes next.
+    pub next: u32,
+    /// The pieces that are complete, in the order in which they came.
+    pub received: Vec<PieceInfo>,
+    /// The piece whose last part is still out.
+    pub open: Option<PieceInfo>,
+    /// The manifest came, and agreed.
+    pub complete: bool,
+}
+
+/// What one import step did.
+pub struct Accepted {
+    /// The next state.
+    pub next: Importing,
+    /// The records of the pieces that became complete.
+    pub records: Records,
+    /// The content so far of the piece whose last part is still out.
+    pub partial: Zeroizing<Vec<u8>>,
+}
+
+/// Complete and unlocked; has not executed a command yet.
+#[derive(Clone)]
+pub struct Imported {
+    /// The slot.
+    pub slot: Slot,
+}
+
+/// Given up.
+#[derive(Clone)]
+pub struct Void {
+    /// The ticket.
+    pub ticket: MigrationTicket,
+    /// The receipt.
+    pub void: Secret32,
+}
+
+impl Slot {
+    fn give_up(self) -> Void {
+        // The other secret ends here, so that nobody can ever reveal it.
+        let Self { ticket, void, live: _ } = self;
+        Void { ticket, void }
+    }
+}
+
+impl DestinationLocked {
+    /// A slot with a fresh migration id. `storage_public` is the `TPMT_PUBLIC` of S, or empty for an instance that no migration is
+    /// meant for.
+    ///
+    /// # Errors
+    /// [`StepError::Ticket`] when it is neither.
+    pub fn create(
+        uuid: Uuid,
+        storage_public: &Tpm2b<1024>,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<Self, StepError> {
+        let name = if storage_public.is_empty() {
+            Vec::new()
+        } else {
+            storage_name(storage_public).ok_or(StepError::Ticket)?
+        };
+        let mut migration_id = [0; 32];
+        fill(&mut migration_id);
+        let (void, live) = (Secret32::random(fill), Secret32::random(fill));
+        let ticket = MigrationTicket {
+            migration_id,
+            uuid,
+            storage_name: Tpm2b::new(name).map_err(|_| StepError::Ticket)?,
+            storage_public: storage_public.clone(),
+            void: void.commitment(),
+            live: live.commitment(),
+            signature: Tpm2b::empty(),
+        };
+        Ok(Self { slot: Slot { ticket, void, live } })
+    }
+
+    /// Takes the key structure that S decrypted.
+    ///
+    /// # Errors
+    /// [`StepError::KeyStructure`], [`StepError::Foreign`].
+    pub fn set_key(self, structure: &[u8]) -> Result<DestinationKeyed, StepError> {
+        let structure = KeyStructure::from_secret_bytes(structure).map_err(StepError::KeyStructure)?;
+        let ticket = &self.slot.ticket;
+        if structure.migration_id != ticket.migration_id || structure.uuid != ticket.uuid {
+            return Err(StepError::Foreign);
+        }
+        Ok(DestinationKeyed { slot: self.slot, keys: SessionKeys::from_structure(&structure) })
+    }
+
+    /// Becomes a new TPM: `digest` is the initial one. What was to migrate will never live here, so `void` is what this slot
+    /// shows if a ticket for it can be about.
+    ///
+    /// # Errors
+    /// [`StepError::Digest`].
+    pub fn unlock_fresh(self, digest: &[u8]) -> Result<Live, StepError> {
+        let ticket = &self.slot.ticket;
+        if !MigrationDigest::initial(&ticket.migration_id, ticket.uuid).matches(digest) {
+            return Err(StepError::Digest);
+        }
+        let arrival =
+            if ticket.storage_name.is_empty() { Arrival::None } else { Arrival::Void(self.slot.void) };
+        Ok(Live { arrival, armed: None })
+    }
+
+    /// Gives the migration up.
+    #[must_use]
+    pub fn give_up(self) -> Void {
+        self.slot.give_up()
+    }
+}
+
+impl DestinationKeyed {
+    /// Starts the digest.
+    #[must_use]
+    pub fn begin(self) -> Importing {
+        let Self { slot, keys } = self;
+        let digest = MigrationDigest::initial(&slot.ticket.migration_id, slot.ticket.uuid);
+        Importing { slot, keys, digest, next: 0, received: Vec::new(), open: None, complete: false }
+    }
+
+    /// Forgets the keys.
+    #[must_use]
+    pub fn reset(self) -> DestinationLocked {
+        DestinationLocked { slot: self.slot }
+    }
+
+    /// Gives the migration up.
+    #[must_use]
+    pub fn give_up(self) -> Void {
+        self.slot.give_up()
+    }
+}
+
+impl Importing {
+    /// Takes one sealed part or several, all or none. `partial` is what the step before left over.
+    ///
+    /// # Errors
+    /// [`StepError::Piece`], [`StepError::Foreign`], [`StepError::Hmac`], [`StepError::Order`], [`StepError::Content`], and
+    /// [`StepError::Incomplete`] for a manifest that does not agree with what came.
+    pub fn accept(mut self, data: &[u8], mut partial: Zeroizing<Vec<u8>>) -> Result<Accepted, StepError> {
+        let mut r = Reader::new(data);
+        let mut records = Records::new();
+        loop {
+            let piece = SealedPiece::take(&mut r).map_err(StepError::Piece)?;
+            // What is not authentic is not looked at any closer.
+            let content = self.keys.open(&piece)?;
+            self.check_next(&piece.header, partial.len())?;
+            append(&mut partial, &content);
+            self.digest = self.digest.extended(piece.bytes);
+            self.next = self.next.checked_add(1).ok_or(StepError::Order)?;
+            let id = PieceId { kind: piece.header.kind, handle: piece.header.handle };
+            let info = PieceInfo { kind: id.kind, handle: id.handle, size: piece.header.total };
+            if piece.header.offset.saturating_add(piece.header.length) < piece.header.total {
+                self.open = Some(info);
+            } else {
+                self.open = None;
+                let content = std::mem::take(&mut partial);
+                if id == PieceId::MANIFEST {
+                    self.check_manifest(&content)?;
+                    self.complete = true;
+                } else {
+                    records.append(&mut content::records_in(id, &content)?);
+                    self.received.push(info);
+                }
+            }
+            if r.is_empty() {
+                return Ok(Accepted { next: self, records, partial });
+            }
+        }
+    }
+
+    /// This migration, this instance, this sequence number, and a part that fits what came before it.
+    fn check_next(&self, header: &PieceHeader, got: usize) -> Result<(), StepError> {
+        let ticket = &self.slot.ticket;
+        if header.migration_id != ticket.migration_id || header.uuid != ticket.uuid {
+            return Err(StepError::Foreign);
+        }
+        if header.sequence != self.next || self.complete {
+            return Err(StepError::Order);
+        }
+        let whole = PieceInfo { kind: header.kind, handle: header.handle, size: header.total };
+        let another = self.open.is_some_and(|open| open != whole);
+        if another || usize::try_from(header.offset).ok() != Some(got) {
+            return Err(StepError::Order);
+        }
+        let twice = self.received.iter().any(|p| (p.kind, p.handle) == (header.kind, header.handle));
+        let size: u64 = self.received.iter().map(|p| u64::from(p.size)).sum();
+        if twice || header.length == 0 || size.saturating_add(u64::from(header.total)) > MAX_IMPORT {
+            return Err(StepError::Order);
+        }
+        let ends = header.offset.saturating_add(header.length) >= header.total;
+        if header.last != (header.kind == PieceKind::Manifest && ends) {
+            return Err(StepError::Order);
+        }
+        Ok(())
+    }
+
+    fn check_manifest(&self, content: &[u8]) -> Result<(), StepError> {
+        let manifest: Manifest = decode_exact(content).map_err(StepError::Piece)?;
+        let kinds: BTreeSet<PieceKind> = self.received.iter().map(|p| p.kind).collect();
+        let whole = kinds.contains(&PieceKind::Permanent) && kinds.contains(&PieceKind::Volatile);
+        if whole && manifest.pieces == self.received { Ok(()) } else { Err(StepError::Incomplete) }
+    }
+
+    /// Lifts the lock. The caller has checked that the records make a TPM.
+    ///
+    /// # Errors
+    /// [`StepError::Incomplete`], [`StepError::Digest`].
+    pub fn unlock(self, digest: &[u8]) -> Result<Imported, StepError> {
+        if !self.complete {
+            return Err(StepError::Incomplete);
+        }
+        if !self.digest.matches(digest) {
+            return Err(StepError::Digest);
+        }
+        Ok(Imported { slot: self.slot })
+    }
+
+    /// Forgets keys and pieces.
+    #[must_use]
+    pub fn reset(self) -> DestinationLocked {
+        DestinationLocked { slot: self.slot }
+    }
+
+    /// Gives the migration up.
+    #[must_use]
+    pub fn give_up(self) -> Void {
+        self.slot.give_up()
+    }
+}
+
+/// Appends without leaving secrets behind in a buffer that grew out of its place.
+fn append(to: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
+    let mut grown = Zeroizing::new(Vec::with_capacity(to.len().saturating_add(more.len())));
+    grown.extend_from_slice(to);
+    grown.extend_from_slice(more);
+    *to = grown;
+}
+
+impl Imported {
+    /// The instance is about to execute its first command: from now on it lives here.
+    #[must_use]
+    pub fn first_command(self) -> Live {
+        // The other secret ends here, so that nobody can ever reveal it.
+        let Slot { ticket: _, void: _, live } = self.slot;
+        Live { arrival: Arrival::Live(live), armed: None }
+    }
+
+    /// Gives the migration up.
+    #[must_use]
+    pub fn give_up(self) -> Void {
+        self.slot.give_up()
+    }
+}
