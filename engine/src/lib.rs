@@ -5,11 +5,13 @@
 
 pub mod alg;
 pub mod command;
+pub mod context;
 pub mod crypto;
 pub mod entity;
 pub mod env;
 pub mod execute;
 pub mod instances;
+pub mod pcr;
 pub mod secret;
 pub mod state;
 #[cfg(test)]

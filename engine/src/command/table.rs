@@ -1,7 +1,7 @@
 //! The one table of commands. Dispatch, `TPM2_GetCapability` and audit defaults are read from it.
 
 use super::{Command, Flags, HandleKind as K, HandleSpec, Role};
-use super::{random, startup};
+use super::{context, policy, random, session, startup};
 use vtpm_protocol::tpm::{TpmCc, TpmaCc};
 
 const fn h(kind: K, role: Role) -> HandleSpec {
@@ -20,7 +20,25 @@ pub static COMMANDS: &[Command] = &[
     row(TpmCc::STARTUP, &[], Flags { nv: true, sessions: false, ..N }, startup::startup),
     row(TpmCc::SHUTDOWN, &[], Flags { nv: true, ..N }, startup::shutdown),
     row(TpmCc::STIR_RANDOM, &[], Flags { nv: true, decrypt: true, ..N }, random::stir_random),
+    row(TpmCc::CONTEXT_LOAD, &[], Flags { sessions: false, r_handle: true, ..N }, context::context_load),
+    row(TpmCc::CONTEXT_SAVE, &[h(K::Context, Role::None)], Flags { sessions: false, ..N }, context::context_save),
+    row(TpmCc::FLUSH_CONTEXT, &[], Flags { sessions: false, ..N }, context::flush_context),
+    row(TpmCc::POLICY_AUTH_VALUE, &[h(K::PolicySession, Role::None)], N, policy::policy_auth_value),
+    row(
+        TpmCc::START_AUTH_SESSION,
+        &[h(K::ObjectOrNull, Role::None), h(K::EntityOrNull, Role::None)],
+        Flags { r_handle: true, decrypt: true, encrypt: true, ..N },
+        session::start_auth_session,
+    ),
     row(TpmCc::GET_RANDOM, &[], Flags { encrypt: true, ..N }, random::get_random),
+    row(TpmCc::POLICY_PCR, &[h(K::PolicySession, Role::None)], Flags { decrypt: true, ..N }, policy::policy_pcr),
+    row(TpmCc::POLICY_RESTART, &[h(K::PolicySession, Role::None)], N, session::policy_restart),
+    row(
+        TpmCc::POLICY_GET_DIGEST,
+        &[h(K::PolicySession, Role::None)],
+        Flags { encrypt: true, ..N },
+        policy::policy_get_digest,
+    ),
 ];
 
 /// The row of a code.

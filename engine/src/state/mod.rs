@@ -11,16 +11,18 @@ mod pcr;
 mod permanent;
 mod save;
 mod session;
+mod slots;
 mod volatile;
 
 pub use hierarchy::{Hierarchy, Policy, random_secret};
 pub use nv::NvIndex;
 pub use object::{Object, ObjectFlags};
-pub use pcr::{PcrBank, PcrBanks};
+pub use pcr::{PcrBank, PcrBanks, is_saved as is_saved_pcr};
 pub use permanent::{DictionaryAttack, OrderlyState, Permanent};
 pub use save::RestoreError;
 pub use session::{Session, SessionFlags};
-pub use volatile::{SavedContexts, StateClear, StateReset, Volatile};
+pub use slots::{CONTEXT_GAP_MAX, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS};
+pub use volatile::{MAX_ACTIVE_SESSIONS, SavedContexts, StateClear, StateReset, Volatile};
 
 use crate::env::{Change, RecordKey};
 use std::collections::BTreeMap;

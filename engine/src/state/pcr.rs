@@ -17,14 +17,8 @@ structure! {
 }
 
 /// The allocated banks.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct PcrBanks(pub Tpml<PcrBank, HASH_COUNT>);
-
-impl Default for PcrBanks {
-    fn default() -> Self {
-        Self(Tpml(Vec::new()))
-    }
-}
 
 impl PcrBanks {
     /// The value of a PCR; `None` when its bank is not allocated or the number is too high.

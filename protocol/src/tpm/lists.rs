@@ -6,8 +6,14 @@ use crate::codec::{Decode, Encode, Reader};
 use crate::rc::ResponseCode;
 
 /// A list of at most `MAX` entries with a 32-bit count.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tpml<T, const MAX: usize>(pub Vec<T>);
+
+impl<T, const MAX: usize> Default for Tpml<T, MAX> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 impl<T: Encode, const MAX: usize> Encode for Tpml<T, MAX> {
     fn encode(&self, out: &mut Vec<u8>) {

@@ -1,0 +1,92 @@
+//! Protection of saved contexts (Part 1, "Context Management"; Part 3, 28.2).
+//!
+//! The blob is a `TPM2B_DIGEST` with an HMAC, then the structure encrypted with AES-256-CFB. Both keys come from the proof of the
+//! hierarchy, the session's from the null hierarchy's, so that a context ends with what its proof ends with.
+
+use crate::crypto::{Digest, HashAlg, ct_eq, hmac, kdfa, sym};
+use crate::state::State;
+use vtpm_protocol::codec::{Decode, Encode, Reader, encode_sized};
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{Tpm2bContextData, TpmHandle, TpmsContext};
+use zeroize::Zeroizing;
+
+/// `CONTEXT_INTEGRITY_HASH_ALG`.
+const HASH: HashAlg = HashAlg::Sha256;
+/// Bits of the key and of the initialization vector.
+const KEY_AND_IV: u32 = 256 + 128;
+/// `savedHandle` of an object that stClear does not end.
+pub const SAVED_OBJECT: TpmHandle = TpmHandle(0x8000_0000);
+/// `savedHandle` of an object with stClear.
+pub const SAVED_ST_CLEAR_OBJECT: TpmHandle = TpmHandle(0x8000_0002);
+
+/// Seals a structure as the context described by the other fields.
+///
+/// # Errors
+/// `TPM_RC_SIZE` for a structure that no context can hold.
+pub fn seal(
+    state: &State,
+    sequence: u64,
+    saved_handle: TpmHandle,
+    hierarchy: TpmHandle,
+    value: &dyn Encode,
+) -> Result<TpmsContext, ResponseCode> {
+    let mut data = Zeroizing::new(Vec::with_capacity(4096));
+    value.encode(&mut data);
+    let context =
+        TpmsContext { sequence, saved_handle, hierarchy, context_blob: Tpm2bContextData::empty() };
+    let (key, iv) = keys(state, &context)?;
+    sym::aes_cfb_encrypt(&key, &iv, &mut data).map_err(|_| ResponseCode::FAILURE)?;
+    let mut blob = Vec::with_capacity(data.len().saturating_add(34));
+    encode_sized(&integrity(state, &context, &data), &mut blob);
+    blob.extend_from_slice(&data);
+    Ok(TpmsContext { context_blob: Tpm2bContextData::new(blob)?, ..context })
+}
+
+/// Opens a context.
+///
+/// # Errors
+/// `TPM_RC_SIZE` for a blob of another shape, `TPM_RC_INTEGRITY` for one that this TPM did not make, or not since the last reset of what it
+/// depends on.
+pub fn open<T: Decode>(state: &State, context: &TpmsContext) -> Result<T, ResponseCode> {
+    let mut r = Reader::new(&context.context_blob);
+    let tag = r.sized(64)?;
+    if tag.len() != HASH.digest_size() {
+        return Err(ResponseCode::SIZE);
+    }
+    let mut data = Zeroizing::new(r.take_rest().to_vec());
+    if !ct_eq(tag, &integrity(state, context, &data)) {
+        return Err(ResponseCode::INTEGRITY);
+    }
+    let (key, iv) = keys(state, context)?;
+    sym::aes_cfb_decrypt(&key, &iv, &mut data).map_err(|_| ResponseCode::FAILURE)?;
+    vtpm_protocol::codec::decode_exact(&data).map_err(|_| ResponseCode::INTEGRITY)
+}
+
+fn keys(state: &State, context: &TpmsContext) -> Result<(Zeroizing<Vec<u8>>, [u8; 16]), ResponseCode> {
+    let proof = state.proof(context.hierarchy).expose();
+    let (sequence, handle) = (context.sequence.to_bytes(), context.saved_handle.to_bytes());
+    let material = kdfa(HASH, proof, b"CONTEXT", &sequence, &handle, KEY_AND_IV);
+    let (key, iv) = material.split_at_checked(32).ok_or(ResponseCode::FAILURE)?;
+    Ok((Zeroizing::new(key.to_vec()), iv.try_into().map_err(|_| ResponseCode::FAILURE)?))
+}
+
+/// An stClear object's context ends at a Restart, every context at a TPM Reset.
+fn integrity(state: &State, context: &TpmsContext, encrypted: &[u8]) -> Digest {
+    let clear_count = if context.saved_handle == SAVED_ST_CLEAR_OBJECT {
+        state.volatile.state_reset.clear_count.to_bytes()
+    } else {
+        Vec::new()
+    };
+    hmac(
+        HASH,
+        state.proof(context.hierarchy).expose(),
+        &[
+            &state.permanent.total_reset_count.to_bytes(),
+            &clear_count,
+            &context.sequence.to_bytes(),
+            &context.saved_handle.to_bytes(),
+            &context.hierarchy.to_bytes(),
+            encrypted,
+        ],
+    )
+}

@@ -1,0 +1,85 @@
+//! Room for transient objects and for loaded and saved sessions (Part 1, "Session Context Management").
+
+use super::{Object, SavedContexts, State};
+use std::sync::Arc;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{TpmHandle, TpmHt};
+
+/// Sessions that may be loaded at a time: `MAX_LOADED_SESSIONS`.
+pub const MAX_LOADED_SESSIONS: usize = 3;
+/// The greatest difference between the numbers of two saved sessions, `CONTEXT_GAP`: saving more than this many times while
+/// one context stays saved needs that one to be loaded first.
+pub const CONTEXT_GAP_MAX: u64 = 0xffff;
+
+/// Transient objects that may be loaded at a time: `MAX_LOADED_OBJECTS`.
+pub const MAX_LOADED_OBJECTS: u32 = 3;
+
+impl State {
+    /// Puts an object into the first free transient slot and returns its handle.
+    ///
+    /// # Errors
+    /// `TPM_RC_OBJECT_MEMORY` when there is none.
+    pub fn insert_transient(&mut self, object: Object) -> Result<TpmHandle, ResponseCode> {
+        let handle = (0..MAX_LOADED_OBJECTS)
+            .map(|i| TpmHandle::new(TpmHt::TRANSIENT, i))
+            .find(|h| !self.transient.contains_key(&h.0))
+            .ok_or(ResponseCode::OBJECT_MEMORY)?;
+        self.transient.insert(handle.0, Arc::new(object));
+        Ok(handle)
+    }
+
+    /// Takes a free slot for a new session.
+    ///
+    /// # Errors
+    /// `TPM_RC_SESSION_MEMORY` when as many as possible are loaded, `TPM_RC_SESSION_HANDLES` when as many as possible are active.
+    pub fn allocate_session(&mut self) -> Result<u32, ResponseCode> {
+        self.check_session_memory()?;
+        let slots = &mut self.volatile_mut().state_reset.contexts.slots;
+        let (index, slot) =
+            slots.iter_mut().enumerate().find(|(_, s)| **s == 0).ok_or(ResponseCode::SESSION_HANDLES)?;
+        *slot = SavedContexts::LOADED;
+        u32::try_from(index).map_err(|_| ResponseCode::SESSION_HANDLES)
+    }
+
+    /// Whether one more session can be loaded.
+    ///
+    /// # Errors
+    /// `TPM_RC_SESSION_MEMORY`.
+    pub fn check_session_memory(&self) -> Result<(), ResponseCode> {
+        if self.sessions.len() >= MAX_LOADED_SESSIONS { Err(ResponseCode::SESSION_MEMORY) } else { Ok(()) }
+    }
+
+    /// The number under which the session in slot `index` is saved, if it is.
+    #[must_use]
+    pub fn saved_session(&self, index: u32) -> Option<u64> {
+        let slot = self.volatile.state_reset.contexts.slots.get(usize::try_from(index).ok()?)?;
+        (*slot >= SavedContexts::FIRST).then_some(*slot)
+    }
+
+    /// Gives the loaded session in slot `index` the next number of a saved context and takes it out of memory.
+    ///
+    /// # Errors
+    /// `TPM_RC_CONTEXT_GAP` when the oldest saved context is too old; that one, and only that, must be loaded first.
+    pub fn save_session(&mut self, index: u32) -> Result<u64, ResponseCode> {
+        let contexts = &self.volatile.state_reset.contexts;
+        let number = contexts.counter;
+        let oldest = contexts.slots.iter().filter(|s| **s >= SavedContexts::FIRST).min();
+        if oldest.is_some_and(|o| number.saturating_sub(*o) >= CONTEXT_GAP_MAX) {
+            return Err(ResponseCode::CONTEXT_GAP);
+        }
+        let contexts = &mut self.volatile_mut().state_reset.contexts;
+        contexts.counter = contexts.counter.saturating_add(1);
+        let slot = usize::try_from(index).ok().and_then(|i| contexts.slots.get_mut(i));
+        *slot.ok_or(ResponseCode::HANDLE)? = number;
+        self.sessions.remove(&index);
+        Ok(number)
+    }
+
+    /// Marks a slot as loaded again.
+    pub fn mark_session_loaded(&mut self, index: u32) {
+        let slots = &mut self.volatile_mut().state_reset.contexts.slots;
+        if let Some(slot) = usize::try_from(index).ok().and_then(|i| slots.get_mut(i)) {
+            *slot = SavedContexts::LOADED;
+        }
+    }
+}
