@@ -242,9 +242,7 @@ impl Store {
     /// not keep the store from opening; see [`Store::damaged`].
     pub fn open(path: &Path, host_key: &HostKey) -> Result<Self, StoreError> {
         // Told apart first: a lock file is not left where no store is.
-        if !path.exists() {
-            return Err(StoreError::Missing { path: path.to_owned() });
-        }
+        schema::find(path)?;
         let lock = schema::lock(path)?;
         Self::start(Writer::open(path, host_key, lock)?)
     }
@@ -262,6 +260,9 @@ impl Store {
 
     /// Makes `batch` durable and returns when it is. Many threads may wait here at once; they share transactions.
     pub fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        if batch.ops.is_empty() {
+            return Ok(());
+        }
         self.ask(|reply| Request::Commit(batch, reply))?
     }
 

@@ -91,6 +91,14 @@ pub(super) struct Lock {
     _file: File,
 }
 
+/// Makes sure that there is a file at `path`.
+pub(super) fn find(path: &Path) -> Result<(), StoreError> {
+    match path.try_exists().map_err(io_error("find", path))? {
+        true => Ok(()),
+        false => Err(StoreError::Missing { path: path.to_owned() }),
+    }
+}
+
 /// Takes the lock file beside the database. SQLite's own lock keeps others out of the file as well; this one exists
 /// before the database does, and names who holds it.
 pub(super) fn lock(database: &Path) -> Result<Lock, StoreError> {
@@ -117,10 +125,9 @@ pub(super) fn lock(database: &Path) -> Result<Lock, StoreError> {
         }
         Err(TryLockError::Error(source)) => return Err(io_error("lock", &path)(source)),
     }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(io_error("write", &path))?;
+    // Only for the message, too; on a full medium it has to go without.
+    let _ =
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(Lock { _file: file })
 }
 
@@ -188,9 +195,7 @@ pub(super) fn open(path: &Path, host_key: &HostKey) -> Result<(Connection, Wrapp
 
 /// Opens the database and makes sure that it is one of ours, not newer than this program, and ours alone.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
-    if !path.try_exists().map_err(io_error("find", path))? {
-        return Err(StoreError::Missing { path: path.to_owned() });
-    }
+    find(path)?;
     let failed = explain(path, "open");
     let connection = raw_connection(path)?;
     let foreign = || StoreError::NotADatabase { path: path.to_owned() };

@@ -75,7 +75,15 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         let (connection, wrapping) = schema::open(path, host_key)?;
         // Also wipes what a deletion left in the log when the process was killed before it could.
-        schema::empty_log(&connection, path)?;
+        let traces_remain = match schema::empty_log(&connection, path) {
+            Ok(()) => false,
+            // What is in the log can be read there; a full medium is no reason not to start.
+            Err(error @ StoreError::DiskFull { .. }) => {
+                log::warn!("the log of the state database could not be emptied: {error}");
+                true
+            }
+            Err(error) => return Err(error),
+        };
         let database = Database::load(connection, path, &wrapping)?;
         let highest: Option<i64> = database
             .connection
@@ -94,7 +102,7 @@ impl Writer {
             next_id: highest.saturating_add(1),
             reserved: Arc::default(),
             counters: Arc::default(),
-            traces_remain: false,
+            traces_remain,
             #[cfg(test)]
             faults: Faults::default(),
             _lock: lock,

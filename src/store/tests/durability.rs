@@ -1,4 +1,4 @@
-//! A process that is killed.
+//! A process that is killed, and a log that was written in part.
 
 use super::*;
 use std::io::{BufRead, BufReader, Write};
@@ -116,4 +116,43 @@ fn acknowledged_commits_survive_sigkill() {
         acknowledged.iter().all(|number| *number > ROUNDS as u64),
         "the children hardly ran: {acknowledged:?}"
     );
+}
+
+#[test]
+fn log_that_is_cut_or_spoilt_at_any_byte_gives_an_earlier_whole_state() {
+    let place = Place::new();
+    let store = place.create();
+    let root = create_instance(&store, None, "root");
+    let number = |n: u64| vec![put(root, A, &n.to_be_bytes()), put(root, B, &n.to_be_bytes())];
+    for n in 1..=30 {
+        commit(&store, number(n)).unwrap();
+    }
+    let database = std::fs::read(place.path()).unwrap();
+    let log = std::fs::read(place.path().with_extension("sqlite-wal")).unwrap();
+    assert!(log.len() > 100_000);
+    let copy_holds = |log: &[u8]| {
+        let copy = Place::new();
+        std::fs::write(copy.path(), &database).unwrap();
+        std::fs::write(copy.path().with_extension("sqlite-wal"), log).unwrap();
+        let store = copy.open();
+        assert!(store.damaged().unwrap().is_empty());
+        match store.instances().unwrap().is_empty() {
+            true => None,
+            false => Some(last_number(&store, root)),
+        }
+    };
+    let mut last = None;
+    let mut seen = BTreeSet::new();
+    for end in (0..log.len()).step_by(3001) {
+        let found = copy_holds(&log[..end]);
+        assert!(found >= last, "cut at {end}");
+        let mut spoilt = log.clone();
+        spoilt[end] ^= 0x10;
+        // A spoilt byte ends the log no later than its own page does.
+        assert!(copy_holds(&spoilt) >= found && copy_holds(&spoilt) <= Some(30));
+        seen.insert(found);
+        last = found;
+    }
+    assert!(seen.len() > 20, "{seen:?}");
+    assert_eq!(copy_holds(&log), Some(30));
 }

@@ -102,7 +102,7 @@ fn full_file_system_loses_nothing_acknowledged_and_is_got_over() {
 }
 
 #[test]
-fn deletion_is_possible_on_a_full_file_system_once_there_is_a_little_room() {
+fn store_opens_on_a_full_file_system_and_deletes_once_there_is_a_little_room() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("not run: only root can mount a small file system");
         return;
@@ -116,6 +116,10 @@ fn deletion_is_possible_on_a_full_file_system_once_there_is_a_little_room() {
     let _ = std::fs::write(&ballast, vec![1; 2 << 20]);
     let full = commit(&store, vec![put(child, A, &vec![1; 100_000])]);
     assert!(matches!(full, Err(StoreError::DiskFull { .. })), "{full:?}");
+    // Nor does it keep the daemon from starting.
+    drop(store);
+    let store = Store::open(&path, &key()).unwrap();
+    assert_eq!(store.instances().unwrap().len(), 2);
     std::fs::remove_file(&ballast).unwrap();
     commit(&store, vec![Op::DeleteInstance(child)]).unwrap();
     drop(store);
