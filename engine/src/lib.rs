@@ -17,6 +17,7 @@ pub mod state;
 #[cfg(test)]
 mod testing;
 mod tpm;
+pub mod wrap;
 
 pub use env::{Change, CommitFailed, Environment, RecordKey};
 pub use state::RestoreError;

@@ -21,6 +21,8 @@ pub struct TestEnv {
     pub saved: BTreeMap<RecordKey, Vec<u8>>,
     /// How many commits there were.
     pub commits: usize,
+    /// The tree of a privileged instance.
+    pub instances: Option<Box<dyn InstanceManager>>,
 }
 
 impl Environment for TestEnv {
@@ -51,7 +53,7 @@ impl Environment for TestEnv {
     }
 
     fn instances(&mut self) -> Option<&mut dyn InstanceManager> {
-        None
+        self.instances.as_mut().map(|i| &mut **i as &mut dyn InstanceManager)
     }
 }
 
@@ -81,6 +83,11 @@ impl TestTpm {
 
     pub fn state(&mut self) -> &mut State {
         self.tpm.state()
+    }
+
+    /// Takes the state as a test has changed it for committed.
+    pub fn resave(&mut self) {
+        self.env.saved = self.tpm.records().into_iter().map(|(k, v)| (k, v.to_vec())).collect();
     }
 
     /// `_TPM_Init`.

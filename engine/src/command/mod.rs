@@ -1,6 +1,7 @@
 //! What a command is: a row of the [`table`], with its handles, attributes and handler.
 
 pub mod context;
+pub mod instance;
 pub mod policy;
 pub mod random;
 pub mod session;

@@ -1,7 +1,8 @@
 //! The one table of commands. Dispatch, `TPM2_GetCapability` and audit defaults are read from it.
 
 use super::{Command, Flags, HandleKind as K, HandleSpec, Role};
-use super::{context, policy, random, session, startup};
+use super::{context, instance, policy, random, session, startup};
+use vtpm_protocol::instance::cc;
 use vtpm_protocol::tpm::{TpmCc, TpmaCc};
 
 const fn h(kind: K, role: Role) -> HandleSpec {
@@ -14,6 +15,23 @@ const fn row(code: TpmCc, handles: &'static [HandleSpec], flags: Flags, run: sup
 }
 
 const N: Flags = Flags::NONE;
+const NV: Flags = Flags { nv: true, ..N };
+
+/// Owner authorization, then the target.
+const ON_INSTANCE: &[HandleSpec] = &[h(K::Owner, Role::User), h(K::Instance, Role::None)];
+/// Owner authorization, that of storage key S, then the target.
+const WITH_STORAGE_KEY: &[HandleSpec] =
+    &[h(K::Owner, Role::User), h(K::Object, Role::User), h(K::Instance, Role::None)];
+
+/// An instance command: the target is checked after owner authorization and before anything else.
+const fn instance_row(
+    code: TpmCc,
+    handles: &'static [HandleSpec],
+    flags: Flags,
+    run: super::Handler,
+) -> Command {
+    Command { code, handles, flags, run, middle: Some(instance::check_descendant) }
+}
 
 /// All commands, in ascending order of their codes, vendor commands last.
 pub static COMMANDS: &[Command] = &[
@@ -21,7 +39,12 @@ pub static COMMANDS: &[Command] = &[
     row(TpmCc::SHUTDOWN, &[], Flags { nv: true, ..N }, startup::shutdown),
     row(TpmCc::STIR_RANDOM, &[], Flags { nv: true, decrypt: true, ..N }, random::stir_random),
     row(TpmCc::CONTEXT_LOAD, &[], Flags { sessions: false, r_handle: true, ..N }, context::context_load),
-    row(TpmCc::CONTEXT_SAVE, &[h(K::Context, Role::None)], Flags { sessions: false, ..N }, context::context_save),
+    row(
+        TpmCc::CONTEXT_SAVE,
+        &[h(K::Context, Role::None)],
+        Flags { sessions: false, ..N },
+        context::context_save,
+    ),
     row(TpmCc::FLUSH_CONTEXT, &[], Flags { sessions: false, ..N }, context::flush_context),
     row(TpmCc::POLICY_AUTH_VALUE, &[h(K::PolicySession, Role::None)], N, policy::policy_auth_value),
     row(
@@ -31,7 +54,12 @@ pub static COMMANDS: &[Command] = &[
         session::start_auth_session,
     ),
     row(TpmCc::GET_RANDOM, &[], Flags { encrypt: true, ..N }, random::get_random),
-    row(TpmCc::POLICY_PCR, &[h(K::PolicySession, Role::None)], Flags { decrypt: true, ..N }, policy::policy_pcr),
+    row(
+        TpmCc::POLICY_PCR,
+        &[h(K::PolicySession, Role::None)],
+        Flags { decrypt: true, ..N },
+        policy::policy_pcr,
+    ),
     row(TpmCc::POLICY_RESTART, &[h(K::PolicySession, Role::None)], N, session::policy_restart),
     row(
         TpmCc::POLICY_GET_DIGEST,
@@ -39,6 +67,41 @@ pub static COMMANDS: &[Command] = &[
         Flags { encrypt: true, ..N },
         policy::policy_get_digest,
     ),
+    instance_row(cc::CREATE_INSTANCE, ON_INSTANCE, NV, instance::create_instance),
+    instance_row(cc::LOCK_INSTANCE, ON_INSTANCE, NV, instance::lock_instance),
+    instance_row(
+        cc::GET_INSTANCE_KEY,
+        WITH_STORAGE_KEY,
+        Flags { encrypt: true, public_key_authorizes: true, ..NV },
+        instance::get_instance_key,
+    ),
+    instance_row(cc::GET_INSTANCE_CAPABILITY, ON_INSTANCE, N, instance::get_instance_capability),
+    instance_row(cc::GET_INSTANCE_DATA, ON_INSTANCE, NV, instance::get_instance_data),
+    instance_row(cc::DELETE_INSTANCE, ON_INSTANCE, NV, instance::delete_instance),
+    instance_row(
+        cc::SET_INSTANCE_KEY,
+        WITH_STORAGE_KEY,
+        Flags { decrypt: true, ..NV },
+        instance::set_instance_key,
+    ),
+    instance_row(cc::SET_INSTANCE_DATA, ON_INSTANCE, NV, instance::set_instance_data),
+    instance_row(cc::UNLOCK_INSTANCE, ON_INSTANCE, Flags { decrypt: true, ..NV }, instance::unlock_instance),
+    instance_row(cc::LIST_INSTANCES, ON_INSTANCE, N, instance::list_instances),
+    instance_row(cc::GET_INSTANCE_INFO, ON_INSTANCE, N, instance::get_instance_info),
+    instance_row(
+        cc::ABORT_MIGRATION,
+        ON_INSTANCE,
+        Flags { decrypt: true, encrypt: true, ..NV },
+        instance::abort_migration,
+    ),
+    instance_row(
+        cc::COMMIT_MIGRATION,
+        ON_INSTANCE,
+        Flags { decrypt: true, encrypt: true, ..NV },
+        instance::commit_migration,
+    ),
+    instance_row(cc::ARM_INSTANCE, ON_INSTANCE, NV, instance::arm_instance),
+    instance_row(cc::RESET_INSTANCE, ON_INSTANCE, NV, instance::reset_instance),
 ];
 
 /// The row of a code.

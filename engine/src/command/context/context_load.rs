@@ -64,7 +64,8 @@ mod tests {
     use vtpm_protocol::tpm::*;
 
     fn start(tpm: &mut TestTpm) -> TpmHandle {
-        let input = (Tpm2bNonce::new(vec![7; 16]).unwrap(), 0u16, TpmSe::POLICY, TpmAlgId::NULL, TpmAlgId::SHA256);
+        let input =
+            (Tpm2bNonce::new(vec![7; 16]).unwrap(), 0u16, TpmSe::POLICY, TpmAlgId::NULL, TpmAlgId::SHA256);
         let out = tpm.run(TpmCc::START_AUTH_SESSION, &[TpmHandle::NULL; 2], &input).unwrap();
         TpmHandle::decode(&mut Reader::new(&out)).unwrap()
     }
@@ -83,10 +84,7 @@ mod tests {
         let mut tpm = TestTpm::started();
         let session = start(&mut tpm);
         let context = save(&mut tpm, session);
-        assert_eq!(
-            tpm.run(TpmCc::POLICY_RESTART, &[session], &()),
-            Err(ResponseCode::REFERENCE_H0)
-        );
+        assert_eq!(tpm.run(TpmCc::POLICY_RESTART, &[session], &()), Err(ResponseCode::REFERENCE_H0));
         assert_eq!(load(&mut tpm, &context), Ok(session));
         assert_eq!(load(&mut tpm, &context), Err(ResponseCode::HANDLE.parameter(1)));
         let newer = save(&mut tpm, session);
@@ -137,7 +135,7 @@ mod tests {
         let (old, other) = (start(&mut tpm), start(&mut tpm));
         let oldest = save(&mut tpm, old);
         tpm.state().volatile_mut().state_reset.contexts.counter += crate::state::CONTEXT_GAP_MAX;
-        tpm.env.saved = tpm.tpm.records().into_iter().map(|(k, v)| (k, v.to_vec())).collect();
+        tpm.resave();
         assert_eq!(tpm.run(TpmCc::CONTEXT_SAVE, &[other], &()), Err(ResponseCode::CONTEXT_GAP));
         assert_eq!(load(&mut tpm, &oldest), Ok(old));
         assert!(tpm.run(TpmCc::CONTEXT_SAVE, &[other], &()).is_ok());

@@ -17,8 +17,10 @@ pub fn flush_context(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output,
         cx.state.transient.remove(&handle.0).ok_or(missing)?;
         return Ok(Output::none());
     }
-    let loaded =
-        cx.state.session(handle).is_ok_and(|s| s.is_policy() == (handle.handle_type() == TpmHt::POLICY_SESSION));
+    let loaded = cx
+        .state
+        .session(handle)
+        .is_ok_and(|s| s.is_policy() == (handle.handle_type() == TpmHt::POLICY_SESSION));
     if !loaded && cx.state.saved_session(handle.index()).is_none() {
         return Err(missing);
     }

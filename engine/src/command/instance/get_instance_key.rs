@@ -1,0 +1,38 @@
+//! GetInstanceKey (figure 12): the keys of a migration, encrypted to storage key S.
+
+use super::{LABEL, target, tree};
+use crate::alg::hash_alg;
+use crate::command::{Context, EnvRandom, Output, parameters};
+use crate::secret;
+use crate::wrap::Wrapper;
+use vtpm_protocol::codec::Reader;
+use vtpm_protocol::instance::GetInstanceKeyOut;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::Tpm2b;
+
+/// Makes fresh keys for the instance and returns them encrypted to S, which must be a restricted decryption key; its public part
+/// is enough, as the destination's S is used that was loaded from the ticket.
+///
+/// # Errors
+/// `TPM_RC_KEY`, `TPM_RC_ATTRIBUTES` or `TPM_RC_TYPE` for a key that is no storage key; those of the tree.
+pub fn get_instance_key(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
+    let () = parameters(r)?;
+    let key = cx.state.object(cx.handle(1)?)?.clone();
+    if !secret::is_asymmetric(&key.public) {
+        return Err(ResponseCode::TYPE.handle(2));
+    }
+    if !key.is_storage_key() {
+        return Err(ResponseCode::ATTRIBUTES.handle(2));
+    }
+    let (Some(alg), Some(key_bits)) = (hash_alg(key.public.name_alg), key.child_cipher()) else {
+        return Err(ResponseCode::KEY.handle(2));
+    };
+    let target = target(cx)?;
+    let structure = tree(cx)?.get_instance_key(target, &key.name)?;
+    let (seed, encrypted_secret) = secret::encrypt(&key.public, LABEL, &mut EnvRandom(cx.env))?;
+    let blob = Wrapper { alg, seed: &seed, name: &key.name, key_bits }.seal(&structure)?;
+    Ok(Output::of(&GetInstanceKeyOut {
+        encrypted_secret: Tpm2b::new(encrypted_secret.to_vec())?,
+        key_blob: Tpm2b::new(blob)?,
+    }))
+}
