@@ -17,6 +17,7 @@
  */
 
 #include <linux/completion.h>
+#include <linux/delay.h>
 #include <linux/device.h>
 #include <linux/err.h>
 #include <linux/jiffies.h>
@@ -39,6 +40,10 @@
 
 /* How long a wait may sleep before it looks at the device by itself. */
 #define TPM_VIRTIO_SLICE	(HZ / 2)
+
+/* A function-level reset takes a tenth of a second at least. */
+#define TPM_VIRTIO_REVIVALS	100
+#define TPM_VIRTIO_REVIVAL_MS	20
 
 /*
  * The header with these belongs to the core's own directory and is not among
@@ -147,37 +152,73 @@ static void tpm_virtio_stop(struct tpm_virtio *vt)
 }
 
 /*
- * Looks whether the device still knows this driver. Somebody may have reset
- * the function through sysfs or VFIO, and the transports of most kernels do
- * not tell their drivers. The TPM itself survives such a reset, so all that
- * is lost is the queue: negotiate again and go on.
+ * Does the device still know this driver? Not if somebody reset the function,
+ * nor if it asks for a reset itself. While a function is being reset nothing
+ * answers at its address; when it was unplugged nothing does either.
  */
-static int tpm_virtio_check(struct tpm_virtio *vt)
+static bool tpm_virtio_alive(struct tpm_virtio *vt)
 {
-	struct virtio_device *vdev = vt->vdev;
 	u8 status;
 
 	if (!vt->vq)
-		return -ENODEV;
-	if (virtqueue_is_broken(vt->vq))
-		return -ENODEV;
+		return false;
+	status = vt->vdev->config->get_status(vt->vdev);
+	return status != 0xff && (status & VIRTIO_CONFIG_S_DRIVER_OK) &&
+	       !(status & VIRTIO_CONFIG_S_NEEDS_RESET);
+}
 
-	status = vdev->config->get_status(vdev);
-	if (status == 0xff)	/* nothing answers at that address any more */
-		return -ENODEV;
-	if ((status & VIRTIO_CONFIG_S_DRIVER_OK) &&
-	    !(status & VIRTIO_CONFIG_S_NEEDS_RESET))
-		return 0;
-
+/*
+ * Starts a device again that was reset under the driver, through sysfs or
+ * VFIO; the transports of most kernels do not tell their drivers. The TPM
+ * itself survives such a reset, so all that is lost is the queue.
+ *
+ * The lock of the transport's device is held during the whole of such a
+ * reset, and so also keeps this from touching the device halfway through. It
+ * is held during a removal too, which waits for the command that called us:
+ * hence only a trylock, and an end to the attempts.
+ */
+static int tpm_virtio_revive(struct tpm_virtio *vt)
+{
 #ifdef CONFIG_PM_SLEEP
-	dev_warn(&vdev->dev, "device lost its driver (status %#x), starting it again\n",
-		 status);
-	tpm_virtio_stop(vt);
-	/* Resets, negotiates the features and calls our restore. */
-	return virtio_device_restore(vdev);
-#else
-	return -EIO;
+	struct device *transport = vt->vdev->dev.parent;
+	unsigned int attempt;
+	int rc;
+
+	for (attempt = 0; attempt < TPM_VIRTIO_REVIVALS; attempt++) {
+		if (attempt)
+			msleep(TPM_VIRTIO_REVIVAL_MS);
+		if (vt->vq && virtqueue_is_broken(vt->vq))
+			return -ENODEV;
+		if (!device_trylock(transport))
+			continue;
+		if (tpm_virtio_alive(vt)) {
+			rc = 0;
+		} else {
+			if (vt->vq)
+				tpm_virtio_stop(vt);
+			/* Resets, negotiates and calls our restore. */
+			rc = virtio_device_restore(vt->vdev);
+			if (!rc)
+				dev_info(&vt->vdev->dev, "started again after a reset\n");
+		}
+		device_unlock(transport);
+		if (!rc)
+			return 0;
+	}
 #endif
+	return -ENODEV;
+}
+
+/* Sees to it that a command can be queued. */
+static int tpm_virtio_check(struct tpm_virtio *vt)
+{
+	if (vt->suspended)
+		return -EBUSY;
+	if (vt->vq && virtqueue_is_broken(vt->vq))
+		return -ENODEV;
+	if (tpm_virtio_alive(vt))
+		return 0;
+	return tpm_virtio_revive(vt);
 }
 
 /*
@@ -430,7 +471,7 @@ static int tpm_virtio_freeze(struct virtio_device *vdev)
 	return 0;
 }
 
-/* Called after suspend, and by tpm_virtio_check() with the lock held. */
+/* Called after suspend, and by tpm_virtio_revive() with the lock held. */
 static int tpm_virtio_restore(struct virtio_device *vdev)
 {
 	struct tpm_virtio *vt = vdev->priv;

@@ -111,6 +111,15 @@ impl Daemon {
         self.runtime.join(instance).join("vhost-user.sock")
     }
 
+    /// Makes an instance and returns its vhost-user socket.
+    ///
+    /// # Errors
+    /// [`Error::Status`] if that failed.
+    pub fn create(&self, instance: &str) -> Result<PathBuf> {
+        self.control(&["create", instance])?;
+        Ok(self.socket(instance))
+    }
+
     /// Runs `vtpmctl` on this daemon and returns what it printed.
     ///
     /// # Errors

@@ -110,8 +110,6 @@ impl GuestBuilder {
         add("-m", format!("{}M", self.memory));
         // Shared, because the back-end reads and writes the guest's memory itself.
         add("-object", format!("memory-backend-memfd,id=mem,size={}M,share=on", self.memory));
-        add("-L", "/usr/share/seabios".into());
-        add("-L", "/usr/share/qemu".into());
         add("-display", "none".into());
         add("-kernel", kernel.join("vmlinuz").display().to_string());
         add("-initrd", kernel.join("initramfs.cpio").display().to_string());
@@ -122,8 +120,8 @@ impl GuestBuilder {
         if let Some(socket) = &self.tpm {
             add("-chardev", format!("socket,id=tpm,path={},reconnect-ms=100", socket.display()));
             // Only behind a root port is it a PCI Express function, and can be reset as one.
-            add("-device", "pcie-root-port,id=port,chassis=1,slot=1".into());
-            add("-device", "vhost-user-tpm-pci,id=tpm0,bus=port,chardev=tpm".into());
+            add("-device", "pcie-root-port,id=pcie1,chassis=1,slot=1".into());
+            add("-device", "vhost-user-tpm-pci,id=tpm0,bus=pcie1,chardev=tpm".into());
         }
         if let Some(socket) = &self.incoming {
             add("-incoming", format!("unix:{}", socket.display()));
