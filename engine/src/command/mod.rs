@@ -2,6 +2,7 @@
 
 pub mod context;
 pub mod instance;
+pub mod pcr;
 pub mod policy;
 pub mod random;
 pub mod session;

@@ -1,7 +1,7 @@
 //! The one table of commands. Dispatch, `TPM2_GetCapability` and audit defaults are read from it.
 
 use super::{Command, Flags, HandleKind as K, HandleSpec, Role};
-use super::{context, instance, policy, random, session, startup};
+use super::{context, instance, pcr, policy, random, session, startup};
 use vtpm_protocol::instance::cc;
 use vtpm_protocol::tpm::{TpmCc, TpmaCc};
 
@@ -35,6 +35,13 @@ const fn instance_row(
 
 /// All commands, in ascending order of their codes, vendor commands last.
 pub static COMMANDS: &[Command] = &[
+    row(
+        TpmCc::PCR_EVENT,
+        &[h(K::PcrOrNull, Role::User)],
+        Flags { nv: true, decrypt: true, ..N },
+        pcr::pcr_event,
+    ),
+    row(TpmCc::PCR_RESET, &[h(K::Pcr, Role::User)], NV, pcr::pcr_reset),
     row(TpmCc::STARTUP, &[], Flags { nv: true, sessions: false, ..N }, startup::startup),
     row(TpmCc::SHUTDOWN, &[], Flags { nv: true, ..N }, startup::shutdown),
     row(TpmCc::STIR_RANDOM, &[], Flags { nv: true, decrypt: true, ..N }, random::stir_random),
@@ -54,6 +61,7 @@ pub static COMMANDS: &[Command] = &[
         session::start_auth_session,
     ),
     row(TpmCc::GET_RANDOM, &[], Flags { encrypt: true, ..N }, random::get_random),
+    row(TpmCc::PCR_READ, &[], N, pcr::pcr_read),
     row(
         TpmCc::POLICY_PCR,
         &[h(K::PolicySession, Role::None)],
@@ -61,6 +69,7 @@ pub static COMMANDS: &[Command] = &[
         policy::policy_pcr,
     ),
     row(TpmCc::POLICY_RESTART, &[h(K::PolicySession, Role::None)], N, session::policy_restart),
+    row(TpmCc::PCR_EXTEND, &[h(K::PcrOrNull, Role::User)], NV, pcr::pcr_extend),
     row(
         TpmCc::POLICY_GET_DIGEST,
         &[h(K::PolicySession, Role::None)],

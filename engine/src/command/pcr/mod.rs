@@ -1,0 +1,11 @@
+//! Integrity collection, PCR (Part 3, chapter 22).
+
+mod pcr_event;
+mod pcr_extend;
+mod pcr_read;
+mod pcr_reset;
+
+pub use pcr_event::pcr_event;
+pub use pcr_extend::pcr_extend;
+pub use pcr_read::pcr_read;
+pub use pcr_reset::pcr_reset;
