@@ -591,6 +591,8 @@ static void vhost_user_tpm_realize(DeviceState *dev, Error **errp)
     while (connect_first(s, &err) < 0) {
         if (!tries_left--) {
             error_prepend(&err, "vhost-user-tpm: ");
+            error_append_hint(&err, "A back-end hangs up on the second machine "
+                              "that wants its TPM; its log knows more.\n");
             error_propagate(errp, err);
             goto fail;
         }
