@@ -15,6 +15,7 @@ pub mod guest;
 pub mod possessions;
 pub mod process;
 pub mod qmp;
+pub mod relay;
 pub mod setup;
 pub mod tpm;
 pub mod workload;
