@@ -251,6 +251,33 @@ fn a_client_that_says_nothing_keeps_nobody_out() {
 }
 
 #[test]
+fn what_a_dead_qemu_left_unread_does_not_keep_the_next_one_out() {
+    use std::io::Write;
+    let f = Fixture::new();
+    let message = |request: u32, body: &[u8]| {
+        let size = u32::try_from(body.len()).unwrap();
+        [&[request, 1, size].map(u32::to_le_bytes).concat(), body].concat()
+    };
+    let (set_owner, set_protocol_features, set_config) = (3, 16, 25);
+    let mut first = UnixStream::connect(&f.socket).unwrap();
+    f.toy.with(|s| s.held = true);
+    let features = VhostUserProtocolFeatures::CONFIG.bits().to_le_bytes();
+    let reset = [CONFIG_MACHINE_RESET, 4, 0, 1].map(u32::to_le_bytes).concat();
+    first.write_all(&message(set_protocol_features, &features)).unwrap();
+    first.write_all(&message(set_config, &reset)).unwrap();
+    for _ in 0..5 {
+        first.write_all(&message(set_owner, &[])).unwrap();
+    }
+    wait_for("reset", || f.toy.with(|s| s.resets == 1));
+    drop(first);
+    let second = UnixStream::connect(&f.socket).unwrap();
+    f.toy.release();
+    let (guest, mut qemu) = (Guest::new(), Qemu::over(second));
+    qemu.start(&guest, 0);
+    works(&guest, &qemu);
+}
+
+#[test]
 fn garbage_for_a_message_ends_the_connection_and_nothing_else() {
     use std::io::Write;
     let f = Fixture::new();

@@ -122,7 +122,11 @@ impl TpmDevice for Toy {
     }
 
     fn machine_reset(&self) {
-        self.with(|s| s.resets += 1);
+        let mut s = self.inner.lock().unwrap();
+        s.resets += 1;
+        while s.held {
+            s = self.released.wait(s).unwrap();
+        }
     }
 
     fn run_state(&self, running: bool) {

@@ -1,5 +1,7 @@
 #![expect(clippy::arithmetic_side_effects, reason = "a test stops where something is not as it should be")]
 
+mod random;
+
 use std::io::{Read, Write};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
