@@ -1,11 +1,11 @@
 //! Encryption of the first parameter (Part 1, "Session-based encryption").
 
 use super::auth::SessionUse;
-use crate::alg::{hash_alg, hash_of};
+use crate::alg::hash_of;
 use crate::command::Context;
 use crate::crypto::{kdfa, sym};
 use crate::state::{Session, State};
-use vtpm_protocol::codec::Reader;
+use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::TpmtSymDef;
 use zeroize::Zeroizing;
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 /// Decrypts the first command parameter if a session asks for it. Caller's nonce is the newer one.
 ///
 /// # Errors
-/// `TPM_RC_INSUFFICIENT` or `TPM_RC_SIZE` for a parameter area without a `TPM2B` in front, blaming the session.
+/// `TPM_RC_INSUFFICIENT` for a parameter area without room for a size, `TPM_RC_SIZE` for a size beyond its end, blaming the session.
 pub fn decrypt_command(cx: &Context<'_>, parameters: &mut [u8]) -> Result<(), ResponseCode> {
     let Some((number, entry)) = cx.sessions.decrypt() else { return Ok(()) };
     let session = cx.state.session(entry.handle)?;
@@ -45,8 +45,8 @@ fn key(state: &State, session: &Session, entry: &SessionUse) -> Zeroizing<Vec<u8
 }
 
 fn first_2b(parameters: &mut [u8]) -> Result<&mut [u8], ResponseCode> {
-    let size = Reader::new(parameters).sized(usize::from(u16::MAX))?.len();
-    parameters.get_mut(2..).and_then(|p| p.get_mut(..size)).ok_or(ResponseCode::INSUFFICIENT)
+    let size = usize::from(u16::decode(&mut Reader::new(parameters))?);
+    parameters.get_mut(2..).and_then(|p| p.get_mut(..size)).ok_or(ResponseCode::SIZE)
 }
 
 fn apply(
@@ -59,9 +59,9 @@ fn apply(
 ) -> Result<(), ResponseCode> {
     match session.symmetric {
         TpmtSymDef::Null => Err(ResponseCode::SYMMETRIC),
-        TpmtSymDef::Xor { hash } => {
-            let alg = hash_alg(hash).ok_or(ResponseCode::HASH)?;
-            sym::xor_obfuscate(alg, key, nonce_newer, nonce_older, data);
+        // The hash of the session, whatever the definition of the obfuscation names.
+        TpmtSymDef::Xor { .. } => {
+            sym::xor_obfuscate(hash_of(session.auth_hash), key, nonce_newer, nonce_older, data);
             Ok(())
         }
         TpmtSymDef::Aes { key_bits, .. } => {
