@@ -7,7 +7,9 @@ use vtpm_protocol::rc::ResponseCode;
 pub fn self_heal(state: &mut State, now: u64) {
     let clock = state.clock(now);
     let da = &state.permanent.da;
-    if da.recovery_time != 0 && da.failed_tries != 0 {
+    if da.recovery_time == 0 && da.failed_tries != 0 {
+        state.permanent_mut().da.failed_tries = 0;
+    } else if da.failed_tries != 0 {
         let interval = u64::from(da.recovery_time).saturating_mul(1000);
         let healed = clock.saturating_sub(da.self_heal_timer).checked_div(interval).unwrap_or(0);
         if healed > 0 {
@@ -44,15 +46,13 @@ pub fn count_lockout(state: &mut State, now: u64) {
     da.lockout_timer = clock;
 }
 
-/// Counts any other failure that is protected.
+/// Counts any other failure that is protected. The time to the next recovery starts anew.
 pub fn count_failure(state: &mut State, now: u64) {
     if state.permanent.da.recovery_time == 0 {
         return;
     }
     let clock = state.clock(now);
     let da = &mut state.permanent_mut().da;
-    if da.failed_tries == 0 {
-        da.self_heal_timer = clock;
-    }
+    da.self_heal_timer = clock;
     da.failed_tries = da.failed_tries.saturating_add(1);
 }

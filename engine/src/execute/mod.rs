@@ -51,6 +51,8 @@ pub fn execute(state: &mut State, env: &mut dyn Environment, locality: u8, comma
             *state = before.clone();
             let response = response::error(rc);
             let Some(failure) = counted else { return response };
+            state.observe_time(now);
+            self_heal(state, now);
             failure.count(state, now);
             let changes = state.changes_since(&before);
             // Kept in memory even if it cannot be made durable: a full disk must not give free guesses.
@@ -94,7 +96,7 @@ fn process(
 ) -> Result<Vec<u8>, Failure> {
     let (tag, code, mut r) = header(bytes)?;
     let command = find(code, env)?;
-    if !state.volatile.started && code != TpmCc::STARTUP {
+    if state.volatile.started == (code == TpmCc::STARTUP) {
         return Err(ResponseCode::INITIALIZE.into());
     }
     let handles = handles::decode(state, command, &mut r)?;

@@ -43,7 +43,12 @@ pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respo
     volatile.ph_enable = true;
     volatile.startup_locality = locality;
     cx.state.start_nv_indices(resume, saved != OrderlyState::None);
-    cx.state.permanent_mut().orderly = OrderlyState::None;
+    let permanent = cx.state.permanent_mut();
+    permanent.orderly = OrderlyState::None;
+    // Part 3, 25.3: without a recovery time it takes a reboot to make lockoutAuth usable again.
+    if permanent.da.lockout_recovery == 0 {
+        permanent.da.lockout_auth_enabled = true;
+    }
     Ok(Output::none())
 }
 
@@ -62,10 +67,6 @@ fn reset(cx: &mut Context<'_>) {
     let permanent = cx.state.permanent_mut();
     permanent.reset_count = permanent.reset_count.wrapping_add(1);
     permanent.total_reset_count = permanent.total_reset_count.saturating_add(1);
-    // Part 3, 25.x: with no recovery time set, a TPM Reset makes lockoutAuth usable again.
-    if permanent.da.lockout_recovery == 0 {
-        permanent.da.lockout_auth_enabled = true;
-    }
 }
 
 fn restart(cx: &mut Context<'_>) {
