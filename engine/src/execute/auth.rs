@@ -4,7 +4,7 @@ use super::{Failure, OrderlyState, da, policy};
 use crate::alg::hash_of;
 use crate::command::{Context, Role};
 use crate::crypto::{Digest, HashAlg, ct_eq, hmac};
-use crate::state::{Session, State};
+use crate::state::{MAX_ACTIVE_SESSIONS, Session, State};
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
@@ -191,7 +191,8 @@ fn check_entry(
         return Ok(());
     }
     let ht = entry.session_handle.handle_type();
-    if ht != TpmHt::HMAC_SESSION && ht != TpmHt::POLICY_SESSION {
+    let in_range = usize::try_from(entry.session_handle.index()).is_ok_and(|i| i < MAX_ACTIVE_SESSIONS);
+    if !matches!(ht, TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION) || !in_range {
         return Err(ResponseCode::VALUE.session(n));
     }
     let reference =
@@ -272,7 +273,7 @@ fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Fa
             }
             policy::check(cx, s, entity, role, parameters)?;
             if s.flags.is_password_needed {
-                check_password(cx, i, entity)
+                check_password(cx, i, entity, Some(s))
             } else {
                 check_hmac(cx, i, s, parameters)
             }
@@ -286,7 +287,7 @@ fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Fa
             }
             match other {
                 Some(s) => check_hmac(cx, i, s, parameters),
-                None => check_password(cx, i, entity),
+                None => check_password(cx, i, entity, None),
             }
         }
     };
@@ -383,13 +384,19 @@ fn policy_available(cx: &Context<'_>, role: Role, entity: TpmHandle) -> Result<b
     })
 }
 
-fn check_password(cx: &Context<'_>, i: usize, entity: TpmHandle) -> Result<(), Failure> {
+/// `session` is that of a policy with `TPM2_PolicyPassword`, `None` for `TPM_RS_PW`.
+fn check_password(
+    cx: &Context<'_>,
+    i: usize,
+    entity: TpmHandle,
+    session: Option<&Session>,
+) -> Result<(), Failure> {
     let entry = cx.sessions.entries.get(i).ok_or(ResponseCode::FAILURE)?;
     let expected = cx.state.auth_value(entity)?;
     if ct_eq(entry.input.without_trailing_zeros().expose(), expected.expose()) {
         return Ok(());
     }
-    Err(failure(cx.state, entity, None))
+    Err(failure(cx.state, entity, session.map(|s| (s, entry.include_auth))))
 }
 
 fn check_hmac(cx: &Context<'_>, i: usize, session: &Session, parameters: &[u8]) -> Result<(), Failure> {
@@ -524,6 +531,8 @@ pub fn audit(cx: &mut Context<'_>, parameters: &[u8]) -> Result<(), ResponseCode
     let new = alg.digest(&[&old, &cx.sessions.audit_cp_hash, &rp_hash(cx, alg, parameters)]);
     let session = cx.state.session_mut(handle)?;
     session.flags.is_audit = true;
+    // An audit session is bound no longer: from its next use on, authorization values count again.
+    session.flags.is_bound &= !fresh;
     session.audit_digest = crate::alg::digest_2b(&new);
     let exclusive = if fresh {
         cx.state.volatile_mut().exclusive_audit_session = handle;

@@ -7,7 +7,7 @@ use crate::crypto::ct_eq;
 use crate::state::Session;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{TpmHandle, TpmHt, TpmaLocality, TpmaNv};
+use vtpm_protocol::tpm::{TpmCc, TpmHandle, TpmHt, TpmaLocality, TpmaNv};
 
 /// Checks that `session` authorizes this command for `entity` in `role`.
 ///
@@ -70,6 +70,10 @@ fn check_locality(allowed: TpmaLocality, locality: u8) -> Result<(), ResponseCod
     if fits { Ok(()) } else { Err(ResponseCode::LOCALITY) }
 }
 
+fn has_template(code: TpmCc) -> bool {
+    matches!(code, TpmCc::CREATE | TpmCc::CREATE_PRIMARY | TpmCc::CREATE_LOADED)
+}
+
 fn check_hashes(cx: &Context<'_>, session: &Session, parameters: &[u8]) -> Result<(), ResponseCode> {
     if session.cp_hash.is_empty() {
         return Ok(());
@@ -80,7 +84,7 @@ fn check_hashes(cx: &Context<'_>, session: &Session, parameters: &[u8]) -> Resul
     } else if session.flags.is_name_hash_defined {
         let names = cx.handles.iter().map(|&h| cx.state.name(h)).collect::<Result<Vec<_>, _>>()?;
         alg.digest(&[&names.iter().flat_map(|n| n.iter().copied()).collect::<Vec<_>>()])
-    } else if session.flags.is_template_hash_defined {
+    } else if session.flags.is_template_hash_defined && has_template(cx.command.code) {
         // The template is the second parameter of the commands that create, a TPM2B after the TPM2B of the sensitive data.
         let mut r = Reader::new(parameters);
         let max = usize::from(u16::MAX);
