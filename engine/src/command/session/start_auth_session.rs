@@ -10,8 +10,8 @@ use std::sync::Arc;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bEncryptedSecret, Tpm2bName, Tpm2bNonce, TpmAlgId, TpmCc, TpmHandle, TpmHt,
-    TpmNt, TpmSe, TpmaLocality, TpmaObject, TpmiAlgHash, TpmtSymDef, hash_size,
+    Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bEncryptedSecret, Tpm2bName, Tpm2bNonce, TpmAlgId, TpmCc,
+    TpmHandle, TpmHt, TpmNt, TpmSe, TpmaLocality, TpmaObject, TpmiAlgHash, TpmtSymDef, hash_size,
 };
 use zeroize::Zeroizing;
 
@@ -23,8 +23,8 @@ const SMALLEST_NONCE: usize = 16;
 ///
 /// # Errors
 /// `TPM_RC_SIZE` for a nonce under 16 bytes or over the digest; `TPM_RC_VALUE` for a salt without a key, one that does not decrypt, or an unknown
-/// session type; `TPM_RC_KEY`, `TPM_RC_ATTRIBUTES` for a key that cannot decrypt; `TPM_RC_HANDLE` for a bind entity
-/// without an authorization value; `TPM_RC_MODE`; `TPM_RC_SESSION_MEMORY`, `TPM_RC_SESSION_HANDLES` when there is no room.
+/// session type; `TPM_RC_KEY`, `TPM_RC_ATTRIBUTES` for a key that cannot decrypt; `TPM_RC_HANDLE` for a key without its private part and
+/// for a bind entity without an authorization value; `TPM_RC_MODE`; `TPM_RC_SESSION_MEMORY`, `TPM_RC_SESSION_HANDLES` when there is no room.
 pub fn start_auth_session(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (nonce_caller, encrypted_salt, kind, symmetric, auth_hash): (
         Tpm2bNonce,
@@ -102,16 +102,27 @@ fn salt(
     encrypted: &Tpm2bEncryptedSecret,
 ) -> Result<Zeroizing<Vec<u8>>, ResponseCode> {
     if tpm_key == TpmHandle::NULL {
-        return if encrypted.is_empty() { Ok(Zeroizing::default()) } else { Err(ResponseCode::VALUE.parameter(2)) };
+        return if encrypted.is_empty() {
+            Ok(Zeroizing::default())
+        } else {
+            Err(ResponseCode::VALUE.parameter(2))
+        };
     }
     let key = cx.state.object(tpm_key)?;
-    if !secret::is_asymmetric(&key.public) || key.sensitive.is_none() {
+    if !secret::is_asymmetric(&key.public) {
         return Err(ResponseCode::KEY.handle(1));
+    }
+    if encrypted.is_empty() {
+        return Err(ResponseCode::VALUE.parameter(2));
+    }
+    if key.sensitive.is_none() {
+        return Err(ResponseCode::HANDLE.handle(1));
     }
     if !key.has(TpmaObject::DECRYPT) {
         return Err(ResponseCode::ATTRIBUTES.handle(1));
     }
-    secret::decrypt(key, b"SECRET", encrypted).map_err(|e| e.parameter(2))
+    // One code for all that can be wrong with it.
+    secret::decrypt(key, b"SECRET", encrypted).map_err(|_| ResponseCode::VALUE.parameter(2))
 }
 
 /// The authorization value of the bind entity, which must be one that has a lasting one.
@@ -174,11 +185,9 @@ mod tests {
     #[test]
     fn a_salt_without_a_key_is_refused() {
         let mut tpm = TestTpm::started();
-        let bytes = (Tpm2bNonce::new(vec![7; 16]).unwrap(), 1u16, 9u8, TpmSe::HMAC, TpmAlgId::NULL, TpmAlgId::SHA256);
-        assert_eq!(
-            tpm.run(TpmCc::START_AUTH_SESSION, &NULLS, &bytes),
-            Err(ResponseCode::VALUE.parameter(2))
-        );
+        let bytes =
+            (Tpm2bNonce::new(vec![7; 16]).unwrap(), 1u16, 9u8, TpmSe::HMAC, TpmAlgId::NULL, TpmAlgId::SHA256);
+        assert_eq!(tpm.run(TpmCc::START_AUTH_SESSION, &NULLS, &bytes), Err(ResponseCode::VALUE.parameter(2)));
     }
 
     #[test]
