@@ -16,6 +16,7 @@ pub mod secret;
 pub mod state;
 #[cfg(test)]
 mod testing;
+pub mod ticket;
 mod tpm;
 pub mod wrap;
 
