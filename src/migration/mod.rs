@@ -27,6 +27,7 @@
 //! return when the destination's `void` receipt comes. Under [`LockFlags::STRICT`](vtpm_protocol::instance::LockFlags::STRICT)
 //! there is none.
 
+pub mod client;
 pub mod content;
 pub mod destination;
 pub mod session;

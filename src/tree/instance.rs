@@ -1,0 +1,426 @@
+//! One instance of the tree: its TPM, its place in a migration, its last command, under one lock.
+
+use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use vtpm_backend::device::{DeviceError, MAX_COMMAND_SIZE, MAX_RESPONSE_SIZE, TpmDevice};
+use vtpm_engine::Tpm;
+use vtpm_engine::execute::command_code;
+use vtpm_protocol::codec::Encode;
+use vtpm_protocol::instance::{
+    InstanceAttributes, InstanceName, InstanceState, LockFlags, MAX_INSTANCE_COMMAND, Uuid, cc,
+};
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{HEADER_SIZE, TpmCc, TpmSt, TpmSu};
+use zeroize::Zeroizing;
+
+use super::environment::{CommandEnvironment, code_of};
+use super::manager::Transaction;
+use super::persistence::{Ops, Stored, name};
+use super::replay::LastCommand;
+use super::{Identity, Topology, Tree, TreeError, TreeEvent};
+use crate::migration::State;
+use crate::migration::client::{self, ClientError};
+use crate::sentence;
+use crate::store::{Batch, InstanceId, InstanceRow};
+
+/// What lies under the lock of an instance.
+pub(super) struct Inner {
+    /// Whether the rest agrees with the store; if not it is read anew at the next use.
+    pub(super) loaded: bool,
+    /// The instance is gone from the tree.
+    pub(super) deleted: bool,
+    /// Where it stands.
+    pub(super) state: State,
+    /// The TPM, while it executes commands.
+    pub(super) tpm: Option<Tpm>,
+    /// The last command of its queue that changed anything.
+    pub(super) last: Option<LastCommand>,
+}
+
+/// One instance.
+pub struct Instance {
+    tree: Weak<Tree>,
+    identity: Identity,
+    parent: Option<u32>,
+    inner: Mutex<Inner>,
+}
+
+/// A response that says nothing but a code.
+pub(super) fn error_response(code: ResponseCode) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER_SIZE);
+    (TpmSt::NO_SESSIONS, 10u32, code.value()).encode(&mut out);
+    out
+}
+
+/// Where a command comes from.
+struct Origin {
+    locality: u8,
+    slot: Option<u16>,
+    /// The longest response that fits there.
+    limit: usize,
+}
+
+impl Instance {
+    /// An instance of the store, which is read when it is first used.
+    pub(super) fn stored(tree: &Arc<Tree>, row: InstanceRow, parent: Option<u32>) -> Result<Self, TreeError> {
+        Self::new(Arc::downgrade(tree), row, parent)
+    }
+
+    pub(super) fn new(tree: Weak<Tree>, row: InstanceRow, parent: Option<u32>) -> Result<Self, TreeError> {
+        let inner = Inner { loaded: false, deleted: false, state: State::new_live(), tpm: None, last: None };
+        Ok(Self { tree, identity: Identity::read(row)?, parent, inner: Mutex::new(inner) })
+    }
+
+    /// A sibling for the tree that `self` is in.
+    pub(super) fn tree_handle(&self) -> Weak<Tree> {
+        self.tree.clone()
+    }
+
+    /// The instance handle.
+    #[must_use]
+    pub fn handle(&self) -> u32 {
+        self.identity.row.handle
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &InstanceName {
+        &self.identity.name
+    }
+
+    /// The UUID.
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        self.identity.uuid
+    }
+
+    /// The attributes.
+    #[must_use]
+    pub fn attributes(&self) -> InstanceAttributes {
+        self.identity.attributes
+    }
+
+    /// The handle of the parent; the root has none.
+    #[must_use]
+    pub fn parent(&self) -> Option<u32> {
+        self.parent
+    }
+
+    pub(super) fn id(&self) -> InstanceId {
+        self.identity.row.id
+    }
+
+    /// Where it stands; `None` when the store cannot be read or the instance is deleted.
+    #[must_use]
+    pub fn state(&self) -> Option<InstanceState> {
+        let tree = self.tree.upgrade()?;
+        self.enter(&tree).ok().map(|inner| inner.state.kind())
+    }
+
+    /// Whether an ordinary command would be executed now.
+    #[must_use]
+    pub fn executes(&self) -> bool {
+        matches!(self.state(), Some(InstanceState::Live | InstanceState::Imported))
+    }
+
+    /// Takes the lock, and reads from the store what is not known.
+    ///
+    /// # Errors
+    /// `TPM_RC_FAILURE` when that fails (the log says why), or the instance is deleted.
+    pub(super) fn enter(&self, tree: &Tree) -> Result<MutexGuard<'_, Inner>, ResponseCode> {
+        let mut inner = self.inner.lock().unwrap_or_else(|poisoned| {
+            self.inner.clear_poison();
+            let mut inner = poisoned.into_inner();
+            inner.loaded = false;
+            inner
+        });
+        if inner.deleted {
+            return Err(ResponseCode::FAILURE);
+        }
+        if !inner.loaded {
+            self.load_inner(tree, &mut inner).map_err(|what| {
+                log::error!("instance {} cannot be read: {what}", self.name());
+                ResponseCode::FAILURE
+            })?;
+        }
+        Ok(inner)
+    }
+
+    fn load_inner(&self, tree: &Tree, inner: &mut Inner) -> Result<(), String> {
+        let stored = Stored::read(&*tree.persistence, self.id()).map_err(|error| sentence(&error))?;
+        let record = stored.state.as_ref().ok_or("it has no state")?;
+        let state = State::from_record(record).map_err(|rc| format!("its state does not decode: {rc}"))?;
+        let tpm = if state.executes() { Some(restore(stored.live)?) } else { None };
+        let last = stored.last_command.as_ref().and_then(|bytes| LastCommand::from_record(bytes));
+        *inner = Inner { loaded: true, deleted: false, state, tpm, last };
+        Ok(())
+    }
+
+    /// `_TPM_Init` and `TPM2_Startup(CLEAR)` of the root, which nobody else powers on.
+    pub(super) fn start_root(&self) -> Result<(), TreeError> {
+        self.machine_reset();
+        let mut startup = Vec::new();
+        (TpmSt::NO_SESSIONS, 12u32, TpmCc::STARTUP, TpmSu::CLEAR).encode(&mut startup);
+        match code_of(&self.execute_long(&startup)) {
+            ResponseCode::SUCCESS => Ok(()),
+            code => Err(TreeError::Root { command: "TPM2_Startup", code }),
+        }
+    }
+
+    /// Executes a command that may be an instance command longer than any other, and have as long a response: for
+    /// the raw socket of the root, and for clients in the process.
+    #[must_use]
+    pub fn execute_long(&self, command: &[u8]) -> Vec<u8> {
+        self.run(command, &Origin { locality: 0, slot: None, limit: MAX_INSTANCE_COMMAND })
+    }
+
+    fn run(&self, command: &[u8], origin: &Origin) -> Vec<u8> {
+        let Some(tree) = self.tree.upgrade() else { return error_response(ResponseCode::FAILURE) };
+        let topology = tree.topology();
+        let mut events = Vec::new();
+        let response = match self.enter(&tree) {
+            Ok(mut inner) => {
+                let result = self.run_locked(&tree, &topology, &mut inner, command, origin, &mut events);
+                result.unwrap_or_else(error_response)
+            }
+            Err(code) => error_response(code),
+        };
+        for event in events {
+            tree.tell(&event);
+        }
+        response
+    }
+
+    /// Takes the lock for destroying what is there, be it readable or not.
+    ///
+    /// # Errors
+    /// `TPM_RC_FAILURE` when the instance is deleted.
+    pub(super) fn enter_to_delete(&self) -> Result<MutexGuard<'_, Inner>, ResponseCode> {
+        let inner = self.inner.lock().unwrap_or_else(|poisoned| {
+            self.inner.clear_poison();
+            poisoned.into_inner()
+        });
+        if inner.deleted { Err(ResponseCode::FAILURE) } else { Ok(inner) }
+    }
+
+    /// The part of a command that runs under the lock. An error is answered with a bare code.
+    fn run_locked(
+        &self,
+        tree: &Tree,
+        topology: &Topology,
+        inner: &mut Inner,
+        command: &[u8],
+        origin: &Origin,
+        events: &mut Vec<TreeEvent>,
+    ) -> Result<Vec<u8>, ResponseCode> {
+        if !inner.state.executes() {
+            return Err(ResponseCode::RETRY);
+        }
+        if let (Some(slot), Some(last)) = (origin.slot, &inner.last)
+            && let Some(response) = last.response_to(slot, command)
+        {
+            log::info!("instance {}: command in flight answered from its record", self.name());
+            return Ok(response.to_vec());
+        }
+        let long = command.len() > MAX_COMMAND_SIZE;
+        if long && !command_code(command).is_some_and(cc::is_instance_command) {
+            return Err(ResponseCode::COMMAND_SIZE);
+        }
+        self.settle_arrival(tree, inner)?;
+        self.forget_old_command(tree, inner);
+        let Some(tpm) = &mut inner.tpm else { return Err(ResponseCode::FAILURE) };
+
+        let manager =
+            self.attributes().privileged().then(|| Transaction::new(tree, topology, self, origin.limit));
+        let in_flight = origin.slot.map(|slot| (slot, command));
+        let mut env = CommandEnvironment::new(tree, self.id(), in_flight, manager);
+        let executed = catch_unwind(AssertUnwindSafe(|| tpm.execute(&mut env, origin.locality, command)));
+        let response = match executed {
+            Ok(response) => env.finish(response),
+            Err(_) => {
+                // The panic hook has written the message. Other tenants go on; this one goes on from its last durable state.
+                log::error!("instance {}: a command ended in a panic", self.name());
+                env.abandon();
+                inner.loaded = false;
+                return Err(ResponseCode::FAILURE);
+            }
+        };
+        if env.in_doubt {
+            inner.loaded = false;
+        }
+        if let Some(last) = env.last.take() {
+            inner.last = Some(last);
+        }
+        events.append(&mut env.events);
+        Ok(response)
+    }
+
+    /// The instance is about to execute for the first time since it was imported: from here on it lives here, durably.
+    fn settle_arrival(&self, tree: &Tree, inner: &mut Inner) -> Result<(), ResponseCode> {
+        let State::Imported(imported) = &inner.state else { return Ok(()) };
+        let live = State::Live(imported.clone().first_command());
+        let mut ops = Ops::new(self.id());
+        ops.put(name::STATE, live.to_record());
+        self.commit(tree, inner, ops)?;
+        inner.state = live;
+        log::info!("instance {} lives here now", self.name());
+        Ok(())
+    }
+
+    /// Commits operations outside of a command.
+    fn commit(&self, tree: &Tree, inner: &mut Inner, ops: Ops) -> Result<(), ResponseCode> {
+        tree.persistence.commit(Batch { ops: ops.list }).map_err(|error| {
+            log::error!("instance {} could not be written: {}", self.name(), sentence(&error));
+            inner.loaded &= !error.outcome_is_unknown();
+            ResponseCode::NV_UNAVAILABLE
+        })
+    }
+
+    fn forget_old_command(&self, tree: &Tree, inner: &mut Inner) {
+        if inner.last.as_mut().is_some_and(LastCommand::grow_old) {
+            self.forget_command(tree, inner);
+        }
+    }
+
+    fn forget_command(&self, tree: &Tree, inner: &mut Inner) {
+        if inner.last.is_some() {
+            let mut ops = Ops::new(self.id());
+            ops.delete(name::LAST_COMMAND);
+            if self.commit(tree, inner, ops).is_ok() {
+                inner.last = None;
+            }
+        }
+    }
+
+    /// What `save` sends: the ticket that was armed, or the one that a lock is engaged with already.
+    fn ticket_to_go(&self, tree: &Tree) -> Result<client::Departure, DeviceError> {
+        let inner = self.enter(tree).map_err(|rc| DeviceError::Internal(rc.to_string()))?;
+        match &inner.state {
+            State::Live(live) => match &live.armed {
+                Some(armed) => {
+                    Ok(client::Departure { ticket: armed.ticket.clone(), lock: Some(armed.flags) })
+                }
+                None => Err(DeviceError::Refused(format!(
+                    "no migration is prepared for instance {}: it has no ticket of a destination",
+                    self.name()
+                ))),
+            },
+            // A migration that broke off is repeated: the stream to the same destination comes again, bit for bit.
+            state if state.source_locked() => match state.ticket() {
+                Some(ticket) => Ok(client::Departure { ticket: ticket.clone(), lock: None }),
+                None => Err(DeviceError::Internal("a lock without a ticket".into())),
+            },
+            state => Err(DeviceError::Refused(format!("instance {} is {}", self.name(), state.kind()))),
+        }
+    }
+
+    fn tree_or_gone(&self) -> Result<Arc<Tree>, DeviceError> {
+        self.tree.upgrade().ok_or_else(|| DeviceError::Internal("vtpmd is shutting down".into()))
+    }
+}
+
+/// A TPM from its records, with its clock going on from where it stopped.
+pub(super) fn restore(records: crate::migration::content::Records) -> Result<Tpm, String> {
+    let records: Vec<(_, Zeroizing<Vec<u8>>)> = records.into_iter().collect();
+    Tpm::from_records(&records)
+        .map_err(|error| format!("its records do not make a TPM: {}", sentence(&error)))
+}
+
+impl From<ClientError> for DeviceError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Io(error) => Self::Io(error),
+            ClientError::Stream(_) | ClientError::Foreign(_) => Self::BadStream(sentence(&error)),
+            ClientError::Rejected { .. } => Self::BadStream(error.to_string()),
+            ClientError::Refused { .. } | ClientError::State(_) => Self::Refused(error.to_string()),
+            other => Self::Internal(sentence(&other)),
+        }
+    }
+}
+
+impl TpmDevice for Instance {
+    fn execute(&self, locality: u8, command: &[u8], slot: Option<u16>) -> Vec<u8> {
+        if command.len() > MAX_COMMAND_SIZE {
+            return error_response(ResponseCode::COMMAND_SIZE);
+        }
+        self.run(command, &Origin { locality, slot, limit: MAX_RESPONSE_SIZE })
+    }
+
+    fn completed(&self, slot: u16) {
+        let Some(tree) = self.tree.upgrade() else { return };
+        if let Ok(mut inner) = self.enter(&tree)
+            && let Some(last) = &mut inner.last
+        {
+            last.complete(slot);
+        }
+    }
+
+    fn queue_stopped(&self) {
+        let Some(tree) = self.tree.upgrade() else { return };
+        if let Ok(mut inner) = self.enter(&tree) {
+            self.forget_command(&tree, &mut inner);
+        }
+    }
+
+    fn machine_reset(&self) {
+        let Some(tree) = self.tree.upgrade() else { return };
+        let Ok(mut inner) = self.enter(&tree) else { return };
+        let inner = &mut *inner;
+        if !inner.state.executes() || self.settle_arrival(&tree, inner).is_err() {
+            return;
+        }
+        self.forget_command(&tree, inner);
+        let Some(tpm) = &mut inner.tpm else { return };
+        let mut env = CommandEnvironment::new(&tree, self.id(), None, None);
+        if tpm.init(&mut env).is_err() {
+            log::error!("instance {}: the machine was reset, but its TPM could not be", self.name());
+        }
+        if env.in_doubt {
+            inner.loaded = false;
+        }
+    }
+
+    fn run_state(&self, running: bool) {
+        if running && !self.executes() {
+            log::warn!(
+                "the machine of instance {} runs, but its TPM is locked; a receipt of the destination settles it",
+                self.name()
+            );
+        }
+    }
+
+    fn migration_started(&self, logging: bool) {
+        log::info!(
+            "instance {}: a live migration {}",
+            self.name(),
+            if logging { "has begun" } else { "is over" }
+        );
+    }
+
+    fn save(&self, out: &mut dyn Write) -> Result<(), DeviceError> {
+        let tree = self.tree_or_gone()?;
+        let departure = self.ticket_to_go(&tree)?;
+        tree.local_client().export(self.handle(), &departure, out)?;
+        Ok(())
+    }
+
+    fn load(&self, input: &mut dyn Read) -> Result<(), DeviceError> {
+        let tree = self.tree_or_gone()?;
+        tree.local_client().import(self.handle(), input)?;
+        Ok(())
+    }
+}
+
+impl Instance {
+    /// The lock flags of a device migration, where one is armed.
+    #[must_use]
+    pub fn armed(&self) -> Option<LockFlags> {
+        let tree = self.tree.upgrade()?;
+        match &self.enter(&tree).ok()?.state {
+            State::Live(live) => live.armed.as_ref().map(|armed| armed.flags),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The instance tree: all TPM instances of this daemon, and the instance commands that manage them.
+//!
+//! # For the daemon
+//!
+//! - [`Tree::init`] makes the root in an empty store, with its owner authorization and its storage keys; [`Tree::open`] opens the
+//!   tree of a store and starts the root. Both are given the store as [`Persistence`].
+//! - [`Tree::root`], [`Tree::instances`], [`Tree::by_name`] find instances. An [`Instance`] is a
+//!   [`TpmDevice`](vtpm_backend::device::TpmDevice) for the front doors.
+//! - [`Tree::set_listener`] tells of instances made and deleted, with no lock held, before the response to the command leaves: the
+//!   place to open and close sockets.
+//! - [`Instance::execute_long`] is for the raw socket of the root: it takes instance commands up to
+//!   [`MAX_INSTANCE_COMMAND`](vtpm_protocol::instance::MAX_INSTANCE_COMMAND), and any other command within its own limits.
+//! - [`Client`](crate::migration::client::Client) sends the instance commands, in the process (over [`Tree::local_client`]) or over
+//!   the raw socket (over a `Transport` of the caller's): `vtpmctl` and the device migration are both made of it.
+//!
+//! # Locks
+//!
+//! Each instance has one lock, held while a command executes. A command that manages a descendant takes that one's lock
+//! as well; always the ancestor's first, and no more than one descendant's. The topology is a shared, immutable map that is exchanged when
+//! an instance comes or goes; its lock is held for the exchange only. A thread that panics inside an instance leaves it
+//! to be read anew from the store at its next use, and no other instance notices.
+//!
+//! # Durability
+//!
+//! An instance command collects the operations on its target and commits them in one batch with what the command changed in the
+//! processing instance. The states in memory change after the batch is durable, or not at all. When the store
+//! cannot say what came of a batch, the instances of that batch are read anew at their next use.
+
+mod environment;
+mod instance;
+mod manager;
+mod persistence;
+mod provision;
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use vtpm_protocol::instance::{INSTANCE_LAST, INSTANCE_SELF, InstanceAttributes, InstanceName, Uuid};
+use vtpm_protocol::rc::ResponseCode;
+use zeroize::Zeroizing;
+
+pub use environment::Clock;
+pub use instance::Instance;
+pub use persistence::Persistence;
+pub use provision::RootOptions;
+
+use crate::migration::client::{Client, Transport, TransportError};
+use crate::store::{InstanceRow, StoreError};
+
+/// Persistent handle of the root's RSA-2048 storage key.
+pub const RSA_STORAGE_KEY: u32 = 0x8100_0001;
+/// Persistent handle of the root's ECC P-256 storage key, which `CreateInstance` puts into tickets unless another is named.
+pub const ECC_STORAGE_KEY: u32 = 0x8100_0002;
+
+/// Why the tree could not be made or opened; for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// The store has no root, or more than one.
+    #[error("the store has {0} root instances where one belongs")]
+    Roots(usize),
+    /// The store is not empty.
+    #[error("the store has instances already")]
+    NotEmpty,
+    /// What the store has on an instance cannot be understood.
+    #[error("instance {name}: {what}")]
+    Instance {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A command to the root failed.
+    #[error("the root answered {command} with {code}")]
+    Root {
+        /// The command.
+        command: &'static str,
+        /// The response code.
+        code: ResponseCode,
+    },
+    /// A secret that was given does not fit.
+    #[error("the owner authorization must have between 1 and 64 bytes")]
+    OwnerAuth,
+}
+
+/// Something that happened to the tree.
+pub enum TreeEvent {
+    /// There is a new instance.
+    Created(Arc<Instance>),
+    /// An instance is gone. It answers no command any more.
+    Deleted(Arc<Instance>),
+}
+
+/// All instances, by handle.
+type Topology = BTreeMap<u32, Arc<Instance>>;
+
+type Listener = Box<dyn Fn(&TreeEvent) + Send + Sync>;
+
+/// The tree.
+pub struct Tree {
+    persistence: Arc<dyn Persistence>,
+    clock: Clock,
+    /// The owner authorization of the root, with which the daemon drives device migrations.
+    owner_auth: Zeroizing<Vec<u8>>,
+    root: u32,
+    topology: RwLock<Arc<Topology>>,
+    /// Held from the choice of a name, UUID and handle until they are in the topology or given up.
+    births: Mutex<()>,
+    listener: OnceLock<Listener>,
+}
+
+impl Tree {
+    /// Opens the tree of a store: reads the topology and starts the root (`_TPM_Init`, `TPM2_Startup`). Other instances are read when
+    /// they are first used. `owner_auth` is the root's owner authorization; the daemon needs it for device migrations.
+    ///
+    /// # Errors
+    /// [`TreeError`]. An instance that the store finds damaged is left out, and said so in the log.
+    pub fn open(
+        persistence: Arc<dyn Persistence>,
+        owner_auth: Zeroizing<Vec<u8>>,
+    ) -> Result<Arc<Self>, TreeError> {
+        for (id, error) in persistence.damaged()? {
+            log::error!("{id} is left out: {error}");
+        }
+        let rows = persistence.instances()?;
+        let roots: Vec<u32> = rows.iter().filter(|r| r.parent.is_none()).map(|r| r.handle).collect();
+        let &[root] = roots.as_slice() else { return Err(TreeError::Roots(roots.len())) };
+        let handles: BTreeMap<_, _> = rows.iter().map(|r| (r.id, r.handle)).collect();
+        let tree = Arc::new(Self {
+            persistence,
+            clock: Clock::start(),
+            owner_auth,
+            root,
+            topology: RwLock::default(),
+            births: Mutex::new(()),
+            listener: OnceLock::new(),
+        });
+        let mut topology = Topology::new();
+        for row in rows {
+            let parent = match row.parent {
+                None => None,
+                Some(id) => match handles.get(&id) {
+                    Some(&handle) => Some(handle),
+                    None => {
+                        log::error!("instance {} is left out: its parent is damaged", row.name);
+                        continue;
+                    }
+                },
+            };
+            let handle = row.handle;
+            topology.insert(handle, Arc::new(Instance::stored(&tree, row, parent)?));
+        }
+        tree.exchange_topology(|t| *t = topology);
+        tree.root().start_root()?;
+        Ok(tree)
+    }
+
+    /// The root.
+    ///
+    /// # Panics
+    /// Never: `open` made sure that there is one, and it cannot be deleted.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "an invariant of this type, out of reach of any input")]
+    pub fn root(&self) -> Arc<Instance> {
+        self.topology().get(&self.root).cloned().expect("the root is in the topology")
+    }
+
+    /// All instances, the root among them, in the order of their handles.
+    #[must_use]
+    pub fn instances(&self) -> Vec<Arc<Instance>> {
+        self.topology().values().cloned().collect()
+    }
+
+    /// The instance of that name.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<Arc<Instance>> {
+        self.topology().values().find(|i| i.name().as_str() == name).cloned()
+    }
+
+    /// Who is told of instances that come and go. The first call counts.
+    pub fn set_listener(&self, listener: impl Fn(&TreeEvent) + Send + Sync + 'static) {
+        let _ = self.listener.set(Box::new(listener));
+    }
+
+    /// A client that sends instance commands to the root within the process.
+    #[must_use]
+    pub fn local_client(&self) -> Client<LocalTransport> {
+        Client::new(LocalTransport(self.root()), self.owner_auth.clone())
+    }
+
+    fn topology(&self) -> Arc<Topology> {
+        self.topology.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn exchange_topology(&self, change: impl FnOnce(&mut Topology)) {
+        let mut place = self.topology.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Topology::clone(&place);
+        change(&mut next);
+        *place = Arc::new(next);
+    }
+
+    fn births(&self) -> MutexGuard<'_, ()> {
+        self.births.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: &TreeEvent) {
+        if let Some(listener) = self.listener.get() {
+            listener(event);
+        }
+    }
+}
+
+/// Commands straight to an instance of this process.
+pub struct LocalTransport(Arc<Instance>);
+
+impl Transport for LocalTransport {
+    fn transmit(&self, command: &[u8]) -> Result<Vec<u8>, TransportError> {
+        Ok(self.0.execute_long(command))
+    }
+}
+
+/// The handle for an instance of this number in the store. Numbers are never given out twice, so neither are handles.
+fn handle_of(id: u64) -> Option<u32> {
+    let offset = u32::try_from(id).ok()?;
+    INSTANCE_SELF.checked_add(offset).filter(|&h| offset > 0 && h <= INSTANCE_LAST)
+}
+
+/// What of a row does not change while the instance exists.
+struct Identity {
+    row: InstanceRow,
+    name: InstanceName,
+    uuid: Uuid,
+    attributes: InstanceAttributes,
+}
+
+impl Identity {
+    fn read(row: InstanceRow) -> Result<Self, TreeError> {
+        let wrong = |what: String| TreeError::Instance { name: row.name.clone(), what };
+        let name = InstanceName::new(&row.name).map_err(|rc| wrong(format!("its name is none: {rc}")))?;
+        let attributes = InstanceAttributes::from_bits(row.attributes)
+            .map_err(|rc| wrong(format!("its attributes are unknown: {rc}")))?;
+        let uuid = Uuid(row.uuid);
+        Ok(Self { name, uuid, attributes, row })
+    }
+}

@@ -1,0 +1,146 @@
+//! What the tree wants of the store, and how it names its records there.
+
+use vtpm_engine::env::RecordKey;
+use zeroize::Zeroizing;
+
+use crate::migration::content::Records;
+use crate::store::{Batch, InstanceId, InstanceRow, Op, RecordName, Store, StoreError};
+
+/// The store as the tree sees it; tests put something in its place that fails when they say so.
+pub trait Persistence: Send + Sync + 'static {
+    /// See [`Store::commit`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn commit(&self, batch: Batch) -> Result<(), StoreError>;
+
+    /// See [`Store::instances`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn instances(&self) -> Result<Vec<InstanceRow>, StoreError>;
+
+    /// See [`Store::damaged`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn damaged(&self) -> Result<Vec<(InstanceId, StoreError)>, StoreError>;
+
+    /// See [`Store::records`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn records(&self, id: InstanceId) -> Result<Vec<(RecordName, Zeroizing<Vec<u8>>)>, StoreError>;
+
+    /// See [`Store::allocate_id`].
+    fn allocate_id(&self) -> InstanceId;
+}
+
+impl Persistence for Store {
+    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        Self::commit(self, batch)
+    }
+
+    fn instances(&self) -> Result<Vec<InstanceRow>, StoreError> {
+        Self::instances(self)
+    }
+
+    fn damaged(&self) -> Result<Vec<(InstanceId, StoreError)>, StoreError> {
+        Self::damaged(self)
+    }
+
+    fn records(&self, id: InstanceId) -> Result<Vec<(RecordName, Zeroizing<Vec<u8>>)>, StoreError> {
+        Self::records(self, id)
+    }
+
+    fn allocate_id(&self) -> InstanceId {
+        Self::allocate_id(self)
+    }
+}
+
+/// Names of records. The engine's records have a kind from 1 to 6 in front ([`RecordKey::to_bytes`]), the tree's own one
+/// from 0x80 on.
+pub(super) mod name {
+    use super::{RecordKey, RecordName};
+    use crate::store::StoreError;
+
+    /// The [`State`](crate::migration::State).
+    pub(crate) const STATE: RecordName = RecordName::kind(0x80);
+    /// The [`LastCommand`](crate::tree::replay::LastCommand).
+    pub(crate) const LAST_COMMAND: RecordName = RecordName::kind(0x81);
+    /// The content so far of a piece whose last part is still out.
+    pub(crate) const PARTIAL: RecordName = RecordName::kind(0x82);
+    /// In front of the name of a record that is in the escrow.
+    pub(super) const ESCROW: u8 = 0x90;
+
+    /// A record of the live state.
+    pub(crate) fn live(key: RecordKey) -> Result<RecordName, StoreError> {
+        RecordName::new(&key.to_bytes())
+    }
+
+    /// The same record in the escrow.
+    pub(crate) fn escrow(key: RecordKey) -> Result<RecordName, StoreError> {
+        let [a, b, c, d, e] = key.to_bytes();
+        RecordName::new(&[ESCROW, a, b, c, d, e])
+    }
+}
+
+/// All records of an instance, sorted by what they are.
+#[derive(Default)]
+pub(super) struct Stored {
+    pub(super) state: Option<Zeroizing<Vec<u8>>>,
+    pub(super) last_command: Option<Zeroizing<Vec<u8>>>,
+    pub(super) partial: Zeroizing<Vec<u8>>,
+    pub(super) live: Records,
+    pub(super) escrow: Records,
+}
+
+impl Stored {
+    pub(super) fn read(persistence: &dyn Persistence, id: InstanceId) -> Result<Self, StoreError> {
+        let mut stored = Self::default();
+        for (name, value) in persistence.records(id)? {
+            let bytes = name.as_bytes();
+            if let Some(key) = RecordKey::from_bytes(bytes) {
+                stored.live.insert(key, value);
+            } else if let Some((&name::ESCROW, rest)) = bytes.split_first()
+                && let Some(key) = RecordKey::from_bytes(rest)
+            {
+                stored.escrow.insert(key, value);
+            } else if name == name::STATE {
+                stored.state = Some(value);
+            } else if name == name::LAST_COMMAND {
+                stored.last_command = Some(value);
+            } else if name == name::PARTIAL {
+                stored.partial = value;
+            } else {
+                log::warn!("{id} has a {name} that this program does not know; it is left alone");
+            }
+        }
+        Ok(stored)
+    }
+
+    /// The live records and those of the escrow.
+    pub(super) fn all(&self) -> Records {
+        self.live.iter().chain(&self.escrow).map(|(&key, value)| (key, value.clone())).collect()
+    }
+}
+
+/// Operations on one instance, being collected.
+pub(super) struct Ops {
+    instance: InstanceId,
+    pub(super) list: Vec<Op>,
+}
+
+impl Ops {
+    pub(super) fn new(instance: InstanceId) -> Self {
+        Self { instance, list: Vec::new() }
+    }
+
+    pub(super) fn put(&mut self, key: RecordName, value: Zeroizing<Vec<u8>>) {
+        self.list.push(Op::Put { instance: self.instance, key, value });
+    }
+
+    pub(super) fn delete(&mut self, key: RecordName) {
+        self.list.push(Op::Delete { instance: self.instance, key });
+    }
+}
