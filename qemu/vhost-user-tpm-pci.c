@@ -22,8 +22,10 @@ static void vhost_user_tpm_pci_realize(VirtIOPCIProxy *proxy, Error **errp)
     VHostUserTPMPCI *pci = VHOST_USER_TPM_PCI(proxy);
 
     if (proxy->nvectors == DEV_NVECTORS_UNSPECIFIED) {
-        /* One for the request queue; drivers also want one for changes of the
-         * configuration before they use a vector per queue. */
+        /*
+         * One for the request queue; drivers also want one for changes of the
+         * configuration before they use a vector per queue.
+         */
         proxy->nvectors = 2;
     }
 

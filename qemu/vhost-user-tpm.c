@@ -367,7 +367,7 @@ static void tear_down(VHostUserTPM *s)
     }
 }
 
-/* From DOWN to UP; on failure the link stays DOWN and the caller disconnects. */
+/* From DOWN to UP; on failure it stays DOWN and the caller disconnects. */
 static int connect_backend(VHostUserTPM *s, Error **errp)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(s);
