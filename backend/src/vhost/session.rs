@@ -134,11 +134,13 @@ impl Session {
             .ok_or(Error::InvalidParam)
     }
 
-    /// Calls the device so that its panic ends neither the connection nor the process.
-    fn tell(&self, what: &str, call: impl FnOnce(&dyn TpmDevice)) {
-        if catch_unwind(AssertUnwindSafe(|| call(&*self.device))).is_err() {
+    /// Calls the device so that its panic does not end the process. It ends the connection: QEMU then rings the doorbell
+    /// again on the next one, and no machine runs on with a TPM that missed its reset.
+    fn tell(&self, what: &str, call: impl FnOnce(&dyn TpmDevice)) -> Result<()> {
+        catch_unwind(AssertUnwindSafe(|| call(&*self.device))).map_err(|_| {
             log::error!("{}: the device panicked in {what}", self.name);
-        }
+            Error::BackendInternalError
+        })
     }
 }
 
@@ -192,7 +194,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             self.dirty.clear();
         }
         if self.lasting.logging.swap(logging, Ordering::AcqRel) != logging {
-            self.tell("migration_started", |d| d.migration_started(logging));
+            return self.tell("migration_started", |d| d.migration_started(logging));
         }
         Ok(())
     }
@@ -300,10 +302,10 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn set_config(&mut self, offset: u32, buf: &[u8], _: VhostUserConfigFlags) -> Result<()> {
         match config::doorbell(offset, buf) {
-            Doorbell::MachineReset => self.tell("machine_reset", |d| d.machine_reset()),
+            Doorbell::MachineReset => self.tell("machine_reset", |d| d.machine_reset())?,
             Doorbell::RunState(running) => {
                 self.lasting.running.store(running, Ordering::Release);
-                self.tell("run_state", |d| d.run_state(running));
+                self.tell("run_state", |d| d.run_state(running))?;
             }
             Doorbell::Nothing => log::warn!(
                 "{}: {} bytes written at {offset} of the configuration space mean nothing",

@@ -1,12 +1,19 @@
 //! A front end and a driver for tests: what QEMU and the guest are to a back end.
 
-#![allow(dead_code, unreachable_pub, reason = "shared by test binaries that each use a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "shared by test binaries that each use a part; a test stops where something is not as it should be"
+)]
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,6 +25,7 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 use vtpm_backend::device::{DeviceError, TpmDevice};
+use vtpm_backend::vhost::{FrontDoor, Options};
 
 pub const VERSION_1: u64 = 1 << 32;
 pub const EVENT_IDX: u64 = 1 << 29;
@@ -122,7 +130,8 @@ impl TpmDevice for Toy {
     }
 
     fn machine_reset(&self) {
-        let mut s = self.inner.lock().unwrap();
+        let mut s = self.inner.lock().unwrap_or_else(|e| e.into_inner());
+        assert!(!s.panic, "told to");
         s.resets += 1;
         while s.held {
             s = self.released.wait(s).unwrap();
@@ -381,6 +390,41 @@ impl Qemu {
     pub fn alive(&self) -> bool {
         self.frontend.get_features().is_ok()
     }
+}
+
+/// A device behind a front door.
+pub struct Fixture {
+    pub dir: tempfile::TempDir,
+    pub socket: PathBuf,
+    pub toy: Arc<Toy>,
+    pub door: FrontDoor,
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        Self::with(Options::new("test"))
+    }
+
+    pub fn with(options: Options) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("vtpm.sock");
+        let toy = Toy::new();
+        let door = FrontDoor::bind(&socket, toy.clone(), options).unwrap();
+        Self { dir, socket, toy, door }
+    }
+
+    /// A guest with a started queue.
+    pub fn guest(&self) -> (Guest, Qemu) {
+        let (guest, mut qemu) = (Guest::new(), Qemu::connect(&self.socket));
+        qemu.start(&guest, 0);
+        (guest, qemu)
+    }
+}
+
+/// A command gets its response.
+pub fn works(guest: &Guest, qemu: &Qemu) {
+    let command = command(20, 0x77);
+    assert_eq!(qemu.run(guest, &command), toy_response(&command));
 }
 
 /// A dirty bitmap for [`MEMORY`] bytes.
