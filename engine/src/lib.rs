@@ -11,8 +11,10 @@ pub mod entity;
 pub mod env;
 pub mod execute;
 pub mod instances;
+pub mod nv;
 pub mod pcr;
 pub mod secret;
+pub mod signing;
 pub mod state;
 #[cfg(test)]
 mod testing;

@@ -1,11 +1,14 @@
 //! What a command is: a row of the [`table`], with its handles, attributes and handler.
 
+pub mod attestation;
 pub mod context;
 pub mod instance;
+pub mod nv;
 pub mod pcr;
 pub mod policy;
 pub mod random;
 pub mod session;
+pub mod signature;
 pub mod startup;
 pub mod table;
 

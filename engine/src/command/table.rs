@@ -1,7 +1,7 @@
 //! The one table of commands. Dispatch, `TPM2_GetCapability` and audit defaults are read from it.
 
 use super::{Command, Flags, HandleKind as K, HandleSpec, Role};
-use super::{context, instance, pcr, policy, random, session, startup};
+use super::{attestation, context, instance, nv, pcr, policy, random, session, signature, startup};
 use vtpm_protocol::instance::cc;
 use vtpm_protocol::tpm::{TpmCc, TpmaCc};
 
@@ -36,6 +36,30 @@ const fn instance_row(
 /// All commands, in ascending order of their codes, vendor commands last.
 pub static COMMANDS: &[Command] = &[
     row(
+        TpmCc::NV_UNDEFINE_SPACE,
+        &[h(K::Provision, Role::User), h(K::NvIndex, Role::None)],
+        NV,
+        nv::nv_undefine_space,
+    ),
+    row(
+        TpmCc::NV_DEFINE_SPACE,
+        &[h(K::Provision, Role::User)],
+        Flags { nv: true, decrypt: true, ..N },
+        nv::nv_define_space,
+    ),
+    row(
+        TpmCc::NV_INCREMENT,
+        &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
+        Flags { nv: true, nv_write: true, ..N },
+        nv::nv_increment,
+    ),
+    row(
+        TpmCc::NV_WRITE,
+        &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
+        Flags { nv: true, nv_write: true, decrypt: true, ..N },
+        nv::nv_write,
+    ),
+    row(
         TpmCc::PCR_EVENT,
         &[h(K::PcrOrNull, Role::User)],
         Flags { nv: true, decrypt: true, ..N },
@@ -45,6 +69,19 @@ pub static COMMANDS: &[Command] = &[
     row(TpmCc::STARTUP, &[], Flags { nv: true, sessions: false, ..N }, startup::startup),
     row(TpmCc::SHUTDOWN, &[], Flags { nv: true, ..N }, startup::shutdown),
     row(TpmCc::STIR_RANDOM, &[], Flags { nv: true, decrypt: true, ..N }, random::stir_random),
+    row(
+        TpmCc::NV_READ,
+        &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
+        Flags { encrypt: true, ..N },
+        nv::nv_read,
+    ),
+    row(
+        TpmCc::QUOTE,
+        &[h(K::ObjectOrNull, Role::User)],
+        Flags { decrypt: true, encrypt: true, ..N },
+        attestation::quote,
+    ),
+    row(TpmCc::SIGN, &[h(K::Object, Role::User)], Flags { decrypt: true, ..N }, signature::sign),
     row(TpmCc::CONTEXT_LOAD, &[], Flags { sessions: false, r_handle: true, ..N }, context::context_load),
     row(
         TpmCc::CONTEXT_SAVE,
@@ -53,12 +90,24 @@ pub static COMMANDS: &[Command] = &[
         context::context_save,
     ),
     row(TpmCc::FLUSH_CONTEXT, &[], Flags { sessions: false, ..N }, context::flush_context),
+    row(
+        TpmCc::NV_READ_PUBLIC,
+        &[h(K::NvIndex, Role::None)],
+        Flags { encrypt: true, ..N },
+        nv::nv_read_public,
+    ),
     row(TpmCc::POLICY_AUTH_VALUE, &[h(K::PolicySession, Role::None)], N, policy::policy_auth_value),
     row(
         TpmCc::START_AUTH_SESSION,
         &[h(K::ObjectOrNull, Role::None), h(K::EntityOrNull, Role::None)],
         Flags { r_handle: true, decrypt: true, encrypt: true, ..N },
         session::start_auth_session,
+    ),
+    row(
+        TpmCc::VERIFY_SIGNATURE,
+        &[h(K::Object, Role::None)],
+        Flags { decrypt: true, ..N },
+        signature::verify_signature,
     ),
     row(TpmCc::GET_RANDOM, &[], Flags { encrypt: true, ..N }, random::get_random),
     row(TpmCc::PCR_READ, &[], N, pcr::pcr_read),
