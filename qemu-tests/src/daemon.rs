@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::process::{Process, run, wait_until};
 use crate::setup::Setup;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -118,6 +119,16 @@ impl Daemon {
     pub fn create(&self, instance: &str) -> Result<PathBuf> {
         self.control(&["create", instance])?;
         Ok(self.socket(instance))
+    }
+
+    /// The UUID of an instance.
+    ///
+    /// # Errors
+    /// [`Error::Status`] if there is no such instance.
+    pub fn uuid(&self, instance: &str) -> Result<String> {
+        let info: Value = self.control_json(&["info", instance])?;
+        let uuid = info.get("uuid").and_then(Value::as_str).map(str::to_owned);
+        uuid.ok_or_else(|| Error::Format { what: "the UUID of an instance".into(), text: info.to_string() })
     }
 
     /// Runs `vtpmctl` on this daemon and returns what it printed.
