@@ -1,0 +1,128 @@
+//! NV indices (Part 1, "NV Memory"; Part 3, 31.1): who may read and write one, what a write does to it, and how many there may be.
+
+use crate::state::{NvIndex, State};
+use vtpm_protocol::codec::{Encode, decode_exact};
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{Tpm2b, TpmHandle, TpmNt, TpmaNv};
+
+/// The most indices that one TPM holds.
+pub const MAX_INDICES: usize = 128;
+/// The most bytes that all indices of one TPM may take, as [`size`] counts them.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// What the bytes of an index are before they are written.
+pub const UNWRITTEN: u8 = 0xff;
+
+/// The bytes that an index takes: public area, authorization value and data.
+#[must_use]
+pub fn size(index: &NvIndex) -> usize {
+    index.to_bytes().len()
+}
+
+/// Whether `auth`, which was authorized, may write `index`.
+///
+/// # Errors
+/// `TPM_RC_NV_LOCKED` for an index that is locked, `TPM_RC_NV_AUTHORIZATION` for an entity that may not write it.
+pub fn check_write(state: &State, auth: TpmHandle, index: TpmHandle) -> Result<(), ResponseCode> {
+    let attributes = state.nv_index(index)?.public.attributes;
+    if attributes.has(TpmaNv::WRITE_LOCKED) {
+        return Err(ResponseCode::NV_LOCKED);
+    }
+    // That the index's own authorization may write was checked with the authorization itself.
+    let allowed = match auth {
+        TpmHandle::OWNER => attributes.has(TpmaNv::OWNER_WRITE),
+        TpmHandle::PLATFORM => attributes.has(TpmaNv::PP_WRITE),
+        _ => auth == index,
+    };
+    if allowed { Ok(()) } else { Err(ResponseCode::NV_AUTHORIZATION) }
+}
+
+/// Whether `auth`, which was authorized, may read `index`.
+///
+/// # Errors
+/// `TPM_RC_NV_LOCKED` for an index that is locked, `TPM_RC_NV_AUTHORIZATION` for an entity that may not read it,
+/// `TPM_RC_NV_UNINITIALIZED` when there is nothing to read yet.
+pub fn check_read(state: &State, auth: TpmHandle, index: TpmHandle) -> Result<(), ResponseCode> {
+    let attributes = state.nv_index(index)?.public.attributes;
+    if attributes.has(TpmaNv::READ_LOCKED) {
+        return Err(ResponseCode::NV_LOCKED);
+    }
+    let allowed = match auth {
+        TpmHandle::OWNER => attributes.has(TpmaNv::OWNER_READ),
+        TpmHandle::PLATFORM => attributes.has(TpmaNv::PP_READ),
+        _ => auth == index,
+    };
+    if !allowed {
+        return Err(ResponseCode::NV_AUTHORIZATION);
+    }
+    if attributes.has(TpmaNv::WRITTEN) { Ok(()) } else { Err(ResponseCode::NV_UNINITIALIZED) }
+}
+
+impl NvIndex {
+    /// `size` bytes from `offset`; `None` beyond the data area.
+    #[must_use]
+    pub fn range(&self, offset: u16, size: u16) -> Option<&[u8]> {
+        let start = usize::from(offset);
+        self.data.get(start..start.checked_add(usize::from(size))?)
+    }
+
+    /// Writes `bytes` from `offset` on and marks the index as written, which changes its Name. The first write begins with an
+    /// area that holds nothing of what was there before, as after a `TPMA_NV_CLEAR_STCLEAR`.
+    ///
+    /// # Errors
+    /// `TPM_RC_NV_RANGE` when they do not fit.
+    pub fn write(&mut self, offset: u16, bytes: &[u8]) -> Result<(), ResponseCode> {
+        let mut data = if self.public.attributes.has(TpmaNv::WRITTEN) {
+            self.data.to_vec()
+        } else {
+            vec![UNWRITTEN; self.data.len()]
+        };
+        let start = usize::from(offset);
+        start
+            .checked_add(bytes.len())
+            .and_then(|end| data.get_mut(start..end))
+            .ok_or(ResponseCode::NV_RANGE)?
+            .copy_from_slice(bytes);
+        self.data = Tpm2b::new(data)?;
+        self.public.attributes = self.public.attributes.with(TpmaNv::WRITTEN, true);
+        Ok(())
+    }
+
+    /// The value of a counter or bit field; `None` when it was not written, or has other data.
+    #[must_use]
+    pub fn value(&self) -> Option<u64> {
+        if self.public.attributes.has(TpmaNv::WRITTEN) { decode_exact(&self.data).ok() } else { None }
+    }
+}
+
+impl State {
+    /// Adds an index.
+    ///
+    /// # Errors
+    /// `TPM_RC_NV_SPACE` when there are [`MAX_INDICES`], or the bytes of all would be more than [`MAX_BYTES`].
+    pub fn add_nv_index(&mut self, index: NvIndex) -> Result<(), ResponseCode> {
+        if self.nv.len() >= MAX_INDICES || size(&index) > self.nv_bytes_free() {
+            return Err(ResponseCode::NV_SPACE);
+        }
+        self.nv.insert(index.public.nv_index.0, std::sync::Arc::new(index));
+        Ok(())
+    }
+
+    /// The bytes that further indices may take.
+    #[must_use]
+    pub fn nv_bytes_free(&self) -> usize {
+        let used = self.nv.values().map(|i| size(i)).fold(0, usize::saturating_add);
+        MAX_BYTES.saturating_sub(used)
+    }
+
+    /// Removes an index. The value of a counter is remembered, so that a new one cannot show it again.
+    pub fn remove_nv_index(&mut self, handle: TpmHandle) {
+        let Some(index) = self.nv.remove(&handle.0) else { return };
+        if index.public.attributes.nt() == Ok(TpmNt::Counter)
+            && let Some(value) = index.value()
+            && value > self.permanent.max_counter
+        {
+            self.permanent_mut().max_counter = value;
+        }
+    }
+}
