@@ -103,7 +103,7 @@ impl Daemon {
     /// The raw TPM socket of the root instance.
     #[must_use]
     pub fn root_socket(&self) -> PathBuf {
-        self.runtime.join("tpm.sock")
+        self.runtime.join("root").join("tpm.sock")
     }
 
     /// The vhost-user socket of an instance.
