@@ -12,6 +12,7 @@ pub mod env;
 pub mod execute;
 pub mod instances;
 pub mod nv;
+pub mod object;
 pub mod pcr;
 pub mod secret;
 pub mod signing;

@@ -1,5 +1,7 @@
 //! A TPM for the tests of the commands: an environment in memory, and a builder for commands.
 
+pub mod objects;
+
 use crate::env::{Change, CommitFailed, Environment, RecordKey};
 use crate::instances::InstanceManager;
 use crate::state::State;

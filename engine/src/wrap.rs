@@ -24,26 +24,58 @@ impl Wrapper<'_> {
     /// # Errors
     /// `TPM_RC_FAILURE` for a key size that AES does not have.
     pub fn seal(&self, data: &[u8]) -> Result<Vec<u8>, ResponseCode> {
-        let mut encrypted = data.to_vec();
-        sym::aes_cfb_encrypt(&self.key(), &[0; 16], &mut encrypted).map_err(|_| ResponseCode::FAILURE)?;
-        let mut out = Vec::with_capacity(encrypted.len().saturating_add(66));
-        encode_sized(&self.integrity(&encrypted), &mut out);
-        out.extend_from_slice(&encrypted);
+        self.seal_behind(&[], &[0; 16], data)
+    }
+
+    /// Encrypts with an IV that is part of the result, as `TPM2B_PRIVATE` of a child has it: HMAC, IV, then the data. The same
+    /// object may be wrapped many times under the same key, each time with a fresh `iv`.
+    ///
+    /// # Errors
+    /// `TPM_RC_FAILURE` for a key size that AES does not have.
+    pub fn seal_with_iv(&self, iv: &[u8; 16], data: &[u8]) -> Result<Vec<u8>, ResponseCode> {
+        let mut prefix = Vec::with_capacity(18);
+        encode_sized(iv, &mut prefix);
+        self.seal_behind(&prefix, iv, data)
+    }
+
+    fn seal_behind(&self, prefix: &[u8], iv: &[u8; 16], data: &[u8]) -> Result<Vec<u8>, ResponseCode> {
+        let mut protected = [prefix, data].concat();
+        let encrypted = protected.get_mut(prefix.len()..).unwrap_or_default();
+        sym::aes_cfb_encrypt(&self.key(), iv, encrypted).map_err(|_| ResponseCode::FAILURE)?;
+        let mut out = Vec::with_capacity(protected.len().saturating_add(66));
+        encode_sized(&self.integrity(&protected), &mut out);
+        out.append(&mut protected);
         Ok(out)
     }
 
-    /// Checks the HMAC and decrypts.
+    /// Checks the HMAC and decrypts what [`Self::seal`] made.
     ///
     /// # Errors
     /// `TPM_RC_INTEGRITY` when the HMAC is not right, `TPM_RC_SIZE`, `TPM_RC_INSUFFICIENT` for bytes of another shape.
     pub fn open(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, ResponseCode> {
+        self.decrypt(&[0; 16], self.authenticated(sealed)?)
+    }
+
+    /// Checks the HMAC and decrypts what [`Self::seal_with_iv`] made.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and `TPM_RC_VALUE` for an IV of another size than a block.
+    pub fn open_with_iv(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, ResponseCode> {
+        let mut r = Reader::new(self.authenticated(sealed)?);
+        let iv = r.sized(16)?.try_into().map_err(|_| ResponseCode::VALUE)?;
+        self.decrypt(iv, r.take_rest())
+    }
+
+    fn authenticated<'a>(&self, sealed: &'a [u8]) -> Result<&'a [u8], ResponseCode> {
         let mut r = Reader::new(sealed);
         let tag = r.sized(64)?;
-        let mut data = Zeroizing::new(r.take_rest().to_vec());
-        if !ct_eq(tag, &self.integrity(&data)) {
-            return Err(ResponseCode::INTEGRITY);
-        }
-        sym::aes_cfb_decrypt(&self.key(), &[0; 16], &mut data).map_err(|_| ResponseCode::FAILURE)?;
+        let protected = r.take_rest();
+        if ct_eq(tag, &self.integrity(protected)) { Ok(protected) } else { Err(ResponseCode::INTEGRITY) }
+    }
+
+    fn decrypt(&self, iv: &[u8; 16], encrypted: &[u8]) -> Result<Zeroizing<Vec<u8>>, ResponseCode> {
+        let mut data = Zeroizing::new(encrypted.to_vec());
+        sym::aes_cfb_decrypt(&self.key(), iv, &mut data).map_err(|_| ResponseCode::FAILURE)?;
         Ok(data)
     }
 
@@ -51,10 +83,10 @@ impl Wrapper<'_> {
         kdfa(self.alg, self.seed, b"STORAGE", self.name, &[], u32::from(self.key_bits))
     }
 
-    fn integrity(&self, encrypted: &[u8]) -> Digest {
+    fn integrity(&self, protected: &[u8]) -> Digest {
         let bits = u32::try_from(self.alg.digest_size()).unwrap_or_default().saturating_mul(8);
         let key = kdfa(self.alg, self.seed, b"INTEGRITY", &[], &[], bits);
-        hmac(self.alg, &key, &[encrypted, self.name])
+        hmac(self.alg, &key, &[protected, self.name])
     }
 }
 

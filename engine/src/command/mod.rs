@@ -2,9 +2,12 @@
 
 pub mod attestation;
 pub mod context;
+pub mod duplication;
+pub mod hierarchy;
 pub mod instance;
 pub mod nv;
 pub mod pcr;
+pub mod object;
 pub mod policy;
 pub mod random;
 pub mod session;

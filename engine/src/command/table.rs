@@ -1,7 +1,10 @@
 //! The one table of commands. Dispatch, `TPM2_GetCapability` and audit defaults are read from it.
 
 use super::{Command, Flags, HandleKind as K, HandleSpec, Role};
-use super::{attestation, context, instance, nv, pcr, policy, random, session, signature, startup};
+use super::{
+    attestation, context, duplication, hierarchy, instance, nv, object, pcr, policy, random, session,
+    signature, startup,
+};
 use vtpm_protocol::instance::cc;
 use vtpm_protocol::tpm::{TpmCc, TpmaCc};
 
@@ -36,6 +39,12 @@ const fn instance_row(
 /// All commands, in ascending order of their codes, vendor commands last.
 pub static COMMANDS: &[Command] = &[
     row(
+        TpmCc::EVICT_CONTROL,
+        &[h(K::Provision, Role::User), h(K::Object, Role::None)],
+        Flags { nv: true, ..N },
+        context::evict_control,
+    ),
+    row(
         TpmCc::NV_UNDEFINE_SPACE,
         &[h(K::Provision, Role::User), h(K::NvIndex, Role::None)],
         NV,
@@ -46,6 +55,12 @@ pub static COMMANDS: &[Command] = &[
         &[h(K::Provision, Role::User)],
         Flags { nv: true, decrypt: true, ..N },
         nv::nv_define_space,
+    ),
+    row(
+        TpmCc::CREATE_PRIMARY,
+        &[h(K::HierarchyOrNull, Role::User)],
+        Flags { r_handle: true, decrypt: true, encrypt: true, ..N },
+        hierarchy::create_primary,
     ),
     row(
         TpmCc::NV_INCREMENT,
@@ -70,10 +85,34 @@ pub static COMMANDS: &[Command] = &[
     row(TpmCc::SHUTDOWN, &[], Flags { nv: true, ..N }, startup::shutdown),
     row(TpmCc::STIR_RANDOM, &[], Flags { nv: true, decrypt: true, ..N }, random::stir_random),
     row(
+        TpmCc::DUPLICATE,
+        &[h(K::Object, Role::Dup), h(K::ObjectOrNull, Role::None)],
+        Flags { decrypt: true, encrypt: true, ..N },
+        duplication::duplicate,
+    ),
+    row(
         TpmCc::NV_READ,
         &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
         Flags { encrypt: true, ..N },
         nv::nv_read,
+    ),
+    row(
+        TpmCc::CREATE,
+        &[h(K::Object, Role::User)],
+        Flags { decrypt: true, encrypt: true, ..N },
+        object::create,
+    ),
+    row(
+        TpmCc::IMPORT,
+        &[h(K::Object, Role::User)],
+        Flags { decrypt: true, encrypt: true, ..N },
+        duplication::import,
+    ),
+    row(
+        TpmCc::LOAD,
+        &[h(K::Object, Role::User)],
+        Flags { r_handle: true, decrypt: true, encrypt: true, ..N },
+        object::load,
     ),
     row(
         TpmCc::QUOTE,
@@ -82,6 +121,7 @@ pub static COMMANDS: &[Command] = &[
         attestation::quote,
     ),
     row(TpmCc::SIGN, &[h(K::Object, Role::User)], Flags { decrypt: true, ..N }, signature::sign),
+    row(TpmCc::UNSEAL, &[h(K::Object, Role::User)], Flags { encrypt: true, ..N }, object::unseal),
     row(TpmCc::CONTEXT_LOAD, &[], Flags { sessions: false, r_handle: true, ..N }, context::context_load),
     row(
         TpmCc::CONTEXT_SAVE,
@@ -91,12 +131,19 @@ pub static COMMANDS: &[Command] = &[
     ),
     row(TpmCc::FLUSH_CONTEXT, &[], Flags { sessions: false, ..N }, context::flush_context),
     row(
+        TpmCc::LOAD_EXTERNAL,
+        &[],
+        Flags { r_handle: true, decrypt: true, encrypt: true, ..N },
+        object::load_external,
+    ),
+    row(
         TpmCc::NV_READ_PUBLIC,
         &[h(K::NvIndex, Role::None)],
         Flags { encrypt: true, ..N },
         nv::nv_read_public,
     ),
     row(TpmCc::POLICY_AUTH_VALUE, &[h(K::PolicySession, Role::None)], N, policy::policy_auth_value),
+    row(TpmCc::READ_PUBLIC, &[h(K::Object, Role::None)], Flags { encrypt: true, ..N }, object::read_public),
     row(
         TpmCc::START_AUTH_SESSION,
         &[h(K::ObjectOrNull, Role::None), h(K::EntityOrNull, Role::None)],

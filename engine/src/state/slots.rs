@@ -13,6 +13,8 @@ pub const CONTEXT_GAP_MAX: u64 = 0xffff;
 
 /// Transient objects that may be loaded at a time: `MAX_LOADED_OBJECTS`.
 pub const MAX_LOADED_OBJECTS: u32 = 3;
+/// Persistent objects that there may be at a time.
+pub const MAX_PERSISTENT_OBJECTS: usize = 64;
 
 impl State {
     /// Puts an object into the first free transient slot and returns its handle.

@@ -1,0 +1,42 @@
+//! `TPM2_Create` (Part 3, 12.1).
+
+use crate::command::{Context, EnvRandom, Output, parameters};
+use crate::entity::object_name;
+use crate::object::creation::{Origin, creation};
+use crate::object::generate::{Sources, auth_value, generate};
+use crate::object::{Blame, parent, protect, template};
+use vtpm_protocol::codec::Reader;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{Sized2b, Tpm2bData, Tpm2bPublic, Tpm2bSensitiveCreate, TpmlPcrSelection};
+
+/// The numbers of inPublic and inSensitive.
+const BLAME: Blame = Blame { public: 2, sensitive: 1 };
+
+/// Makes a child of a storage key (handle 1, USER), which is returned protected by that key and not loaded.
+///
+/// # Errors
+/// `TPM_RC_TYPE` for a handle that is no storage key; the codes of [`template::check_creation`] for inPublic (parameter 2); for
+/// inSensitive (parameter 1) `TPM_RC_SIZE` for a userAuth longer than the digest of the name algorithm or a keyed-hash key longer than a block, and
+/// `TPM_RC_KEY_SIZE` for a symmetric key that is not as long as inPublic says; `TPM_RC_RANGE` for an RSA exponent that is no prime above 2^16.
+pub fn create(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
+    let (sensitive, Sized2b(mut public), outside_info, pcrs): (
+        Tpm2bSensitiveCreate,
+        Tpm2bPublic,
+        Tpm2bData,
+        TpmlPcrSelection,
+    ) = parameters(r)?;
+    let parent = parent(cx.state, cx.handle(0)?)?;
+    template::check_creation(Some(&parent), &public, sensitive.data.len()).map_err(|e| e.parameter(2))?;
+    auth_value(&sensitive.user_auth, public.name_alg).map_err(|e| e.parameter(1))?;
+
+    let sources = Sources { key: &mut EnvRandom(cx.env), seed: None };
+    let area = generate(&mut public, &sensitive, sources, BLAME)?;
+    let name = object_name(&public);
+    let origin = Origin::Parent(&parent);
+    let creation = creation(cx, &origin, public.name_alg, &name, &pcrs, outside_info)?;
+    let private = protect::to_private(cx, &parent, &public, &name, &area)?;
+    Ok(Output::of(&(private, Sized2b(public), creation.data, creation.hash, creation.ticket)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! Generation of objects (Part 1, 27.2 "Primary Object Creation", 27.4 "Ordinary Object Creation").
+//!
+//! # Primary objects
+//!
+//! A primary object is a function of the primary seed of its hierarchy, the template, and the caller's sensitive data. Key pair or secret, and then
+//! seedValue, are drawn from the [`KdfaStream`] with
+//!
+//! - hash SHA-512,
+//! - seed the 64 bytes of the primary seed,
+//! - label `Primary Object Creation` (23 bytes, to which the stream adds the zero),
+//! - context SHA-512 over the canonical bytes of the template (`TPMT_PUBLIC` as it came, unique included), then
+//!   the bytes of `sensitive.data` as they came.
+//!
+//! seedValue of an object of the endorsement hierarchy comes from a second stream with the label `Primary Object Seed` and a context to which shProof
+//! and ehProof are appended, 64 bytes each: after `TPM2_Clear` the same endorsement key is made anew, but what it protected stays locked
+//! out, as Part 1 wants it.
+//!
+//! How many bytes are drawn for a key is frozen with [`crate::crypto`]. **All of this is frozen**: guests expect their primary keys back.
+
+use crate::alg::{digest_2b, hash_alg};
+use crate::crypto::rsa::RsaPrivate;
+use crate::crypto::{CryptoError, HashAlg, KdfaStream, RandomSource, ecc, hmac};
+use crate::secret;
+use crate::state::State;
+use vtpm_protocol::codec::Encode;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{
+    PublicId, PublicParms, Secret2b, SensitiveComposite, Tpm2bAuth, Tpm2bDigest, Tpm2bPrivateKeyRsa,
+    Tpm2bPublicKeyRsa, Tpm2bSensitiveCreate, Tpm2bSensitiveData, TpmAlgId, TpmHandle, TpmaObject, TpmtPublic,
+    TpmtSensitive, TpmtSymDef,
+};
+use zeroize::Zeroizing;
+
+/// Where an object's bytes come from.
+pub struct Sources<'a> {
+    /// Keys and secrets.
+    pub key: &'a mut dyn RandomSource,
+    /// seedValue; `None` when it comes from the same source.
+    pub seed: Option<&'a mut dyn RandomSource>,
+}
+
+/// The streams of a primary object; the second one only for the endorsement hierarchy. See the module documentation.
+#[must_use]
+pub fn primary_streams(
+    state: &State,
+    hierarchy: TpmHandle,
+    template: &TpmtPublic,
+    data: &[u8],
+) -> (KdfaStream, Option<KdfaStream>) {
+    let seed = state.seed(hierarchy).expose();
+    let digest = HashAlg::Sha512.digest(&[&template.to_bytes()]);
+    let context = Zeroizing::new([digest.as_slice(), data].concat());
+    let key = KdfaStream::new(HashAlg::Sha512, seed, b"Primary Object Creation", &context);
+    let seed = (hierarchy == TpmHandle::ENDORSEMENT).then(|| {
+        let proofs = [TpmHandle::OWNER, TpmHandle::ENDORSEMENT].map(|h| state.proof(h).expose());
+        let context = Zeroizing::new([context.as_slice(), &proofs.concat()].concat());
+        KdfaStream::new(HashAlg::Sha512, seed, b"Primary Object Seed", &context)
+    });
+    (key, seed)
+}
+
+/// The authorization value of a new object: without trailing zeros, and no longer than the digest of the name algorithm.
+///
+/// # Errors
+/// `TPM_RC_SIZE`.
+pub fn auth_value(auth: &Tpm2bAuth, name_alg: TpmAlgId) -> Result<Tpm2bAuth, ResponseCode> {
+    let auth = auth.without_trailing_zeros();
+    let max = hash_alg(name_alg).map_or(usize::MAX, HashAlg::digest_size);
+    if auth.len() > max { Err(ResponseCode::SIZE) } else { Ok(auth) }
+}
+
+/// Makes the sensitive area for a template that was checked, and completes the template's unique field. `blame` numbers the errors.
+///
+/// # Errors
+/// `TPM_RC_RANGE` for an RSA exponent that is neither 0 nor a prime from 65,537 on, blaming the public area; `TPM_RC_SIZE` for an
+/// authorization value or an HMAC or XOR key that is too long, `TPM_RC_KEY_SIZE` for a symmetric key of another size than the template
+/// says, blaming the sensitive area.
+pub fn generate(
+    public: &mut TpmtPublic,
+    create: &Tpm2bSensitiveCreate,
+    sources: Sources<'_>,
+    blame: super::Blame,
+) -> Result<TpmtSensitive, ResponseCode> {
+    let Sources { key, seed } = sources;
+    let auth_value =
+        auth_value(&create.user_auth, public.name_alg).map_err(|e| e.parameter(blame.sensitive))?;
+    let name_alg = hash_alg(public.name_alg).ok_or(ResponseCode::HASH.parameter(blame.public))?;
+    let sensitive = match public.parms {
+        PublicParms::Rsa { key_bits, exponent, .. } => {
+            let (n, p) = RsaPrivate::generate(usize::from(key_bits), exponent, key).map_err(|e| match e {
+                CryptoError::Exponent => ResponseCode::RANGE.parameter(blame.public),
+                CryptoError::KeySize => ResponseCode::VALUE.parameter(blame.public),
+                _ => ResponseCode::NO_RESULT,
+            })?;
+            public.unique = PublicId::Rsa(Tpm2bPublicKeyRsa::new(n)?);
+            SensitiveComposite::Rsa(Tpm2bPrivateKeyRsa::new(p.as_slice())?)
+        }
+        PublicParms::Ecc { curve, .. } => {
+            let curve = secret::curve(curve).ok_or(ResponseCode::CURVE.parameter(blame.public))?;
+            let (d, point) = ecc::generate(curve, key);
+            public.unique = PublicId::Ecc(secret::ecc_point(&point)?);
+            SensitiveComposite::Ecc(Secret2b::new(d.as_slice())?)
+        }
+        PublicParms::SymCipher { sym } => {
+            let TpmtSymDef::Aes { key_bits, .. } = sym.0 else {
+                return Err(ResponseCode::SYMMETRIC.parameter(blame.public));
+            };
+            let size = usize::from(key_bits / 8);
+            let bits = given(public, create).map_or_else(|| draw(key, size), |d| Zeroizing::new(d.to_vec()));
+            if bits.len() != size {
+                return Err(ResponseCode::KEY_SIZE.parameter(blame.sensitive));
+            }
+            SensitiveComposite::Sym(Secret2b::new(bits.as_slice())?)
+        }
+        PublicParms::KeyedHash { scheme } => {
+            let alg = hash_alg(scheme.hash).unwrap_or(name_alg);
+            let is_key = public.attributes.any(TpmaObject::SIGN_ENCRYPT | TpmaObject::DECRYPT);
+            let bits = given(public, create)
+                .map_or_else(|| draw(key, alg.digest_size()), |d| Zeroizing::new(d.to_vec()));
+            // A longer key would be hashed down to something weaker than it looks.
+            if is_key && bits.len() > alg.block_size() {
+                return Err(ResponseCode::SIZE.parameter(blame.sensitive));
+            }
+            SensitiveComposite::Bits(Tpm2bSensitiveData::new(bits.as_slice())?)
+        }
+    };
+    let mut seed_value = Zeroizing::new(vec![0; name_alg.digest_size()]);
+    seed.unwrap_or(key).fill(&mut seed_value);
+    let keeps_seed = !matches!(public.parms, PublicParms::Rsa { .. } | PublicParms::Ecc { .. })
+        || (public.attributes.has(TpmaObject::RESTRICTED)
+            && !public.attributes.has(TpmaObject::SIGN_ENCRYPT));
+    if !keeps_seed {
+        // Only storage keys protect anything with it, and for the other asymmetric keys it hides nothing.
+        seed_value.clear();
+    }
+    let sensitive =
+        TpmtSensitive { auth_value, seed_value: Tpm2bAuth::new(seed_value.as_slice())?, sensitive };
+    if matches!(public.parms, PublicParms::KeyedHash { .. } | PublicParms::SymCipher { .. }) {
+        public.unique = PublicId::Digest(symmetric_unique(name_alg, public, &sensitive));
+    }
+    Ok(sensitive)
+}
+
+/// The caller's secret, where it is the origin.
+fn given<'a>(public: &TpmtPublic, create: &'a Tpm2bSensitiveCreate) -> Option<&'a [u8]> {
+    (!public.attributes.has(TpmaObject::SENSITIVE_DATA_ORIGIN)).then(|| create.data.expose())
+}
+
+fn draw(source: &mut dyn RandomSource, size: usize) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(vec![0; size]);
+    source.fill(&mut out);
+    out
+}
+
+/// The unique field of a keyed hash or symmetric cipher: a digest of seedValue and secret, or for a parent, whose seedValue is a key, an
+/// HMAC (Part 1, 27.5.3.2).
+#[must_use]
+pub fn symmetric_unique(alg: HashAlg, public: &TpmtPublic, sensitive: &TpmtSensitive) -> Tpm2bDigest {
+    let (seed, secret) = (sensitive.seed_value.expose(), sensitive.sensitive.expose());
+    let digest = if public.attributes.has(TpmaObject::RESTRICTED | TpmaObject::DECRYPT) {
+        hmac(alg, seed, &[secret])
+    } else {
+        alg.digest(&[seed, secret])
+    };
+    digest_2b(&digest)
+}
