@@ -1,6 +1,21 @@
-//! vtpmd.
+//! vtpmd: the instance tree, the migration, the store and the daemon, of which the programs `vtpmd` and `vtpmctl` are made.
 
 pub mod config;
+pub mod ctl;
+pub mod daemon;
 pub mod host_key;
 pub mod migration;
 pub mod store;
+pub mod tree;
+
+/// An error with its causes, as one sentence for the operator.
+pub fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

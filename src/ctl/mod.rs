@@ -1,0 +1,344 @@
+//! `vtpmctl`: the instance commands for people and scripts, over the raw TPM socket of the root.
+
+mod args;
+mod output;
+mod reach;
+
+pub use args::Arguments;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use vtpm_protocol::codec::{Encode, decode_exact};
+use vtpm_protocol::instance::{
+    CreateInstanceIn, INSTANCE_SELF, InstanceAttributes, InstanceName, InstanceState, InstanceSummary,
+    LockFlags, MigrationTicket, Uuid,
+};
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::Tpm2b;
+
+use crate::config::ConfigError;
+use crate::daemon::OwnerAuthError;
+use crate::migration::client::{Client, ClientError, Departure};
+use crate::migration::session::MigrationDigest;
+use crate::tree::{ECC_STORAGE_KEY, RSA_STORAGE_KEY};
+use args::{Command, Migrate, StorageKey};
+use output::Output;
+use reach::SocketTransport;
+
+/// Why `vtpmctl` could not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum CtlError {
+    /// The configuration.
+    #[error("the configuration cannot be used")]
+    Config(#[from] ConfigError),
+    /// The owner authorization.
+    #[error("the owner authorization cannot be used")]
+    OwnerAuth(#[from] OwnerAuthError),
+    /// No daemon answers.
+    #[error("no vtpmd answers at {}", .path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no instance of that name.
+    #[error("there is no instance {0:?}")]
+    NoInstance(String),
+    /// The name cannot be that of an instance.
+    #[error(
+        "{0:?} cannot be the name of an instance: 1 to 64 letters, digits, '.', '_' or '-', no '.' in front"
+    )]
+    Name(String),
+    /// The name is taken.
+    #[error("there is an instance {0:?} already, or one with that UUID")]
+    Exists(String),
+    /// The ticket is none.
+    #[error("{} holds no migration ticket", .0.display())]
+    Ticket(PathBuf),
+    /// The ticket is for another instance.
+    #[error("the ticket is for the instance with UUID {ticket}, this one has {own}")]
+    ForeignTicket {
+        /// In the ticket.
+        ticket: uuid::Uuid,
+        /// Of the instance.
+        own: uuid::Uuid,
+    },
+    /// A digest or receipt is none.
+    #[error("{0:?} is not a value of 32 bytes in hexadecimal digits")]
+    Hex(String),
+    /// An instance that is not locked was to be exported without a ticket.
+    #[error("{0:?} has no migration going on: --ticket names the destination's ticket")]
+    NoTicket(String),
+    /// A file.
+    #[error("cannot use {}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The root refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+type Result<T> = std::result::Result<T, CtlError>;
+
+/// Does what the command line says and prints the outcome.
+///
+/// # Errors
+/// [`CtlError`].
+pub fn run(arguments: Arguments) -> Result<()> {
+    let client = arguments.reach.connect()?;
+    let out = Output { json: arguments.json, runtime_dir: arguments.reach.runtime_dir()? };
+    let ctl = Ctl { client, out };
+    match arguments.command {
+        Command::Create { name, uuid, privileged, parent } => {
+            ctl.create(&name, uuid, privileged, parent.as_deref())
+        }
+        Command::List => ctl.list(),
+        Command::Info { name } => ctl.info(&name),
+        Command::Delete { name } => {
+            let instance = ctl.find(&name)?;
+            ctl.client.delete(instance.instance)?;
+            ctl.out.done(&name, "deleted");
+            Ok(())
+        }
+        Command::Lock { name, ticket, strict } => {
+            let instance = ctl.find(&name)?;
+            let ticket = read_ticket(&ticket, &instance)?;
+            ctl.client.lock(instance.instance, &ticket, lock_flags(strict))?;
+            ctl.out.done(&name, "source-locked");
+            Ok(())
+        }
+        Command::Export { name, output, ticket, strict } => {
+            ctl.export(&name, &output, ticket.as_deref(), strict)
+        }
+        Command::Import { name, input } => ctl.import(&name, &input),
+        Command::Unlock { name, digest } => ctl.unlock(&name, digest.as_deref()),
+        Command::Migrate(command) => ctl.migrate(command),
+    }
+}
+
+struct Ctl {
+    client: Client<SocketTransport>,
+    out: Output,
+}
+
+impl Ctl {
+    /// The instance of a name, wherever in the tree it is.
+    fn find(&self, name: &str) -> Result<InstanceSummary> {
+        let found = self.tree()?.into_iter().map(|(_, i)| i).find(|i| i.name.as_str() == name);
+        found.ok_or_else(|| CtlError::NoInstance(name.to_owned()))
+    }
+
+    /// All instances with their depth, parents before their children.
+    fn tree(&self) -> Result<Vec<(usize, InstanceSummary)>> {
+        let mut out = Vec::new();
+        let top = self.client.list(INSTANCE_SELF)?;
+        let mut waiting: Vec<(usize, _)> = top.into_iter().rev().map(|i| (0, i)).collect();
+        while let Some((depth, instance)) = waiting.pop() {
+            if instance.attributes.privileged() {
+                let children = self.client.list(instance.instance)?;
+                waiting.extend(children.into_iter().rev().map(|i| (depth.saturating_add(1), i)));
+            }
+            out.push((depth, instance));
+        }
+        Ok(out)
+    }
+
+    fn create(
+        &self,
+        name: &str,
+        uuid: Option<uuid::Uuid>,
+        privileged: bool,
+        parent: Option<&str>,
+    ) -> Result<()> {
+        let parent = parent.map_or(Ok(INSTANCE_SELF), |p| self.find(p).map(|i| i.instance))?;
+        let attributes =
+            if privileged { InstanceAttributes::PRIVILEGED } else { InstanceAttributes::default() };
+        let input = CreateInstanceIn {
+            uuid: Uuid(*uuid.unwrap_or_else(uuid::Uuid::new_v4).as_bytes()),
+            name: InstanceName::new(name).map_err(|_| CtlError::Name(name.to_owned()))?,
+            attributes,
+            storage_public: Tpm2b::empty(),
+        };
+        let made = self.client.create(parent, &input).map_err(|e| taken(e, name))?;
+        // The TPM is made by lifting the lock of the empty instance with the digest of an empty migration.
+        let digest = MigrationDigest::initial(&made.ticket.migration_id, input.uuid);
+        self.client.unlock(made.instance, digest.as_bytes())?;
+        self.info(name)
+    }
+
+    fn list(&self) -> Result<()> {
+        self.out.list(&self.tree()?);
+        Ok(())
+    }
+
+    fn info(&self, name: &str) -> Result<()> {
+        let found = self.find(name)?;
+        self.out.info(&self.client.info(found.instance)?);
+        Ok(())
+    }
+
+    fn export(&self, name: &str, output: &Path, ticket: Option<&Path>, strict: bool) -> Result<()> {
+        let instance = self.find(name)?;
+        let departure = match ticket {
+            Some(path) => Departure { ticket: read_ticket(path, &instance)?, lock: Some(lock_flags(strict)) },
+            None => {
+                let locked = matches!(
+                    instance.state,
+                    InstanceState::SourceLocked
+                        | InstanceState::SourceKeyed
+                        | InstanceState::Exporting
+                        | InstanceState::Exported
+                );
+                let ticket = self.client.info(instance.instance)?.ticket.filter(|_| locked);
+                Departure { ticket: ticket.ok_or_else(|| CtlError::NoTicket(name.to_owned()))?, lock: None }
+            }
+        };
+        let mut sink = create(output)?;
+        self.client.export(instance.instance, &departure, &mut *sink)?;
+        self.out.done_unless_stdout(name, "exported", output);
+        Ok(())
+    }
+
+    fn import(&self, name: &str, input: &Path) -> Result<()> {
+        let instance = self.find(name)?;
+        let mut source = open(input)?;
+        self.client.import(instance.instance, &mut *source)?;
+        self.out.done(name, "imported");
+        Ok(())
+    }
+
+    fn unlock(&self, name: &str, digest: Option<&str>) -> Result<()> {
+        let instance = self.find(name)?;
+        let digest = match digest {
+            Some(hex) => bytes_32(hex)?,
+            None => {
+                let info = self.client.info(instance.instance)?;
+                let ticket = info.ticket.ok_or(ClientError::State(instance.state))?;
+                MigrationDigest::initial(&ticket.migration_id, instance.uuid).as_bytes().to_vec()
+            }
+        };
+        self.client.unlock(instance.instance, &digest)?;
+        self.out.done(name, "unlocked");
+        Ok(())
+    }
+
+    fn migrate(&self, command: Migrate) -> Result<()> {
+        match command {
+            Migrate::Prepare { name, uuid, ticket, storage_key } => {
+                let storage = match storage_key {
+                    StorageKey::Rsa => RSA_STORAGE_KEY,
+                    StorageKey::Ecc => ECC_STORAGE_KEY,
+                };
+                InstanceName::new(&name).map_err(|_| CtlError::Name(name.clone()))?;
+                let made = self
+                    .client
+                    .prepare(&name, Uuid(*uuid.as_bytes()), storage)
+                    .map_err(|e| taken(e, &name))?;
+                let mut sink = create(&ticket)?;
+                sink.write_all(&made.ticket.to_bytes())
+                    .and_then(|()| sink.flush())
+                    .map_err(|source| CtlError::File { path: ticket.clone(), source })?;
+                self.out.done_unless_stdout(&name, "destination-locked", &ticket);
+            }
+            Migrate::Arm { name, ticket, strict, disarm: _ } => {
+                let instance = self.find(&name)?;
+                let ticket = ticket.map(|path| read_ticket(&path, &instance)).transpose()?;
+                let word = if ticket.is_some() { "armed" } else { "disarmed" };
+                self.client.arm(instance.instance, ticket, lock_flags(strict))?;
+                self.out.done(&name, word);
+            }
+            Migrate::Abort { name, receipt } => {
+                let instance = self.find(&name)?;
+                let receipt = receipt.map_or(Ok(Vec::new()), |hex| bytes_32(&hex))?;
+                let returned = self.client.abort(instance.instance, &receipt)?;
+                self.out.receipt(&name, "aborted", &returned);
+            }
+            Migrate::Commit { name, receipt } => {
+                let instance = self.find(&name)?;
+                let receipt = receipt.map_or(Ok(Vec::new()), |hex| bytes_32(&hex))?;
+                let returned = self.client.commit(instance.instance, &receipt)?;
+                self.out.receipt(&name, "committed", &returned);
+            }
+            Migrate::Reset { name } => {
+                let instance = self.find(&name)?;
+                self.client.reset(instance.instance)?;
+                self.out.done(&name, "reset");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock_flags(strict: bool) -> LockFlags {
+    if strict { LockFlags::STRICT } else { LockFlags::default() }
+}
+
+/// CreateInstance answers a name or UUID that is in use with `TPM_RC_NV_DEFINED`.
+fn taken(error: ClientError, name: &str) -> CtlError {
+    match error {
+        ClientError::Refused { code, .. } if code.is(ResponseCode::NV_DEFINED) => {
+            CtlError::Exists(name.to_owned())
+        }
+        other => other.into(),
+    }
+}
+
+fn bytes_32(text: &str) -> Result<Vec<u8>> {
+    match hex::decode(text.trim()) {
+        Ok(bytes) if bytes.len() == 32 => Ok(bytes),
+        _ => Err(CtlError::Hex(text.to_owned())),
+    }
+}
+
+fn read_ticket(path: &Path, instance: &InstanceSummary) -> Result<MigrationTicket> {
+    let mut bytes = Vec::new();
+    // No ticket is near this size; a device or a huge file is not read to its end.
+    open(path)?
+        .take(1 << 16)
+        .read_to_end(&mut bytes)
+        .map_err(|source| CtlError::File { path: path.to_owned(), source })?;
+    let ticket: MigrationTicket = decode_exact(&bytes).map_err(|_| CtlError::Ticket(path.to_owned()))?;
+    if ticket.uuid != instance.uuid {
+        return Err(CtlError::ForeignTicket {
+            ticket: uuid::Uuid::from_bytes(ticket.uuid.0),
+            own: uuid::Uuid::from_bytes(instance.uuid.0),
+        });
+    }
+    Ok(ticket)
+}
+
+fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn open(path: &Path) -> Result<Box<dyn Read>> {
+    if is_dash(path) {
+        return Ok(Box::new(io::stdin()));
+    }
+    let file = File::open(path).map_err(|source| CtlError::File { path: path.to_owned(), source })?;
+    Ok(Box::new(file))
+}
+
+fn create(path: &Path) -> Result<Box<dyn Write>> {
+    if is_dash(path) {
+        return Ok(Box::new(io::stdout()));
+    }
+    let failed = |source| CtlError::File { path: path.to_owned(), source };
+    // Not over an earlier stream, of which no second copy may exist.
+    if fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.len() > 0) {
+        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+    }
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
+    Ok(Box::new(file))
+}

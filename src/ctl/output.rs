@@ -1,0 +1,109 @@
+//! What `vtpmctl` prints: lines for people, one JSON document for programs.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use vtpm_protocol::instance::{GetInstanceInfoOut, INSTANCE_SELF, InstanceSummary};
+
+use super::is_dash;
+use crate::daemon::VHOST_USER_SOCKET;
+
+pub(super) struct Output {
+    pub(super) json: bool,
+    pub(super) runtime_dir: PathBuf,
+}
+
+impl Output {
+    fn print(&self, json: &Value, text: &str) {
+        if self.json { println!("{json}") } else { print!("{text}") }
+    }
+
+    fn socket(&self, name: &str) -> String {
+        self.runtime_dir.join(name).join(VHOST_USER_SOCKET).display().to_string()
+    }
+
+    fn summary(&self, i: &InstanceSummary) -> Value {
+        json!({
+            "name": i.name.as_str(),
+            "uuid": uuid(i),
+            "handle": format!("0x{:08x}", i.instance),
+            "state": i.state.as_str(),
+            "privileged": i.attributes.privileged(),
+            "socket": self.socket(i.name.as_str()),
+        })
+    }
+
+    /// All instances.
+    pub(super) fn list(&self, tree: &[(usize, InstanceSummary)]) {
+        let json = tree.iter().map(|(_, i)| self.summary(i)).collect();
+        let mut text = String::new();
+        if !tree.is_empty() {
+            text += &format!("{:<24}  {:<36}  {:<18}  {}\n", "NAME", "UUID", "STATE", "HANDLE");
+        }
+        for (depth, i) in tree {
+            let name = format!("{}{}", "  ".repeat(*depth), i.name.as_str());
+            text += &format!("{name:<24}  {}  {:<18}  0x{:08x}\n", uuid(i), i.state.as_str(), i.instance);
+        }
+        self.print(&json, &text);
+    }
+
+    /// One instance.
+    pub(super) fn info(&self, info: &GetInstanceInfoOut) {
+        let i = &info.summary;
+        let mut json = self.summary(i);
+        let parent =
+            if info.parent == INSTANCE_SELF { "root".to_owned() } else { format!("0x{:08x}", info.parent) };
+        let migration = info.ticket.as_ref().map(|t| hex::encode(t.migration_id));
+        if let Some(object) = json.as_object_mut() {
+            object.insert("parent".into(), json!(parent));
+            object.insert("children".into(), json!(info.children));
+            object.insert("migration_id".into(), json!(migration));
+            object.insert("next_piece".into(), json!(info.next));
+            object.insert("receipt".into(), json!(info.outcome.as_str()));
+        }
+        let mut text = format!(
+            "name:       {}\nuuid:       {}\nhandle:     0x{:08x}\nstate:      {}\nparent:     {parent}\nchildren:   {}\nsocket:     {}\n",
+            i.name.as_str(),
+            uuid(i),
+            i.instance,
+            i.state.as_str(),
+            info.children,
+            self.socket(i.name.as_str()),
+        );
+        if i.attributes.privileged() {
+            text += "privileged: yes\n";
+        }
+        if let Some(id) = migration {
+            text += &format!("migration:  {id}\nreceipt:    {}\n", info.outcome.as_str());
+        }
+        self.print(&json, &text);
+    }
+
+    /// Something was done to an instance.
+    pub(super) fn done(&self, name: &str, what: &str) {
+        self.print(&json!({"name": name, "done": what}), &format!("{name}: {what}\n"));
+    }
+
+    /// As [`Self::done`], unless standard output carried what was done.
+    pub(super) fn done_unless_stdout(&self, name: &str, what: &str, path: &Path) {
+        if !is_dash(path) {
+            self.done(name, what);
+        }
+    }
+
+    /// A migration was settled; a destination reveals a receipt.
+    pub(super) fn receipt(&self, name: &str, what: &str, receipt: &[u8]) {
+        if receipt.is_empty() {
+            return self.done(name, what);
+        }
+        let receipt = hex::encode(receipt);
+        self.print(
+            &json!({"name": name, "done": what, "receipt": receipt}),
+            &format!("{name}: {what}\nreceipt: {receipt}\n"),
+        );
+    }
+}
+
+fn uuid(i: &InstanceSummary) -> String {
+    uuid::Uuid::from_bytes(i.uuid.0).to_string()
+}

@@ -1,0 +1,115 @@
+//! The daemon: the tree of one store, with a front door for every instance and the raw TPM socket of the root.
+//!
+//! Below the runtime directory every instance has a directory of its name: `root/tpm.sock` is the raw TPM socket of the root,
+//! `<name>/vhost-user.sock` the vhost-user socket of any other instance.
+
+mod doors;
+mod error;
+mod init;
+mod owner;
+mod raw_socket;
+mod single;
+
+pub use error::DaemonError;
+pub use init::init;
+pub use owner::{OwnerAuth, OwnerAuthError};
+pub use single::{Endpoint, PRINTED_CAPABILITIES, serve_one};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::config::Config;
+use crate::store::Store;
+use crate::tree::Tree;
+use doors::Doors;
+use raw_socket::RawSocket;
+
+/// File name of a vhost-user socket.
+pub const VHOST_USER_SOCKET: &str = "vhost-user.sock";
+/// File name of a raw TPM socket.
+pub const TPM_SOCKET: &str = "tpm.sock";
+/// Name of the root instance.
+pub const ROOT_NAME: &str = "root";
+
+/// Where the raw TPM socket of the root is.
+#[must_use]
+pub fn root_socket(runtime_dir: &std::path::Path) -> PathBuf {
+    runtime_dir.join(ROOT_NAME).join(TPM_SOCKET)
+}
+
+/// A running daemon.
+pub struct Daemon {
+    // In the order in which they end: no new commands, then the commands in flight, then the store.
+    raw_socket: RawSocket,
+    doors: Arc<Doors>,
+    tree: Arc<Tree>,
+    store: Arc<Store>,
+}
+
+impl Daemon {
+    /// Opens the store and all sockets.
+    ///
+    /// # Errors
+    /// [`DaemonError`], when the store cannot be opened or the raw socket of the root cannot be made. A vhost-user
+    /// socket that cannot be made is logged and costs its instance only.
+    pub fn start(config: &Config) -> Result<Self, DaemonError> {
+        let host_key = config.host_key_source().load()?;
+        let store = Arc::new(Store::open(&config.database(), &host_key)?);
+        let owner = OwnerAuth::load(&config.state_dir)?;
+        let tree = Tree::open(store.clone(), owner.into_bytes())?;
+        let doors = Arc::new(Doors::new(&config.runtime_dir)?);
+        tree.set_listener({
+            let doors = doors.clone();
+            move |event| doors.on_event(event)
+        });
+        for instance in tree.instances().into_iter().filter(|i| i.parent().is_some()) {
+            doors.open(&instance);
+        }
+        let raw_socket = RawSocket::bind(&root_socket(&config.runtime_dir), tree.root())?;
+        log::info!("{} instances, root at {}", tree.instances().len(), raw_socket.path().display());
+        Ok(Self { raw_socket, doors, tree, store })
+    }
+
+    /// The tree.
+    #[must_use]
+    pub fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    /// Ends in good order: commands in flight are finished and committed.
+    pub fn stop(self) {
+        let Self { raw_socket, doors, tree, store } = self;
+        drop(raw_socket);
+        doors.close_all();
+        drop(tree);
+        drop(doors);
+        if let Ok(store) = Arc::try_unwrap(store).or_else(|s| Arc::into_inner(s).ok_or(())) {
+            store.close();
+        }
+    }
+}
+
+/// Keeps SIGTERM and SIGINT from ending the process by themselves, so that [`wait_for_signal`] gets them. To be called
+/// before the first thread is made, which inherits this.
+///
+/// # Errors
+/// [`DaemonError::Signals`].
+pub fn block_signals() -> Result<(), DaemonError> {
+    signals().thread_block().map_err(|e| DaemonError::Signals(e.into()))
+}
+
+/// Waits until the process is asked to end.
+///
+/// # Errors
+/// [`DaemonError::Signals`].
+pub fn wait_for_signal() -> Result<(), DaemonError> {
+    let signal = signals().wait().map_err(|e| DaemonError::Signals(e.into()))?;
+    log::info!("{signal}: ending");
+    Ok(())
+}
+
+fn signals() -> SigSet {
+    SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT])
+}

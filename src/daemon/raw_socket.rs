@@ -1,0 +1,149 @@
+//! The raw TPM socket of the root: a stream of commands, each answered by its response, as any TSS speaks it.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::socket::{Shutdown, shutdown};
+use vtpm_protocol::codec::Encode;
+use vtpm_protocol::instance::MAX_INSTANCE_COMMAND;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{HEADER_SIZE, TpmSt};
+use zeroize::Zeroizing;
+
+use super::DaemonError;
+use super::doors::make_private_dir;
+use crate::tree::Instance;
+
+/// Clients at a time; more are sent away.
+const MAX_CLIENTS: usize = 64;
+/// How long a client may take for the rest of a command that it has begun, and to take its response.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The socket, open until this is dropped.
+pub(super) struct RawSocket {
+    path: PathBuf,
+    listener: Arc<UnixListener>,
+    exit: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RawSocket {
+    /// Listens at `path`, in a directory of its own, in place of a socket that a dead process left.
+    pub(super) fn bind(path: &Path, root: Arc<Instance>) -> Result<Self, DaemonError> {
+        let failed = |source| DaemonError::Make { path: path.to_owned(), source };
+        if let Some(dir) = path.parent() {
+            make_private_dir(dir)?;
+        }
+        if UnixStream::connect(path).is_ok() {
+            return Err(DaemonError::InUse(path.to_owned()));
+        }
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        // The directory is private; the mode is for those who move sockets about.
+        let listener = Arc::new(UnixListener::bind(path).map_err(failed)?);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let exit = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new()
+            .name("tpm.sock".into())
+            .spawn({
+                let (listener, exit) = (listener.clone(), exit.clone());
+                move || accept(&listener, &exit, &root)
+            })
+            .map_err(failed)?;
+        Ok(Self { path: path.to_owned(), listener, exit, thread: Some(thread) })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for RawSocket {
+    fn drop(&mut self) {
+        self.exit.store(true, Ordering::Release);
+        // Wakes the accept.
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+        let _gone = fs::remove_file(&self.path);
+    }
+}
+
+fn accept(listener: &UnixListener, exit: &AtomicBool, root: &Arc<Instance>) {
+    let clients = Arc::new(AtomicUsize::new(0));
+    loop {
+        let stream = match listener.accept() {
+            _ if exit.load(Ordering::Acquire) => return,
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                log::warn!("tpm.sock: {e}");
+                std::thread::sleep(Duration::from_millis(200));
+                continue;
+            }
+        };
+        if clients.fetch_add(1, Ordering::AcqRel) >= MAX_CLIENTS {
+            log::warn!("tpm.sock: more than {MAX_CLIENTS} clients; one is sent away");
+            clients.fetch_sub(1, Ordering::AcqRel);
+            continue;
+        }
+        let spawned = std::thread::Builder::new().name("tpm.sock client".into()).spawn({
+            let (root, clients) = (root.clone(), clients.clone());
+            move || {
+                if let Err(e) = serve(stream, &root) {
+                    log::debug!("tpm.sock: a client went: {e}");
+                }
+                clients.fetch_sub(1, Ordering::AcqRel);
+            }
+        });
+        if let Err(e) = spawned {
+            log::warn!("tpm.sock: {e}");
+            clients.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+fn serve(mut stream: UnixStream, root: &Instance) -> io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    loop {
+        stream.set_read_timeout(None)?;
+        let mut first = [0; 1];
+        if stream.read(&mut first)? == 0 {
+            return Ok(());
+        }
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let Some(command) = read_rest(&mut stream, first)? else {
+            // What follows cannot be told from a next command: answer and hang up.
+            let refusal = (TpmSt::NO_SESSIONS, 10u32, ResponseCode::COMMAND_SIZE.value()).to_bytes();
+            return stream.write_all(&refusal);
+        };
+        stream.write_all(&root.execute_long(&command))?;
+    }
+}
+
+/// The command that begins with `first`; `None` when its header names a size that no command has.
+fn read_rest(stream: &mut UnixStream, first: [u8; 1]) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let mut header = [0; HEADER_SIZE - 1];
+    stream.read_exact(&mut header)?;
+    let [_, a, b, c, d, ..] = header;
+    let size = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    if !(HEADER_SIZE..=MAX_INSTANCE_COMMAND).contains(&size) {
+        return Ok(None);
+    }
+    let mut command = Zeroizing::new(vec![0; size]);
+    let (start, rest) = command.split_at_mut(HEADER_SIZE);
+    start.copy_from_slice(&[first.as_slice(), &header].concat());
+    stream.read_exact(rest)?;
+    Ok(Some(command))
+}

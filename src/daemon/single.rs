@@ -1,0 +1,87 @@
+//! One instance in a process of its own, for a manager that starts a back-end per device: QEMU's conventions for vhost-user
+//! back-end programs (`--socket-path`, `--fd`, `--print-capabilities`).
+//!
+//! The state directory holds what the daemon's does: a root, and below it the one instance, which is made with a fresh TPM when
+//! it is not there. The raw TPM socket of the root is in the runtime directory, so that `vtpmctl` serves here too.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vtpm_backend::vhost::{FrontDoor, Options};
+
+use super::raw_socket::RawSocket;
+use super::{DaemonError, OwnerAuth, block_signals, init, root_socket, wait_for_signal};
+use crate::config::Config;
+use crate::store::Store;
+use crate::tree::Tree;
+
+/// What `--print-capabilities` prints: the type of QEMU's vhost-user.json, and no optional features.
+pub const PRINTED_CAPABILITIES: &str = r#"{"type": "tpm"}"#;
+
+/// Name of the one instance.
+const NAME: &str = "tpm";
+
+/// Where the front end is met.
+pub enum Endpoint {
+    /// A socket to be made.
+    Path(PathBuf),
+    /// A socket that was handed down, connected or listening.
+    Fd(OwnedFd),
+}
+
+/// Serves the one instance until SIGTERM, or until the connection that was handed down ends.
+///
+/// # Errors
+/// [`DaemonError`].
+pub fn serve_one(config: &Config, endpoint: Endpoint) -> Result<(), DaemonError> {
+    block_signals()?;
+    if !config.database().exists() {
+        init(config)?;
+    }
+    let host_key = config.host_key_source().load()?;
+    let store = Arc::new(Store::open(&config.database(), &host_key)?);
+    let owner = OwnerAuth::load(&config.state_dir)?;
+    let tree = Tree::open(store.clone(), owner.into_bytes())?;
+    let instance = match tree.by_name(NAME) {
+        Some(instance) => instance,
+        None => {
+            tree.local_client()
+                .create_fresh(NAME, None)
+                .map_err(|e| DaemonError::Instance(crate::sentence(&e)))?;
+            tree.by_name(NAME).ok_or_else(|| DaemonError::Instance("it is gone again".into()))?
+        }
+    };
+    let raw_socket = RawSocket::bind(&root_socket(&config.runtime_dir), tree.root())?;
+    match endpoint {
+        Endpoint::Path(path) => {
+            let door = FrontDoor::bind(&path, instance, Options::new(NAME))?;
+            wait_for_signal()?;
+            door.close();
+        }
+        Endpoint::Fd(fd) => serve_fd(fd, instance)?,
+    }
+    drop(raw_socket);
+    drop(tree);
+    if let Some(store) = Arc::into_inner(store) {
+        store.close();
+    }
+    Ok(())
+}
+
+fn serve_fd(fd: OwnedFd, instance: Arc<crate::tree::Instance>) -> Result<(), DaemonError> {
+    let mut door = FrontDoor::from_fd(fd, instance, Options::new(NAME))?;
+    // The connection ends by itself or the process is asked to: whichever comes first.
+    let (done, ended) = std::sync::mpsc::channel();
+    let by_signal = done.clone();
+    std::thread::spawn(move || {
+        let _ = wait_for_signal();
+        let _gone = by_signal.send(None);
+    });
+    std::thread::spawn(move || {
+        door.wait();
+        let _gone = done.send(Some(door));
+    });
+    let _ = ended.recv();
+    Ok(())
+}
