@@ -139,3 +139,31 @@ fn a_machine_that_slept_finds_its_tpm_as_it_was() {
         workload.stop(guest)?.exactly_once()
     });
 }
+
+#[test]
+fn a_device_that_is_unplugged_goes_and_one_that_is_plugged_in_comes() {
+    on_every_kernel("driver-unplug", |guest| {
+        let fresh = guest.pcrs("sha256")?;
+        extend(guest)?;
+        guest.shell("guest-helper loop >/tmp/loop 2>&1 </dev/null & sleep 1")?;
+        guest.qmp().forget_events()?;
+        guest.qmp().execute("device_del", json!({ "id": "tpm0" }))?;
+        guest.qmp().wait_event("DEVICE_DELETED", Duration::from_secs(60))?;
+        // The loop holds the device open, and must see errors rather than wait.
+        guest.shell(
+            "i=0; while pidof guest-helper | grep -q ' '; do usleep 100000; i=$((i+1)); [ $i -lt 100 ]; done",
+        )?;
+        let end = guest.run(&["cat", "/tmp/loop"])?;
+        ensure(end.contains("\"failed\":[{"), format!("the loop ended otherwise: {end}"))?;
+        ensure(guest.run(&["ls", "/dev/tpm0"]).is_err(), "the device node is still there")?;
+
+        guest.qmp().execute(
+            "device_add",
+            json!({ "driver": "vhost-user-tpm-pci", "id": "tpm0", "bus": "pcie1", "chardev": "tpm" }),
+        )?;
+        guest.shell("i=0; while [ ! -e /dev/tpm0 ]; do usleep 100000; i=$((i+1)); [ $i -lt 300 ]; done")?;
+        // What is plugged in was powered on.
+        same("PCRs after the device was plugged in again", &guest.pcrs("sha256")?, &fresh)?;
+        guest.run(&["tpm2_getrandom", "--hex", "8"]).map(drop)
+    });
+}

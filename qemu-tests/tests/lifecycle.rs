@@ -1,6 +1,8 @@
 //! One test body on guests that came to where they are in different ways.
 
-use qemu_tests::{Daemon, Guest, GuestBuilder, Possessions, Result, Workload, ensure, guest_test};
+use nix::sys::signal::Signal;
+use qemu_tests::frame::Response;
+use qemu_tests::{Daemon, Guest, GuestBuilder, Possessions, Result, Workload, ensure, guest_test, same};
 use std::thread;
 use std::time::Duration;
 
@@ -97,5 +99,24 @@ fn neighbours_do_not_see_each_other() {
         body(&mut two, &mut of_two)?;
         of_one.check_after_reset(&mut one)?;
         body(&mut one, &mut of_one)
+    });
+}
+
+#[test]
+fn a_caller_that_is_killed_leaves_the_tpm_usable() {
+    guest_test("killed-caller", |setup, scratch| {
+        let mut daemon = Daemon::start(setup, scratch, "host")?;
+        let socket = daemon.create("caller")?;
+        let mut guest = GuestBuilder::new(setup, "caller").tpm(&socket).boot(setup, scratch)?;
+        let mut possessions = Possessions::make(&mut guest, EVENT, "data before the kill")?;
+        let hold =
+            |daemon: &mut Daemon, signal| daemon.process().map_or(Ok(()), |process| process.signal(signal));
+
+        hold(&mut daemon, Signal::SIGSTOP)?;
+        // The agent kills it after two seconds, in the middle of a command that nobody answers.
+        let killed = guest.execute(&["tpm2_getrandom", "--hex", "8"], &[], Duration::from_secs(2))?;
+        same("a command that nobody answers", &killed.status, &Response::TIMED_OUT)?;
+        hold(&mut daemon, Signal::SIGCONT)?;
+        body(&mut guest, &mut possessions)
     });
 }
