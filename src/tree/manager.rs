@@ -45,7 +45,7 @@ struct Pending<'a> {
 /// What a committed command does to the memory.
 enum Effect<'a> {
     /// The target stands elsewhere.
-    Change { target: MutexGuard<'a, Inner>, state: State, tpm: TpmChange },
+    Change { target: MutexGuard<'a, Inner>, state: Box<State>, tpm: TpmChange },
     /// There is a new instance.
     Birth { child: Arc<Instance>, _parent: Option<MutexGuard<'a, Inner>>, _births: MutexGuard<'a, ()> },
     /// The target is gone.
@@ -114,7 +114,7 @@ impl<'a> Transaction<'a> {
     pub(super) fn apply(&mut self) -> Option<TreeEvent> {
         match self.pending.take()?.effect {
             Effect::Change { mut target, state, tpm } => {
-                target.state = state;
+                target.state = *state;
                 match tpm {
                     TpmChange::Keep => {}
                     TpmChange::Remove => (target.tpm, target.last) = (None, None),
@@ -181,7 +181,7 @@ impl<'a> Transaction<'a> {
         if !matches!(tpm, TpmChange::Keep) {
             ops.delete(name::LAST_COMMAND);
         }
-        let effect = Effect::Change { target: target.inner, state, tpm };
+        let effect = Effect::Change { target: target.inner, state: Box::new(state), tpm };
         self.pending = Some(Pending { ops: ops.list, effect });
     }
 

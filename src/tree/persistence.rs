@@ -6,6 +6,9 @@ use zeroize::Zeroizing;
 use crate::migration::content::Records;
 use crate::store::{Batch, InstanceId, InstanceRow, Op, RecordName, Store, StoreError};
 
+/// A record of an instance with its name.
+pub type NamedRecord = (RecordName, Zeroizing<Vec<u8>>);
+
 /// The store as the tree sees it; tests put something in its place that fails when they say so.
 pub trait Persistence: Send + Sync + 'static {
     /// See [`Store::commit`].
@@ -30,7 +33,7 @@ pub trait Persistence: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`].
-    fn records(&self, id: InstanceId) -> Result<Vec<(RecordName, Zeroizing<Vec<u8>>)>, StoreError>;
+    fn records(&self, id: InstanceId) -> Result<Vec<NamedRecord>, StoreError>;
 
     /// See [`Store::allocate_id`].
     fn allocate_id(&self) -> InstanceId;
@@ -49,7 +52,7 @@ impl Persistence for Store {
         Self::damaged(self)
     }
 
-    fn records(&self, id: InstanceId) -> Result<Vec<(RecordName, Zeroizing<Vec<u8>>)>, StoreError> {
+    fn records(&self, id: InstanceId) -> Result<Vec<NamedRecord>, StoreError> {
         Self::records(self, id)
     }
 

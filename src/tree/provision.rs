@@ -176,7 +176,7 @@ fn rsa_template() -> TpmtPublic {
     storage_template(parms, PublicId::Rsa(Tpm2b::empty()))
 }
 
-fn ecc_template() -> TpmtPublic {
+pub(super) fn ecc_template() -> TpmtPublic {
     let parms = PublicParms::Ecc {
         symmetric: AES_128_CFB,
         scheme: Scheme::NULL,

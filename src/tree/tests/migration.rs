@@ -1,0 +1,455 @@
+//! Instances that move from one host to another, and everything that can go wrong on the way.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::Ordering;
+
+use vtpm_backend::device::{DeviceError, TpmDevice};
+use vtpm_protocol::instance::{
+    GetInstanceDataIn, InstanceCapability, InstanceCapabilityData, InstanceState, LockFlags, MigrationTicket,
+    Outcome, PieceKind, Uuid,
+};
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::stream::{FRAME_PREFIX, Frame, StreamDecoder};
+
+use super::{
+    Host, NV, PERSISTENT, UUID, code, define_nv, extend, get_random, make_persistent, pcr16, possessions,
+};
+use crate::migration::client::{ClientError, Departure};
+use crate::tree::{ECC_STORAGE_KEY, RSA_STORAGE_KEY};
+
+/// Two hosts: one with a running instance that is armed for the slot on the other.
+struct Pair {
+    source: Host,
+    destination: Host,
+    ticket: MigrationTicket,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Self::with(ECC_STORAGE_KEY, LockFlags::default())
+    }
+
+    fn with(storage: u32, flags: LockFlags) -> Self {
+        let (source, destination) = (Host::with_vm(0), Host::new(1));
+        source.vm().execute(0, &extend(0x42), None);
+        define_nv(&source.vm());
+        make_persistent(&source.vm());
+        let ticket = destination.client().prepare("vm", UUID, storage).unwrap().ticket;
+        source.client().arm(source.vm().handle(), Some(ticket.clone()), flags).unwrap();
+        Self { source, destination, ticket }
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let mut stream = Vec::new();
+        self.source.vm().save(&mut stream).unwrap();
+        stream
+    }
+
+    fn load(&self, stream: &[u8]) -> Result<(), DeviceError> {
+        self.destination.vm().load(&mut &*stream)
+    }
+
+    fn source_state(&self) -> InstanceState {
+        self.source.vm().state().unwrap()
+    }
+
+    fn destination_state(&self) -> InstanceState {
+        self.destination.vm().state().unwrap()
+    }
+
+    /// Never two sides that execute guest commands.
+    fn assert_one_copy(&self) {
+        let runs =
+            [&self.source, &self.destination].map(|h| h.tree.by_name("vm").is_some_and(|i| i.executes()));
+        assert_ne!(runs, [true, true]);
+    }
+}
+
+fn frames(stream: &[u8]) -> Vec<Frame> {
+    let mut decoder = StreamDecoder::new();
+    decoder.feed(&stream[..decoder.wanted()]).unwrap();
+    let mut rest = &stream[FRAME_PREFIX..];
+    let mut out = Vec::new();
+    while !decoder.is_complete() {
+        match decoder.next_frame().unwrap() {
+            Some(frame) => out.push(frame),
+            None => {
+                let (head, tail) = rest.split_at(decoder.wanted());
+                decoder.feed(head).unwrap();
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+fn bytes(frames: &[Frame]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frames.iter().for_each(|f| f.encode(&mut out));
+    out
+}
+
+#[test]
+fn the_instance_goes_on_at_the_destination_and_the_source_is_gone_with_the_receipt() {
+    for storage in [ECC_STORAGE_KEY, RSA_STORAGE_KEY] {
+        let pair = Pair::with(storage, LockFlags::default());
+        let before = pcr16(&pair.source.vm());
+        let possessions_before = possessions(&pair.source.vm());
+        let stream = pair.save();
+        assert_eq!(pair.source_state(), InstanceState::Exported);
+        assert_eq!(code(&pair.source.vm().execute(0, &get_random(), None)), ResponseCode::RETRY);
+        pair.load(&stream).unwrap();
+        assert_eq!(pair.destination_state(), InstanceState::Imported);
+        pair.assert_one_copy();
+        assert_eq!(pcr16(&pair.destination.vm()), before);
+        assert_eq!(pair.destination_state(), InstanceState::Live);
+        assert_eq!(possessions(&pair.destination.vm()), possessions_before);
+
+        let (vm, there) = (pair.source.vm(), pair.destination.vm());
+        let live = pair.destination.client().commit(there.handle(), &[]).unwrap();
+        assert!(pair.destination.client().abort(there.handle(), &[]).is_err());
+        pair.source.client().commit(vm.handle(), &live).unwrap();
+        assert!(pair.source.tree.by_name("vm").is_none());
+        assert!(pair.source.crash().tree.by_name("vm").is_none());
+        assert_eq!(pcr16(&pair.destination.crash().vm()), before);
+    }
+}
+
+#[test]
+fn the_stream_holds_nothing_in_plain() {
+    let pair = Pair::new();
+    let id = pair.source.vm().id();
+    let content = pair.source.content();
+    // The engine's own records: kinds 1 to 6.
+    let records = content.records.iter().filter(|((i, name), _)| *i == id && name.as_bytes()[0] <= 6);
+    let secrets: Vec<&[u8]> = records.flat_map(|(_, value)| value.chunks_exact(16)).collect();
+    assert!(secrets.len() > 50);
+    let stream = pair.save();
+    for secret in secrets {
+        let uniform = secret.iter().filter(|&&b| b == secret[0]).count() > 8;
+        assert!(uniform || !stream.windows(16).any(|w| w == secret), "{secret:02x?}");
+    }
+}
+
+#[test]
+fn a_destination_that_gives_up_lets_the_source_live_again() {
+    let pair = Pair::new();
+    let before = pcr16(&pair.source.vm());
+    let stream = pair.save();
+    pair.load(&stream).unwrap();
+    // It came, but was never run there.
+    let there = pair.destination.vm().handle();
+    let void = pair.destination.client().abort(there, &[]).unwrap();
+    assert_eq!(pair.destination_state(), InstanceState::Void);
+    assert!(pair.destination.client().commit(there, &[]).is_err());
+    assert_eq!(code(&pair.destination.vm().execute(0, &get_random(), None)), ResponseCode::RETRY);
+    assert!(matches!(pair.load(&stream), Err(DeviceError::Refused(_))));
+
+    let here = pair.source.vm().handle();
+    assert!(pair.source.client().commit(here, &void).is_err());
+    let mut wrong = void.clone();
+    wrong[0] ^= 1;
+    assert!(pair.source.client().abort(here, &wrong).is_err());
+    pair.source.client().abort(here, &void).unwrap();
+    assert_eq!(pcr16(&pair.source.vm()), before);
+    assert_eq!(pcr16(&pair.source.crash().vm()), before);
+}
+
+#[test]
+fn nothing_but_a_receipt_brings_a_source_back() {
+    let pair = Pair::new();
+    pair.save();
+    let vm = pair.source.vm();
+    vm.migration_started(false);
+    vm.run_state(true);
+    vm.machine_reset();
+    assert_eq!(code(&vm.execute(0, &get_random(), None)), ResponseCode::RETRY);
+    let client = pair.source.client();
+    assert!(client.unlock(vm.handle(), &[0; 32]).is_err());
+    assert!(client.reset(vm.handle()).is_err());
+    assert!(client.lock(vm.handle(), &pair.ticket, LockFlags::default()).is_err());
+    assert!(client.arm(vm.handle(), None, LockFlags::default()).is_err());
+    let source = pair.source.crash();
+    assert_eq!(source.vm().state(), Some(InstanceState::Exported));
+    assert_eq!(code(&source.vm().execute(0, &get_random(), None)), ResponseCode::RETRY);
+}
+
+#[test]
+fn a_second_import_of_a_stream_is_refused_everywhere() {
+    let pair = Pair::new();
+    let stream = pair.save();
+    pair.load(&stream).unwrap();
+    // Where it arrived: before and after it runs.
+    assert!(matches!(pair.load(&stream), Err(DeviceError::Refused(_))));
+    let now = pcr16(&pair.destination.vm());
+    let before = pair.destination.content();
+    assert!(matches!(pair.load(&stream), Err(DeviceError::Refused(_))));
+    assert!(pair.destination.content() == before);
+    assert_eq!(pcr16(&pair.destination.vm()), now);
+    // On a third host, in a slot for the same instance.
+    let third = Host::new(2);
+    third.client().prepare("vm", UUID, ECC_STORAGE_KEY).unwrap();
+    assert!(matches!(third.vm().load(&mut &*stream), Err(DeviceError::BadStream(_))));
+    assert_eq!(third.vm().state(), Some(InstanceState::DestinationLocked));
+    // At the same host, in a new slot of the same name.
+    let client = pair.destination.client();
+    client.delete(pair.destination.vm().handle()).unwrap();
+    client.prepare("vm", UUID, ECC_STORAGE_KEY).unwrap();
+    assert!(matches!(pair.load(&stream), Err(DeviceError::BadStream(_))));
+    assert_eq!(pair.destination_state(), InstanceState::DestinationLocked);
+}
+
+#[test]
+fn a_damaged_stream_changes_nothing_and_the_right_one_is_taken_afterwards() {
+    let pair = Pair::new();
+    let stream = pair.save();
+    let empty = pair.destination.content();
+    let step = stream.len() / 60 + 1;
+    for at in (0..stream.len()).step_by(step).chain(0..FRAME_PREFIX).chain(stream.len() - 34..stream.len()) {
+        let mut bad = stream.clone();
+        bad[at] ^= 0x20;
+        assert!(pair.load(&bad).is_err(), "byte {at}");
+        assert!(pair.destination.content() == empty, "byte {at}");
+    }
+    for n in (0..stream.len()).step_by(step).chain(stream.len() - 3..stream.len()) {
+        assert!(pair.load(&stream[..n]).is_err(), "{n} bytes");
+        assert!(pair.destination.content() == empty, "{n} bytes");
+    }
+    let longer = [&stream[..], &[0]].concat();
+    assert!(matches!(pair.load(&longer), Err(DeviceError::BadStream(_))));
+    assert!(pair.destination.content() == empty);
+    pair.load(&stream).unwrap();
+    pair.assert_one_copy();
+}
+
+#[test]
+fn reordered_repeated_and_missing_pieces_are_refused() {
+    let pair = Pair::new();
+    // Cut small, so that there are pieces to reorder.
+    let client = pair.source.client();
+    let vm = pair.source.vm().handle();
+    client.lock(vm, &pair.ticket, LockFlags::default()).unwrap();
+    let whole = frames(&pair.save());
+    let mut cut = whole[..2].to_vec();
+    let mut sequence = 0;
+    let digest = loop {
+        let request =
+            GetInstanceDataIn { sequence, kind: PieceKind::Everything, handle: 0, max_size: 1 << 16 };
+        let out = client.get_data(vm, &request).unwrap();
+        sequence = out.next;
+        for piece in split(&out.data) {
+            cut.push(Frame::Pieces(vtpm_protocol::instance::Long2b::new(piece).unwrap()));
+        }
+        if !out.digest.is_empty() {
+            break out.digest;
+        }
+    };
+    assert!(cut.len() >= 7, "header, key, and five pieces at least");
+    cut.push(Frame::End(digest));
+    let empty = pair.destination.content();
+    for i in 2..cut.len() - 2 {
+        let mut bad = cut.clone();
+        bad.swap(i, i + 1);
+        assert!(pair.load(&bytes(&bad)).is_err());
+        bad = cut.clone();
+        bad.remove(i);
+        assert!(pair.load(&bytes(&bad)).is_err());
+        bad = cut.clone();
+        bad.insert(i, cut[i].clone());
+        assert!(pair.load(&bytes(&bad)).is_err());
+        assert!(pair.destination.content() == empty);
+    }
+    pair.load(&bytes(&cut)).unwrap();
+}
+
+fn split(data: &[u8]) -> Vec<Vec<u8>> {
+    let mut r = vtpm_protocol::codec::Reader::new(data);
+    let mut out = Vec::new();
+    while !r.is_empty() {
+        out.push(vtpm_protocol::instance::migration::SealedPiece::take(&mut r).unwrap().bytes.to_vec());
+    }
+    out
+}
+
+#[test]
+fn the_stream_of_another_instance_is_refused() {
+    let pair = Pair::new();
+    let other = Pair::new();
+    let stream = other.save();
+    let empty = pair.destination.content();
+    assert!(matches!(pair.load(&stream), Err(DeviceError::BadStream(_))));
+    // With the right header in front, the key names its own migration.
+    let mut mixed = frames(&stream);
+    mixed[0] = frames(&pair.save())[0].clone();
+    assert!(matches!(pair.load(&bytes(&mixed)), Err(DeviceError::BadStream(_))));
+    assert!(pair.destination.content() == empty);
+}
+
+#[test]
+fn a_ticket_for_another_uuid_arms_nothing() {
+    let source = Host::with_vm(0);
+    let ticket = Host::new(1).client().prepare("vm", Uuid([5; 16]), ECC_STORAGE_KEY).unwrap().ticket;
+    let armed = source.client().arm(source.vm().handle(), Some(ticket), LockFlags::default());
+    assert!(
+        matches!(armed, Err(ClientError::Refused { code, .. }) if code == ResponseCode::TICKET.parameter(1))
+    );
+    assert!(source.vm().save(&mut Vec::new()).is_err());
+    assert!(source.vm().executes());
+}
+
+/// A pipe that breaks after so many bytes.
+struct Breaking(usize);
+
+impl Write for Breaking {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = buf.len().min(self.0);
+        self.0 = self.0.saturating_sub(n);
+        if n == 0 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(n) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Breaking {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_locks_nothing() {
+    let pair = Pair::new();
+    assert!(matches!(pair.source.vm().save(&mut Breaking(0)), Err(DeviceError::Io(_))));
+    assert_eq!(pair.source_state(), InstanceState::Live);
+    assert_eq!(code(&pair.source.vm().execute(0, &get_random(), None)), ResponseCode::SUCCESS);
+}
+
+#[test]
+fn a_broken_migration_is_repeated_to_the_same_destination() {
+    let pair = Pair::new();
+    for room in [200, 400, 1000, 3000] {
+        assert!(matches!(pair.source.vm().save(&mut Breaking(room)), Err(DeviceError::Io(_))));
+        assert!(!pair.source.vm().executes());
+    }
+    let first = pair.save();
+    // Also by a daemon that was restarted in between. Only the encryption of the keys to S is fresh each time.
+    let Pair { source, destination, ticket } = pair;
+    let pair = Pair { source: source.crash(), destination: destination.crash(), ticket };
+    let second = pair.save();
+    let (a, b) = (frames(&first), frames(&second));
+    assert_eq!((&a[0], &a[2..]), (&b[0], &b[2..]));
+    assert!(matches!(pair.destination.vm().load(&mut Breaking(0)), Err(DeviceError::Io(_))));
+    pair.load(&second).unwrap();
+    assert!(pair.load(&first).is_err());
+}
+
+#[test]
+fn a_strict_source_keeps_nothing() {
+    let pair = Pair::with(ECC_STORAGE_KEY, LockFlags::STRICT);
+    let id = pair.source.vm().id();
+    let before = pair.source.content().records.keys().filter(|(i, _)| *i == id).count();
+    let stream = pair.save();
+    let left = pair.source.content().records.keys().filter(|(i, _)| *i == id).count();
+    assert!(before > 2 && left == 1, "only the state of the migration is left");
+    assert!(pair.source.vm().save(&mut Vec::new()).is_err());
+    let void = {
+        let other = Host::over(pair.destination.memory.after_crash());
+        other.client().abort(other.vm().handle(), &[]).unwrap()
+    };
+    assert!(pair.source.client().abort(pair.source.vm().handle(), &void).is_err());
+    pair.load(&stream).unwrap();
+}
+
+#[test]
+fn a_destination_that_became_a_new_tpm_voids_the_migration() {
+    let pair = Pair::new();
+    let stream = pair.save();
+    let there = pair.destination.vm();
+    let digest = crate::migration::session::MigrationDigest::initial(&pair.ticket.migration_id, UUID);
+    pair.destination.client().unlock(there.handle(), digest.as_bytes()).unwrap();
+    assert!(matches!(pair.load(&stream), Err(DeviceError::Refused(_))));
+    let info = pair.destination.client().info(there.handle()).unwrap();
+    assert_eq!(info.outcome, Outcome::Void);
+    let void = pair.destination.client().abort(there.handle(), &[]).unwrap();
+    pair.source.client().abort(pair.source.vm().handle(), &void).unwrap();
+    assert!(pair.source.vm().executes());
+}
+
+#[test]
+fn capabilities_of_a_locked_instance_name_its_pieces() {
+    let pair = Pair::new();
+    let (client, vm) = (pair.source.client(), pair.source.vm().handle());
+    let early = client.capability(vm, InstanceCapability::Pieces, 0);
+    assert!(matches!(early, Err(ClientError::Refused { code: ResponseCode::SEQUENCE, .. })));
+    client.lock(vm, &pair.ticket, LockFlags::default()).unwrap();
+    let pieces = client.capability(vm, InstanceCapability::Pieces, 0).unwrap();
+    let InstanceCapabilityData::Pieces(pieces) = pieces.data else { panic!("pieces") };
+    let kinds: Vec<PieceKind> = pieces.iter().map(|p| p.kind).collect();
+    use PieceKind as K;
+    assert_eq!(kinds, [K::NvIndex, K::Persistent, K::Permanent, K::Volatile, K::Manifest]);
+    let nv = client.capability(vm, InstanceCapability::NvIndices, 0).unwrap().data;
+    assert_eq!(nv, InstanceCapabilityData::NvIndices(vec![NV]));
+    let persistent = client.capability(vm, InstanceCapability::Persistent, 0).unwrap().data;
+    assert_eq!(persistent, InstanceCapabilityData::Persistent(vec![PERSISTENT]));
+    // Without a key nothing leaves.
+    let request = GetInstanceDataIn { sequence: 0, kind: PieceKind::Permanent, handle: 0, max_size: 4096 };
+    let early = client.get_data(vm, &request);
+    assert!(matches!(early, Err(ClientError::Refused { code: ResponseCode::SEQUENCE, .. })));
+    let departure = Departure { ticket: pair.ticket.clone(), lock: None };
+    client.export(vm, &departure, &mut Vec::new()).unwrap();
+    let rest = client.capability(vm, InstanceCapability::Pieces, 0).unwrap().data;
+    assert_eq!(rest, InstanceCapabilityData::Pieces(vec![]));
+}
+
+#[test]
+fn the_first_command_decides_durably_or_is_not_executed() {
+    let pair = Pair::new();
+    pair.load(&pair.save()).unwrap();
+    pair.destination.memory.fail.store(true, Ordering::SeqCst);
+    let refused = code(&pair.destination.vm().execute(0, &get_random(), None));
+    assert_eq!(refused, ResponseCode::NV_UNAVAILABLE);
+    pair.destination.memory.fail.store(false, Ordering::SeqCst);
+    let there = Host::over(pair.destination.memory.after_crash());
+    assert_eq!(there.vm().state(), Some(InstanceState::Imported));
+    there.vm().execute(0, &get_random(), None);
+    let there = there.crash();
+    assert_eq!(there.vm().state(), Some(InstanceState::Live));
+    assert!(there.client().abort(there.vm().handle(), &[]).is_err());
+}
+
+#[test]
+fn the_receipt_that_is_not_revealed_is_not_kept() {
+    let pair = Pair::new();
+    pair.load(&pair.save()).unwrap();
+    let there = pair.destination.vm();
+    let undecided = Host::over(pair.destination.memory.after_crash());
+    let void = undecided.client().abort(undecided.vm().handle(), &[]).unwrap();
+    assert!(pair.destination.content().contains(&void));
+    there.execute(0, &get_random(), None);
+    assert!(!pair.destination.content().contains(&void));
+    let live = pair.destination.client().commit(there.handle(), &[]).unwrap();
+    assert!(!undecided.content().contains(&live));
+}
+
+#[test]
+fn an_instance_moves_on_from_host_to_host() {
+    let pair = Pair::new();
+    let before = pcr16(&pair.source.vm());
+    pair.load(&pair.save()).unwrap();
+    let third = Host::new(2);
+    let ticket = third.client().prepare("vm", UUID, ECC_STORAGE_KEY).unwrap().ticket;
+    let there = pair.destination.vm();
+    pair.destination.client().arm(there.handle(), Some(ticket), LockFlags::default()).unwrap();
+    let mut stream = Vec::new();
+    there.save(&mut stream).unwrap();
+    third.vm().load(&mut &*stream).unwrap();
+    assert_eq!(pcr16(&third.vm()), before);
+    // Each hop settles by itself.
+    let live = pair.destination.client().commit(there.handle(), &[]).unwrap();
+    pair.source.client().commit(pair.source.vm().handle(), &live).unwrap();
+    let live = third.client().commit(third.vm().handle(), &[]).unwrap();
+    pair.destination.client().commit(there.handle(), &live).unwrap();
+    assert_eq!(pair.destination.tree.instances().len(), 1);
+}
