@@ -11,7 +11,7 @@ use vtpm_protocol::tpm::{Tpm2bContextData, TpmHandle, TpmsContext};
 use zeroize::Zeroizing;
 
 /// `CONTEXT_INTEGRITY_HASH_ALG`.
-const HASH: HashAlg = HashAlg::Sha256;
+pub const HASH: HashAlg = HashAlg::Sha256;
 /// Bits of the key and of the initialization vector.
 const KEY_AND_IV: u32 = 256 + 128;
 /// `savedHandle` of an object that stClear does not end.
@@ -32,8 +32,7 @@ pub fn seal(
 ) -> Result<TpmsContext, ResponseCode> {
     let mut data = Zeroizing::new(Vec::with_capacity(4096));
     value.encode(&mut data);
-    let context =
-        TpmsContext { sequence, saved_handle, hierarchy, context_blob: Tpm2bContextData::empty() };
+    let context = TpmsContext { sequence, saved_handle, hierarchy, context_blob: Tpm2bContextData::empty() };
     let (key, iv) = keys(state, &context)?;
     sym::aes_cfb_encrypt(&key, &iv, &mut data).map_err(|_| ResponseCode::FAILURE)?;
     let mut blob = Vec::with_capacity(data.len().saturating_add(34));

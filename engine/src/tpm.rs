@@ -41,6 +41,7 @@ impl Tpm {
         let volatile = Volatile {
             started: false,
             ph_enable: true,
+            orderly: false,
             startup_locality: 0,
             state_clear: StateClear::default(),
             state_reset: StateReset {

@@ -1,19 +1,23 @@
 //! What a command is: a row of the [`table`], with its handles, attributes and handler.
 
 pub mod attestation;
+pub mod capability;
+pub mod clock;
 pub mod context;
 pub mod duplication;
 pub mod hierarchy;
 pub mod instance;
 pub mod nv;
-pub mod pcr;
 pub mod object;
+pub mod pcr;
 pub mod policy;
 pub mod random;
 pub mod session;
 pub mod signature;
 pub mod startup;
+pub mod symmetric;
 pub mod table;
+pub mod testing;
 
 use crate::crypto::RandomSource;
 use crate::env::Environment;

@@ -2,8 +2,8 @@
 
 use super::{Command, Flags, HandleKind as K, HandleSpec, Role};
 use super::{
-    attestation, context, duplication, hierarchy, instance, nv, object, pcr, policy, random, session,
-    signature, startup,
+    attestation, capability, clock, context, duplication, hierarchy, instance, nv, object, pcr, policy,
+    random, session, signature, startup, symmetric, testing,
 };
 use vtpm_protocol::instance::cc;
 use vtpm_protocol::tpm::{TpmCc, TpmaCc};
@@ -50,6 +50,13 @@ pub static COMMANDS: &[Command] = &[
         NV,
         nv::nv_undefine_space,
     ),
+    row(TpmCc::CLEAR, &[h(K::Clear, Role::User)], Flags { nv: true, extensive: true, ..N }, hierarchy::clear),
+    row(
+        TpmCc::HIERARCHY_CHANGE_AUTH,
+        &[h(K::HierarchyAuth, Role::User)],
+        Flags { nv: true, decrypt: true, ..N },
+        hierarchy::hierarchy_change_auth,
+    ),
     row(
         TpmCc::NV_DEFINE_SPACE,
         &[h(K::Provision, Role::User)],
@@ -81,6 +88,7 @@ pub static COMMANDS: &[Command] = &[
         pcr::pcr_event,
     ),
     row(TpmCc::PCR_RESET, &[h(K::Pcr, Role::User)], NV, pcr::pcr_reset),
+    row(TpmCc::SELF_TEST, &[], NV, testing::self_test),
     row(TpmCc::STARTUP, &[], Flags { nv: true, sessions: false, ..N }, startup::startup),
     row(TpmCc::SHUTDOWN, &[], Flags { nv: true, ..N }, startup::shutdown),
     row(TpmCc::STIR_RANDOM, &[], Flags { nv: true, decrypt: true, ..N }, random::stir_random),
@@ -156,7 +164,10 @@ pub static COMMANDS: &[Command] = &[
         Flags { decrypt: true, ..N },
         signature::verify_signature,
     ),
+    row(TpmCc::GET_CAPABILITY, &[], N, capability::get_capability),
     row(TpmCc::GET_RANDOM, &[], Flags { encrypt: true, ..N }, random::get_random),
+    row(TpmCc::GET_TEST_RESULT, &[], Flags { encrypt: true, ..N }, testing::get_test_result),
+    row(TpmCc::HASH, &[], Flags { decrypt: true, encrypt: true, ..N }, symmetric::hash),
     row(TpmCc::PCR_READ, &[], N, pcr::pcr_read),
     row(
         TpmCc::POLICY_PCR,
@@ -165,6 +176,7 @@ pub static COMMANDS: &[Command] = &[
         policy::policy_pcr,
     ),
     row(TpmCc::POLICY_RESTART, &[h(K::PolicySession, Role::None)], N, session::policy_restart),
+    row(TpmCc::READ_CLOCK, &[], N, clock::read_clock),
     row(TpmCc::PCR_EXTEND, &[h(K::PcrOrNull, Role::User)], NV, pcr::pcr_extend),
     row(
         TpmCc::POLICY_GET_DIGEST,

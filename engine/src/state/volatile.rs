@@ -106,6 +106,8 @@ structure! {
         pub started: bool,
         /// The platform hierarchy is enabled; set by every Startup.
         pub ph_enable: bool,
+        /// A `TPM2_Shutdown` came before the last Startup: `TPMA_STARTUP_CLEAR.orderly`.
+        pub orderly: bool,
         /// The locality of the last `Startup(CLEAR)`, 0 or 3.
         pub startup_locality: u8,
         /// The reset group that a Resume keeps.

@@ -168,6 +168,7 @@ constants! {
     TpmHandle: u32 {
         OWNER = 0x4000_0001, NULL = 0x4000_0007, UNASSIGNED = 0x4000_0008, RS_PW = 0x4000_0009,
         LOCKOUT = 0x4000_000a, ENDORSEMENT = 0x4000_000b, PLATFORM = 0x4000_000c, PLATFORM_NV = 0x4000_000d,
+        ACT_0 = 0x4000_0110, ACT_F = 0x4000_011f,
     }
 }
 
@@ -228,5 +229,13 @@ pub const MAX_RSA_KEY_BYTES: usize = 512;
 pub const MAX_ECC_KEY_BYTES: usize = 66;
 /// `TPM_GENERATED_VALUE`, 6.2.
 pub const TPM_GENERATED: u32 = 0xff54_4347;
+/// `PT_GROUP`, how many properties each group of `TPM_PT` has room for.
+pub const PT_GROUP: u32 = 0x100;
+/// `MAX_CONTEXT_SIZE`, the most bytes of the blob of a saved context.
+pub const MAX_CONTEXT_SIZE: usize = 3584;
+/// `MAX_COMMAND_SIZE`, the longest command in bytes.
+pub const MAX_COMMAND_SIZE: usize = 4096;
+/// `MAX_RESPONSE_SIZE`, the longest response in bytes.
+pub const MAX_RESPONSE_SIZE: usize = 4096;
 /// Bytes of a command or response header: tag, size, code.
 pub const HEADER_SIZE: usize = 10;

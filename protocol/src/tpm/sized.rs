@@ -1,8 +1,8 @@
 //! `TPM2B` types: byte strings with a 16-bit size and a cap (Part 2, chapter 10.4 and 11).
 
 use super::constants::{
-    MAX_DIGEST_BUFFER, MAX_DIGEST_SIZE, MAX_ECC_KEY_BYTES, MAX_NV_BUFFER_SIZE, MAX_RSA_KEY_BYTES,
-    MAX_SYM_DATA,
+    MAX_CONTEXT_SIZE, MAX_DIGEST_BUFFER, MAX_DIGEST_SIZE, MAX_ECC_KEY_BYTES, MAX_NV_BUFFER_SIZE,
+    MAX_RSA_KEY_BYTES, MAX_SYM_DATA,
 };
 use crate::codec::{Decode, Encode, Reader, encode_sized};
 use crate::rc::ResponseCode;
@@ -151,7 +151,7 @@ pub type Tpm2bEncryptedSecret = Tpm2b<MAX_RSA_KEY_BYTES>;
 /// `TPM2B_PRIVATE`, 12.3.7.
 pub type Tpm2bPrivate = Tpm2b<1536>;
 /// `TPM2B_CONTEXT_DATA`, 14.5.
-pub type Tpm2bContextData = Tpm2b<3584>;
+pub type Tpm2bContextData = Tpm2b<MAX_CONTEXT_SIZE>;
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ mod nv_read_public;
 mod nv_undefine_space;
 mod nv_write;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 
 pub use nv_define_space::nv_define_space;
 pub use nv_increment::nv_increment;

@@ -41,6 +41,7 @@ pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respo
     volatile.pcrs = PcrBanks::startup(&banks, locality, old.as_ref());
     volatile.started = true;
     volatile.ph_enable = true;
+    volatile.orderly = saved != OrderlyState::None;
     volatile.startup_locality = locality;
     cx.state.start_nv_indices(resume, saved != OrderlyState::None);
     let permanent = cx.state.permanent_mut();

@@ -1,0 +1,67 @@
+//! `TPM_CAP_ALGS` and `TPM_CAP_ECC_CURVES`: what is implemented.
+
+use crate::command::table;
+use vtpm_protocol::tpm::{TpmAlgId, TpmCc, TpmaAlgorithm, TpmsAlgProperty};
+
+const ASYMMETRIC: TpmaAlgorithm = TpmaAlgorithm::ASYMMETRIC;
+const SYMMETRIC: TpmaAlgorithm = TpmaAlgorithm::SYMMETRIC;
+const HASH: TpmaAlgorithm = TpmaAlgorithm::HASH;
+const OBJECT: TpmaAlgorithm = TpmaAlgorithm::OBJECT;
+const SIGNING: TpmaAlgorithm = TpmaAlgorithm::SIGNING;
+const ENCRYPTING: TpmaAlgorithm = TpmaAlgorithm::ENCRYPTING;
+const METHOD: TpmaAlgorithm = TpmaAlgorithm::METHOD;
+
+const fn entry(alg: TpmAlgId, attributes: &[TpmaAlgorithm]) -> TpmsAlgProperty {
+    let (mut bits, mut rest) = (0, attributes);
+    while let [first, tail @ ..] = rest {
+        bits |= first.0;
+        rest = tail;
+    }
+    TpmsAlgProperty { alg, properties: TpmaAlgorithm(bits) }
+}
+
+/// The algorithms in ascending order, with the attributes that the registry of algorithms gives them.
+const ALGORITHMS: &[TpmsAlgProperty] = &[
+    entry(TpmAlgId::RSA, &[ASYMMETRIC, OBJECT]),
+    entry(TpmAlgId::SHA1, &[HASH]),
+    entry(TpmAlgId::HMAC, &[HASH, SIGNING]),
+    entry(TpmAlgId::AES, &[SYMMETRIC]),
+    entry(TpmAlgId::MGF1, &[HASH, METHOD]),
+    entry(TpmAlgId::KEYEDHASH, &[HASH, OBJECT, SIGNING, ENCRYPTING]),
+    entry(TpmAlgId::XOR, &[HASH, SYMMETRIC]),
+    entry(TpmAlgId::SHA256, &[HASH]),
+    entry(TpmAlgId::SHA384, &[HASH]),
+    entry(TpmAlgId::SHA512, &[HASH]),
+    entry(TpmAlgId::RSASSA, &[ASYMMETRIC, SIGNING]),
+    entry(TpmAlgId::RSAES, &[ASYMMETRIC, ENCRYPTING]),
+    entry(TpmAlgId::RSAPSS, &[ASYMMETRIC, SIGNING]),
+    entry(TpmAlgId::OAEP, &[ASYMMETRIC, ENCRYPTING]),
+    entry(TpmAlgId::ECDSA, &[ASYMMETRIC, SIGNING]),
+    entry(TpmAlgId::ECDH, &[ASYMMETRIC, METHOD]),
+    entry(TpmAlgId::ECSCHNORR, &[ASYMMETRIC, SIGNING]),
+    entry(TpmAlgId::KDF1_SP800_56A, &[HASH, METHOD]),
+    entry(TpmAlgId::KDF1_SP800_108, &[HASH, METHOD]),
+    entry(TpmAlgId::ECC, &[ASYMMETRIC, OBJECT]),
+    entry(TpmAlgId::SYMCIPHER, &[OBJECT]),
+    entry(TpmAlgId::CFB, &[SYMMETRIC, ENCRYPTING]),
+];
+
+/// The implemented algorithms. RSAES is one only where there is a command that decrypts with it.
+pub fn implemented() -> impl Iterator<Item = TpmsAlgProperty> {
+    let decrypts = table::find(TpmCc::RSA_DECRYPT).is_some();
+    ALGORITHMS.iter().copied().filter(move |a| a.alg != TpmAlgId::RSAES || decrypts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vtpm_protocol::tpm::HASH_ALGS;
+
+    #[test]
+    fn algorithms_ascend_and_hashes_are_those_of_the_banks() {
+        let algs: Vec<_> = implemented().collect();
+        assert!(algs.is_sorted_by(|a, b| a.alg < b.alg));
+        let hashes: Vec<TpmAlgId> = algs.iter().filter(|a| a.properties == HASH).map(|a| a.alg).collect();
+        assert_eq!(hashes, HASH_ALGS);
+    }
+}

@@ -1,0 +1,99 @@
+//! `TPM2_GetCapability` (Part 3, 30.2).
+
+use super::{algorithms, handles, page, properties};
+use crate::command::{Context, Output, parameters, table};
+use crate::pcr;
+use vtpm_protocol::codec::Reader;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{
+    ECC_CURVES, MAX_CAP_BUFFER, PCR_COUNT, TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmHandle, TpmPt, TpmPtPcr,
+    Tpml, TpmsCapabilityData, TpmsPcrSelection, TpmsTaggedPcrSelect,
+};
+
+/// What is left of the buffer for the entries of a list, after the capability and the count.
+const ROOM: usize = MAX_CAP_BUFFER - 8;
+/// The last property of PCRs.
+const LAST_PCR_PROPERTY: TpmPtPcr = TpmPtPcr::AUTH;
+
+/// Tells what there is: algorithms, handles, commands, properties and so on, from `property` on and at most as many as asked for and as
+/// fit the buffer; and whether there is more.
+///
+/// # Errors
+/// `TPM_RC_VALUE` with number 1 for an unknown capability; `TPM_RC_HANDLE` or `TPM_RC_VALUE` with number 2 for a property that does not fit it.
+pub fn get_capability(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
+    let (capability, property, count): (TpmCap, u32, u32) = parameters(r)?;
+    let (data, more) = data(cx, capability, property, count)?;
+    Ok(Output::of(&(more, data)))
+}
+
+fn data(
+    cx: &mut Context<'_>,
+    capability: TpmCap,
+    property: u32,
+    count: u32,
+) -> Result<(TpmsCapabilityData, bool), ResponseCode> {
+    let wrong_property = |rc: ResponseCode| rc.parameter(2);
+    // As many entries of `size` bytes as are asked for and fit.
+    let limit =
+        |size: usize| usize::try_from(count).unwrap_or(usize::MAX).min(ROOM.checked_div(size).unwrap_or(0));
+    let first = TpmHandle(property);
+    Ok(match capability {
+        TpmCap::ALGS => {
+            // A number that no algorithm has, as the property is wider than their ids.
+            let first = TpmAlgId(u16::try_from(property).unwrap_or(u16::MAX));
+            let (list, more) = page(algorithms::implemented(), |a| a.alg, first, limit(6));
+            (TpmsCapabilityData::Algs(list), more)
+        }
+        TpmCap::HANDLES => {
+            let (list, more) = handles::handles(cx.state, first, limit(4)).map_err(wrong_property)?;
+            (TpmsCapabilityData::Handles(list), more)
+        }
+        TpmCap::COMMANDS => {
+            let has_instances = cx.env.instances().is_some();
+            let all = table::COMMANDS.iter().filter(|c| has_instances || !table::is_vendor(c.code));
+            let (list, more) = page(all, |c| c.code, TpmCc(property), limit(4));
+            (TpmsCapabilityData::Commands(list.into_iter().map(table::attributes).collect()), more)
+        }
+        // No command needs physical presence, and none is audited outside a session.
+        TpmCap::PP_COMMANDS => (TpmsCapabilityData::PpCommands(Vec::new()), false),
+        TpmCap::AUDIT_COMMANDS => (TpmsCapabilityData::AuditCommands(Vec::new()), false),
+        TpmCap::PCRS => {
+            if property != 0 {
+                return Err(wrong_property(ResponseCode::VALUE));
+            }
+            let banks = cx.state.volatile.pcrs.hashes().map(|hash| TpmsPcrSelection::of(hash, 0..PCR_COUNT));
+            // The allocation is one answer; nothing of it is left out unless nothing is asked for.
+            let list = if count == 0 { Vec::new() } else { banks.collect() };
+            (TpmsCapabilityData::Pcrs(Tpml(list)), count == 0)
+        }
+        TpmCap::TPM_PROPERTIES => {
+            let has_instances = cx.env.instances().is_some();
+            let (list, more) = properties::properties(cx.state, has_instances, TpmPt(property), limit(8));
+            (TpmsCapabilityData::TpmProperties(list), more)
+        }
+        TpmCap::PCR_PROPERTIES => {
+            let all = (0..=LAST_PCR_PROPERTY.0).map(TpmPtPcr).filter_map(|tag| {
+                pcr::with_property(tag).map(|s| TpmsTaggedPcrSelect { tag, select: s.select })
+            });
+            let (list, more) = page(all, |p| p.tag, TpmPtPcr(property), limit(8));
+            (TpmsCapabilityData::PcrProperties(list), more)
+        }
+        TpmCap::ECC_CURVES => {
+            let first = TpmEccCurve(u16::try_from(property).unwrap_or(u16::MAX));
+            let (list, more) = page(ECC_CURVES, |c| *c, first, limit(2));
+            (TpmsCapabilityData::EccCurves(list), more)
+        }
+        TpmCap::AUTH_POLICIES => {
+            let (list, more) = handles::policies(cx.state, first, limit(70)).map_err(wrong_property)?;
+            (TpmsCapabilityData::AuthPolicies(list), more)
+        }
+        TpmCap::ACT if (TpmHandle::ACT_0..=TpmHandle::ACT_F).contains(&first) => {
+            (TpmsCapabilityData::Act, false)
+        }
+        TpmCap::ACT => return Err(wrong_property(ResponseCode::VALUE)),
+        _ => return Err(ResponseCode::VALUE.parameter(1)),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! `TPM_CAP_TPM_PROPERTIES` (Part 2, 6.13).
+
+use super::page;
+use crate::alg::hash_id;
+use crate::command::attestation::FIRMWARE_VERSION;
+use crate::command::table;
+use crate::context;
+use crate::nv;
+use crate::state::{
+    CONTEXT_GAP_MAX, MAX_ACTIVE_SESSIONS, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS, MAX_PERSISTENT_OBJECTS,
+    State,
+};
+use vtpm_protocol::tpm::{
+    ECC_CURVES, MAX_CAP_BUFFER, MAX_COMMAND_SIZE, MAX_CONTEXT_SIZE, MAX_DIGEST_BUFFER, MAX_DIGEST_SIZE,
+    MAX_NV_BUFFER_SIZE, MAX_NV_INDEX_SIZE, MAX_RESPONSE_SIZE, PCR_COUNT, PCR_SELECT_SIZE, PT_GROUP, TpmAlgId,
+    TpmNt, TpmPt, TpmaPermanent, TpmaStartupClear, TpmsTaggedProperty,
+};
+
+/// Four characters of the properties that are text.
+const fn text(four: [u8; 4]) -> u32 {
+    u32::from_be_bytes(four)
+}
+
+/// `TPM_SPEC_FAMILY`.
+const FAMILY: u32 = text(*b"2.0\0");
+/// `TPM_SPEC_VERSION`: revision 1.84 of the library, with its day and year.
+const REVISION: (u32, u32, u32) = (184, 79, 2025);
+/// The TCG's registry of vendors has no entry for this project.
+const MANUFACTURER: u32 = text(*b"VTPM");
+/// The name in the vendor strings.
+const VENDOR_STRING: [u32; 4] = [text(*b"vtpm"), text(*b"d\0\0\0"), 0, 0];
+/// `TPM_PS_PC`, and the revision of the PC Client profile that the PCRs follow: 1.05 of 4 September 2020, with its day and year.
+const PLATFORM: (u32, u32, u32, u32) = (1, 0x105, 248, 2020);
+/// The key size of saved contexts.
+const CONTEXT_KEY_BITS: u32 = 256;
+/// The most that a saved context takes: sequence, handle, hierarchy, and the largest blob with its size.
+const MAX_CONTEXT: usize = 8 + 4 + 4 + 2 + MAX_CONTEXT_SIZE;
+/// An index that is a counter, with neither authorization value nor policy: see [`nv::size`].
+const COUNTER_SIZE: usize = 4 + 2 + 4 + 2 + 2 + 2 + 2 + 8;
+
+/// The properties of the group of `first`, from `first` on.
+#[must_use]
+pub fn properties(
+    state: &State,
+    has_instances: bool,
+    first: TpmPt,
+    count: usize,
+) -> (Vec<TpmsTaggedProperty>, bool) {
+    let first = first.max(TpmPt::FAMILY_INDICATOR);
+    let group = if first < TpmPt::PERMANENT {
+        fixed(has_instances)
+    } else if first.0.saturating_sub(TpmPt::PERMANENT.0) < PT_GROUP {
+        variable(state)
+    } else {
+        return (Vec::new(), false);
+    };
+    let tagged = group.into_iter().map(|(property, value)| TpmsTaggedProperty { property, value });
+    page(tagged, |p| p.property, first, count)
+}
+
+/// A count or size as the value of a property.
+fn number(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// `PT_FIXED`: what only another release changes, in ascending order.
+fn fixed(has_instances: bool) -> Vec<(TpmPt, u32)> {
+    let [a, b, c, d, e, f, g, h] = FIRMWARE_VERSION.to_be_bytes();
+    let library = number(table::COMMANDS.iter().filter(|c| !table::is_vendor(c.code)).count());
+    let all = number(table::COMMANDS.len());
+    let vendor = if has_instances { all.saturating_sub(library) } else { 0 };
+    let [vendor_1, vendor_2, vendor_3, vendor_4] = VENDOR_STRING;
+    vec![
+        (TpmPt::FAMILY_INDICATOR, FAMILY),
+        (TpmPt::LEVEL, 0),
+        (TpmPt::REVISION, REVISION.0),
+        (TpmPt::DAY_OF_YEAR, REVISION.1),
+        (TpmPt::YEAR, REVISION.2),
+        (TpmPt::MANUFACTURER, MANUFACTURER),
+        (TpmPt::VENDOR_STRING_1, vendor_1),
+        (TpmPt::VENDOR_STRING_2, vendor_2),
+        (TpmPt::VENDOR_STRING_3, vendor_3),
+        (TpmPt::VENDOR_STRING_4, vendor_4),
+        (TpmPt::VENDOR_TPM_TYPE, 1),
+        (TpmPt::FIRMWARE_VERSION_1, u32::from_be_bytes([a, b, c, d])),
+        (TpmPt::FIRMWARE_VERSION_2, u32::from_be_bytes([e, f, g, h])),
+        (TpmPt::INPUT_BUFFER, number(MAX_DIGEST_BUFFER)),
+        (TpmPt::HR_TRANSIENT_MIN, MAX_LOADED_OBJECTS),
+        (TpmPt::HR_PERSISTENT_MIN, number(MAX_PERSISTENT_OBJECTS)),
+        (TpmPt::HR_LOADED_MIN, number(MAX_LOADED_SESSIONS)),
+        (TpmPt::ACTIVE_SESSIONS_MAX, number(MAX_ACTIVE_SESSIONS)),
+        (TpmPt::PCR_COUNT, PCR_COUNT),
+        (TpmPt::PCR_SELECT_MIN, number(PCR_SELECT_SIZE)),
+        (TpmPt::CONTEXT_GAP_MAX, u32::try_from(CONTEXT_GAP_MAX).unwrap_or(u32::MAX)),
+        // No limit but that of all indices.
+        (TpmPt::NV_COUNTERS_MAX, 0),
+        (TpmPt::NV_INDEX_MAX, number(MAX_NV_INDEX_SIZE)),
+        // Objects, sessions and indices have each their own room, and a persistent object is used where it is.
+        (TpmPt::MEMORY, 0),
+        // Clock is exact at all times.
+        (TpmPt::CLOCK_UPDATE, 1),
+        (TpmPt::CONTEXT_HASH, u32::from(hash_id(context::HASH).0)),
+        (TpmPt::CONTEXT_SYM, u32::from(TpmAlgId::AES.0)),
+        (TpmPt::CONTEXT_SYM_SIZE, CONTEXT_KEY_BITS),
+        // An orderly counter is as durable as any other.
+        (TpmPt::ORDERLY_COUNT, 0),
+        (TpmPt::MAX_COMMAND_SIZE, number(MAX_COMMAND_SIZE)),
+        (TpmPt::MAX_RESPONSE_SIZE, number(MAX_RESPONSE_SIZE)),
+        (TpmPt::MAX_DIGEST, number(MAX_DIGEST_SIZE)),
+        (TpmPt::MAX_OBJECT_CONTEXT, number(MAX_CONTEXT)),
+        (TpmPt::MAX_SESSION_CONTEXT, number(MAX_CONTEXT)),
+        (TpmPt::PS_FAMILY_INDICATOR, PLATFORM.0),
+        (TpmPt::PS_LEVEL, 0),
+        (TpmPt::PS_REVISION, PLATFORM.1),
+        (TpmPt::PS_DAY_OF_YEAR, PLATFORM.2),
+        (TpmPt::PS_YEAR, PLATFORM.3),
+        // No TPM2_Commit.
+        (TpmPt::SPLIT_MAX, 0),
+        (TpmPt::TOTAL_COMMANDS, library.saturating_add(vendor)),
+        (TpmPt::LIBRARY_COMMANDS, library),
+        (TpmPt::VENDOR_COMMANDS, vendor),
+        (TpmPt::NV_BUFFER_MAX, number(MAX_NV_BUFFER_SIZE)),
+        (TpmPt::MODES, 0),
+        (TpmPt::MAX_CAP_BUFFER, number(MAX_CAP_BUFFER)),
+    ]
+}
+
+/// `PT_VAR`: what changes while the TPM runs, in ascending order.
+fn variable(state: &State) -> Vec<(TpmPt, u32)> {
+    let da = &state.permanent.da;
+    let loaded = state.sessions.len();
+    let slots = &state.volatile.state_reset.contexts.slots;
+    let active = slots.iter().filter(|slot| **slot != 0).count();
+    let counters = state.nv.values().filter(|i| i.public.attributes.nt() == Ok(TpmNt::Counter)).count();
+    let counters_available = nv::MAX_INDICES
+        .saturating_sub(state.nv.len())
+        .min(state.nv_bytes_free().checked_div(COUNTER_SIZE).unwrap_or(0));
+    let transient = MAX_LOADED_OBJECTS.saturating_sub(number(state.transient.len()));
+    vec![
+        (TpmPt::PERMANENT, permanent_attributes(state).0),
+        (TpmPt::STARTUP_CLEAR, startup_clear(state).0),
+        (TpmPt::HR_NV_INDEX, number(state.nv.len())),
+        (TpmPt::HR_LOADED, number(loaded)),
+        (TpmPt::HR_LOADED_AVAIL, number(MAX_LOADED_SESSIONS.saturating_sub(loaded))),
+        (TpmPt::HR_ACTIVE, number(active)),
+        (TpmPt::HR_ACTIVE_AVAIL, number(MAX_ACTIVE_SESSIONS.saturating_sub(active))),
+        (TpmPt::HR_TRANSIENT_AVAIL, transient),
+        (TpmPt::HR_PERSISTENT, number(state.persistent.len())),
+        (TpmPt::HR_PERSISTENT_AVAIL, number(MAX_PERSISTENT_OBJECTS.saturating_sub(state.persistent.len()))),
+        (TpmPt::NV_COUNTERS, number(counters)),
+        (TpmPt::NV_COUNTERS_AVAIL, number(counters_available)),
+        (TpmPt::ALGORITHM_SET, 0),
+        (TpmPt::LOADED_CURVES, number(ECC_CURVES.len())),
+        (TpmPt::LOCKOUT_COUNTER, da.failed_tries),
+        (TpmPt::MAX_AUTH_FAIL, da.max_tries),
+        (TpmPt::LOCKOUT_INTERVAL, da.recovery_time),
+        (TpmPt::LOCKOUT_RECOVERY, da.lockout_recovery),
+        (TpmPt::NV_WRITE_RECOVERY, 0),
+        // No command is audited but in a session.
+        (TpmPt::AUDIT_COUNTER_0, 0),
+        (TpmPt::AUDIT_COUNTER_1, 0),
+    ]
+}
+
+fn permanent_attributes(state: &State) -> TpmaPermanent {
+    let permanent = &state.permanent;
+    TpmaPermanent::TPM_GENERATED_EPS
+        .with(TpmaPermanent::OWNER_AUTH_SET, !permanent.owner.auth.is_empty())
+        .with(TpmaPermanent::ENDORSEMENT_AUTH_SET, !permanent.endorsement.auth.is_empty())
+        .with(TpmaPermanent::LOCKOUT_AUTH_SET, !permanent.lockout_auth.is_empty())
+        .with(TpmaPermanent::DISABLE_CLEAR, permanent.disable_clear)
+        .with(TpmaPermanent::IN_LOCKOUT, permanent.da.failed_tries >= permanent.da.max_tries)
+}
+
+fn startup_clear(state: &State) -> TpmaStartupClear {
+    let volatile = &state.volatile;
+    TpmaStartupClear::default()
+        .with(TpmaStartupClear::PH_ENABLE, volatile.ph_enable)
+        .with(TpmaStartupClear::SH_ENABLE, volatile.state_clear.sh_enable)
+        .with(TpmaStartupClear::EH_ENABLE, volatile.state_clear.eh_enable)
+        .with(TpmaStartupClear::PH_ENABLE_NV, volatile.state_clear.ph_enable_nv)
+        .with(TpmaStartupClear::ORDERLY, volatile.orderly)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::nv::testing::{INDEX, OPEN, define, public};
+    use crate::testing::TestTpm;
+    use vtpm_protocol::tpm::TpmHandle;
+
+    #[test]
+    fn properties_ascend_in_both_groups() {
+        let mut tpm = TestTpm::started();
+        assert!(fixed(true).is_sorted_by(|a, b| a.0 < b.0));
+        assert!(variable(tpm.state()).is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
+    fn instance_commands_count_only_where_they_exist() {
+        let value = |has, property| fixed(has).iter().find(|p| p.0 == property).unwrap().1;
+        assert_eq!(value(false, TpmPt::VENDOR_COMMANDS), 0);
+        assert_eq!(value(false, TpmPt::TOTAL_COMMANDS), value(true, TpmPt::LIBRARY_COMMANDS));
+        assert_eq!(number(table::COMMANDS.len()), value(true, TpmPt::TOTAL_COMMANDS));
+    }
+
+    #[test]
+    fn the_counter_estimate_is_the_size_of_a_counter() {
+        let mut tpm = TestTpm::started();
+        define(&mut tpm, TpmHandle::OWNER, b"", public(INDEX, OPEN.with_nt(TpmNt::Counter), 8)).unwrap();
+        assert_eq!(nv::size(tpm.state().nv_index(INDEX).unwrap()), COUNTER_SIZE);
+        let values = variable(tpm.state());
+        let value = |property| values.iter().find(|p| p.0 == property).unwrap().1;
+        assert_eq!((value(TpmPt::NV_COUNTERS), value(TpmPt::HR_NV_INDEX)), (1, 1));
+        assert_eq!(value(TpmPt::NV_COUNTERS_AVAIL), 127);
+    }
+}

@@ -1,0 +1,5 @@
+//! Symmetric primitives (Part 3, chapter 15).
+
+mod hash;
+
+pub use hash::hash;

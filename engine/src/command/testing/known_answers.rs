@@ -1,0 +1,192 @@
+//! The known answers of the self-test: from FIPS 180-4, RFC 4231, SP 800-38A, RFC 6979 and, for RSA, from OpenSSL.
+
+use crate::crypto::rsa::RsaPrivate;
+use crate::crypto::{Curve, HashAlg, Point, RandomSource, ecc, hmac, kdfa, sym};
+
+/// One test: what it is of, and whether it passes.
+pub type KnownAnswer = (&'static str, fn(&mut dyn RandomSource) -> bool);
+
+/// All tests.
+pub const ALL: &[KnownAnswer] = &[
+    ("SHA-1", |_| HashAlg::Sha1.digest(&[ABC]).as_slice() == SHA1_ABC),
+    ("SHA-256", |_| HashAlg::Sha256.digest(&[ABC]).as_slice() == SHA256_ABC),
+    ("SHA-384", |_| HashAlg::Sha384.digest(&[ABC]).as_slice() == SHA384_ABC),
+    ("SHA-512", |_| HashAlg::Sha512.digest(&[ABC]).as_slice() == SHA512_ABC),
+    ("HMAC", |_| hmac(HashAlg::Sha256, b"Jefe", &[b"what do ya want for nothing?"]).as_slice() == HMAC_JEFE),
+    ("KDFa", |_| {
+        let key: [u8; 32] = core::array::from_fn(|i| u8::try_from(i).unwrap_or_default());
+        kdfa(HashAlg::Sha256, &key, b"TEST", &[1], &[2], 256).as_slice() == KDFA_TEST
+    }),
+    ("AES-128", |_| aes(&AES128_KEY, &AES128_CFB)),
+    ("AES-256", |_| aes(&AES256_KEY, &AES256_CFB)),
+    ("ECDSA", ecdsa),
+    ("ECDH", ecdh),
+    ("RSA", rsa),
+];
+
+/// Runs tests until one fails.
+///
+/// # Errors
+/// The name of that one.
+pub fn run(tests: &[KnownAnswer], rng: &mut dyn RandomSource) -> Result<(), &'static str> {
+    tests.iter().find(|(_, test)| !test(rng)).map_or(Ok(()), |(name, _)| Err(*name))
+}
+
+/// CFB of one block, both ways.
+fn aes(key: &[u8], expected: &[u8; 16]) -> bool {
+    let iv: [u8; 16] = core::array::from_fn(|i| u8::try_from(i).unwrap_or_default());
+    let mut data = AES_PLAIN;
+    let encrypted = sym::aes_cfb_encrypt(key, &iv, &mut data).is_ok() && data == *expected;
+    encrypted && sym::aes_cfb_decrypt(key, &iv, &mut data).is_ok() && data == AES_PLAIN
+}
+
+fn p256_public() -> Point {
+    Point { x: P256_X.to_vec(), y: P256_Y.to_vec() }
+}
+
+/// A known signature verifies, for its digest only, and so does a fresh one of the same key.
+fn ecdsa(rng: &mut dyn RandomSource) -> bool {
+    let (curve, public) = (Curve::NistP256, p256_public());
+    let (digest, other) = (HashAlg::Sha256.digest(&[b"sample"]), HashAlg::Sha256.digest(&[b"test"]));
+    ecc::ecdsa_verify(curve, &public, &digest, &ECDSA_R, &ECDSA_S)
+        && !ecc::ecdsa_verify(curve, &public, &other, &ECDSA_R, &ECDSA_S)
+        && ecc::ecdsa_sign(curve, &P256_D, &other, rng)
+            .is_ok_and(|(r, s)| ecc::ecdsa_verify(curve, &public, &other, &r, &s))
+}
+
+/// A private value has its known public point, and two parties agree.
+fn ecdh(rng: &mut dyn RandomSource) -> bool {
+    let (curve, public) = (Curve::NistP256, p256_public());
+    let (d, ephemeral) = ecc::generate(curve, rng);
+    ecc::public_of(curve, &P256_D) == Ok(p256_public())
+        && match (ecc::ecdh(curve, &d, &public), ecc::ecdh(curve, &P256_D, &ephemeral)) {
+            (Ok(one), Ok(two)) => *one == *two,
+            _ => false,
+        }
+}
+
+/// RSASSA gives the known signature, which verifies, and OAEP comes back.
+fn rsa(rng: &mut dyn RandomSource) -> bool {
+    let Ok(key) = RsaPrivate::from_parts(&RSA_N, 65537, &RSA_P) else { return false };
+    let digest = HashAlg::Sha256.digest(&[ABC]);
+    let signed = key.sign_rsassa(HashAlg::Sha256, &digest).is_ok_and(|s| s == RSASSA_ABC);
+    let returned = key
+        .public()
+        .encrypt_oaep(HashAlg::Sha256, b"TEST\0", ABC, rng)
+        .and_then(|c| key.decrypt_oaep(HashAlg::Sha256, b"TEST\0", &c))
+        .is_ok_and(|m| m.as_slice() == ABC);
+    signed && returned && key.public().verify_rsassa(HashAlg::Sha256, &digest, &RSASSA_ABC)
+}
+
+/// Bytes from hexadecimal digits, when the program is compiled.
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    reason = "evaluated by the compiler only"
+)]
+const fn hex<const N: usize>(digits: &[u8]) -> [u8; N] {
+    const fn digit(d: u8) -> u8 {
+        match d {
+            b'0'..=b'9' => d - b'0',
+            b'a'..=b'f' => d - b'a' + 10,
+            _ => panic!("not a hexadecimal digit"),
+        }
+    }
+    assert!(digits.len() == 2 * N);
+    let mut out = [0; N];
+    let mut i = 0;
+    while i < N {
+        out[i] = digit(digits[2 * i]) << 4 | digit(digits[2 * i + 1]);
+        i += 1;
+    }
+    out
+}
+
+/// The message of FIPS 180-4's examples.
+const ABC: &[u8] = b"abc";
+/// Its digest.
+const SHA1_ABC: [u8; 20] = hex(b"a9993e364706816aba3e25717850c26c9cd0d89d");
+/// Its digest.
+const SHA256_ABC: [u8; 32] = hex(b"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+/// Its digest.
+const SHA384_ABC: [u8; 48] =
+    hex(b"cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7");
+/// Its digest.
+const SHA512_ABC: [u8; 64] =
+    hex(b"ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd\
+      454d4423643ce80e2a9ac94fa54ca49f");
+/// RFC 4231, test case 2.
+const HMAC_JEFE: [u8; 32] = hex(b"5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+/// KDFa with the key 00 to 1f, label TEST, contexts 01 and 02, by an independent HMAC.
+const KDFA_TEST: [u8; 32] = hex(b"fdc78261f0dea062e3cdc8c29ff676685851c5e5c80e38c5f57b10e96ae994b9");
+/// SP 800-38A, F.3.13 and F.3.17.
+const AES_PLAIN: [u8; 16] = hex(b"6bc1bee22e409f96e93d7e117393172a");
+/// F.3.13.
+const AES128_KEY: [u8; 16] = hex(b"2b7e151628aed2a6abf7158809cf4f3c");
+/// F.3.13.
+const AES128_CFB: [u8; 16] = hex(b"3b3fd92eb72dad20333449f8e83cfb4a");
+/// F.3.17.
+const AES256_KEY: [u8; 32] = hex(b"603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4");
+/// F.3.17.
+const AES256_CFB: [u8; 16] = hex(b"dc7e84bfda79164b7ecd8486985d3860");
+/// RFC 6979, A.2.5.
+const P256_D: [u8; 32] = hex(b"c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721");
+/// Its public point.
+const P256_X: [u8; 32] = hex(b"60fed4ba255a9d31c961eb74c6356d68c049b8923b61fa6ce669622e60f29fb6");
+/// Its public point.
+const P256_Y: [u8; 32] = hex(b"7903fe1008b8bc99a41ae9e95628bc64f2f1b20c2d7e9f5177a3c294d4462299");
+/// The signature of SHA-256 of "sample".
+const ECDSA_R: [u8; 32] = hex(b"efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716");
+/// The signature of SHA-256 of "sample".
+const ECDSA_S: [u8; 32] = hex(b"f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8");
+/// The modulus of a key that OpenSSL made for this test.
+const RSA_N: [u8; 256] =
+    hex(b"ce405c539616e8b62dc7734fbef754e40bc1641b72d68bc927d7cb0f1f6e6957839e43388c7371a735f26e8c1e9ff596\
+      e5956a630a810ad6cff0834f540645368f4bab43fe42c431c3d4a32e2945c59cc7fb283e10243bb7a628837551211e36\
+      dc5d0249fb2c2f4f13a829d03d001dce5e04cd7cadfad64051652d8bbf4b6ece37888df5260bc5a04971bb0a0f5ba8b0\
+      1918a11b9627664cdb82c7bc953fa73b40b003ff32e42d4207524ad3095b0138d7299a360299ba0af3e26944d22fc649\
+      64f3b4f2dbe92341ef595cdb92079be08f0f69287d33eac92290bc027ec5ed8d602161dcd85c6bd4555e60ff20e951f0\
+      7ce59fa817d2030a51e2282c2248d031");
+/// Its first prime.
+const RSA_P: [u8; 128] =
+    hex(b"ee7ba4af871a1ad3eef1a92950f24f0966f871b9f3cabae22aefe553050ec3d4a083351fecabdec604b2735cc6bac696\
+      7689ff06c3d727ae867993444f8c479c15f173d4c69d6433c3f3f408983ba2989e3ba1fdb3e9bc05957ef28bbd68edce\
+      34c6fc2b13edf3fe1c62134f4a4025c3706fbc4e37607d073bd39d75aef242b3");
+/// The signature that OpenSSL made with it, RSASSA with SHA-256, over "abc".
+const RSASSA_ABC: [u8; 256] =
+    hex(b"46c4e5856ebb6d7db706f6afe25de6965640aa8f8b5bd1590830edca7de60e4715b359e31b34caa5131f586d8ae0a1c8\
+      a54c52a378bd48c8fc7a97d6f8a4c1ae21e29cfc21884402caf59b292fb825eee1227389c1ff61a738b0077172bda0fa\
+      4da2a4ed58f5279ce7c2c9647d02543d93da6712b3f717218e8244e3c40597564a8cab0c06fd1f27566809b4792277bb\
+      fcfd468b7717fbe56dd3d0a5fdabe23903d886256282e11ee5da3af10e02d24ed6a4e6fe2ce8244ff7ea8dd215d1dab6\
+      7dfd1fe60e658cb4c333194f8153b20af5ea745a89bc917d65a331b65fee8b09e517fb20a3b15d08dbec67738b60be6b\
+      8932b33eb0c7edc0cbe348da3984bc58");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Counting(u8);
+
+    impl RandomSource for Counting {
+        fn fill(&mut self, out: &mut [u8]) {
+            for byte in out {
+                self.0 = self.0.wrapping_mul(5).wrapping_add(17);
+                *byte = self.0;
+            }
+        }
+    }
+
+    #[test]
+    fn all_answers_are_the_known_ones() {
+        assert_eq!(run(ALL, &mut Counting(1)), Ok(()));
+    }
+
+    #[test]
+    fn a_wrong_answer_is_named() {
+        let mut tests = ALL.to_vec();
+        tests.insert(2, ("a broken one", |_| false));
+        assert_eq!(run(&tests, &mut Counting(1)), Err("a broken one"));
+        assert!(!aes(&AES128_KEY, &AES256_CFB));
+    }
+}
