@@ -30,6 +30,8 @@
 pub mod client;
 pub mod content;
 pub mod destination;
+#[cfg(test)]
+mod model;
 pub mod session;
 pub mod source;
 pub mod state;

@@ -19,10 +19,10 @@ use super::source::{ExportNext, Exporting, MIN_PART, storage_name};
 use super::state::{Settled, State};
 use super::{Step, StepError};
 
-const UUID: Uuid = Uuid([7; 16]);
+pub(super) const UUID: Uuid = Uuid([7; 16]);
 
 /// Bytes that differ from call to call, so that no two secrets are alike.
-fn fill(seed: &mut u8) -> impl FnMut(&mut [u8]) + '_ {
+pub(super) fn fill(seed: &mut u8) -> impl FnMut(&mut [u8]) + '_ {
     move |out| {
         for byte in out {
             *seed = seed.wrapping_mul(5).wrapping_add(3);
@@ -32,7 +32,7 @@ fn fill(seed: &mut u8) -> impl FnMut(&mut [u8]) + '_ {
 }
 
 /// The public area of a P-256 storage key; the point need not be one for a Name.
-fn storage_public() -> Tpm2b<1024> {
+pub(super) fn storage_public() -> Tpm2b<1024> {
     let mut bytes = hex::decode("0023000b000300720000000600800043001000030010").unwrap();
     bytes.extend([0, 32]);
     bytes.extend([1; 32]);
@@ -42,7 +42,7 @@ fn storage_public() -> Tpm2b<1024> {
     Tpm2b::new(bytes).unwrap()
 }
 
-fn records() -> Records {
+pub(super) fn records() -> Records {
     let mut records: Records = BTreeMap::new();
     let mut put = |key, byte, length| records.insert(key, Zeroizing::new(vec![byte; length]));
     put(RecordKey::Permanent, 1, 700);
@@ -72,11 +72,11 @@ fn keyed(flags: LockFlags) -> (Exporting, Importing) {
     (source.begin(), destination.set_key(&structure).unwrap().begin())
 }
 
-fn name() -> Vec<u8> {
+pub(super) fn name() -> Vec<u8> {
     storage_name(&storage_public()).unwrap()
 }
 
-fn everything(sequence: u32, max_size: usize) -> GetInstanceDataIn {
+pub(super) fn everything(sequence: u32, max_size: usize) -> GetInstanceDataIn {
     GetInstanceDataIn {
         sequence,
         kind: PieceKind::Everything,

@@ -334,7 +334,9 @@ impl From<ClientError> for DeviceError {
             ClientError::Io(error) => Self::Io(error),
             ClientError::Stream(_) | ClientError::Foreign(_) => Self::BadStream(sentence(&error)),
             ClientError::Rejected { .. } => Self::BadStream(error.to_string()),
-            ClientError::Refused { .. } | ClientError::State(_) => Self::Refused(error.to_string()),
+            ClientError::Refused { .. } | ClientError::State(_) | ClientError::NoStorageKey => {
+                Self::Refused(error.to_string())
+            }
             other => Self::Internal(sentence(&other)),
         }
     }

@@ -259,13 +259,10 @@ impl<'a> Transaction<'a> {
             }
             Settled::Revived(state) => {
                 let stored = self.stored(target.instance)?;
-                for (&key, value) in &stored.escrow {
+                for &key in stored.escrow.keys() {
                     ops.delete(name::escrow(key).map_err(|e| store_failed(&e))?);
-                    ops.put(live_name(key)?, value.clone());
                 }
-                let mut tpm = self.thaw(target.instance, stored.all())?;
-                // What the thawed clock starts from is durable too.
-                tpm.thaw_clock(self.tree.clock.now_ms());
+                let tpm = self.thaw(target.instance, stored.all())?;
                 Self::put_records(&mut ops, &tpm.records().into_iter().collect())?;
                 self.change(target, ops, state, TpmChange::Install(tpm));
                 receipt_out(&[])

@@ -31,6 +31,8 @@ pub(super) struct Memory {
     pub(super) commits: AtomicU64,
     /// Commits fail, and change nothing.
     pub(super) fail: AtomicBool,
+    /// So many commits succeed, then all fail, as if the process had died there. 0 is never.
+    pub(super) last_commit: AtomicU64,
     /// Commits take place, but fail with an unknown outcome.
     pub(super) doubt: AtomicBool,
 }
@@ -56,7 +58,9 @@ impl Memory {
 
 impl Persistence for Memory {
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        if self.fail.load(Ordering::SeqCst) {
+        let last = self.last_commit.load(Ordering::SeqCst);
+        let dead = last > 0 && self.commits.load(Ordering::SeqCst) >= last;
+        if dead || self.fail.load(Ordering::SeqCst) {
             return Err(StoreError::Closed);
         }
         // Held throughout, as the store's one writing thread does.

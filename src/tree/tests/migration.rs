@@ -453,3 +453,56 @@ fn an_instance_moves_on_from_host_to_host() {
     pair.destination.client().commit(there.handle(), &live).unwrap();
     assert_eq!(pair.destination.tree.instances().len(), 1);
 }
+
+/// What an operator's tool does, over and over, until the migration is settled: save, load, run, fetch the receipt, hand it in.
+/// Errors are what a crash in between looks like.
+fn go_on(pair: &Pair) {
+    let mut stream = Vec::new();
+    if let Some(vm) = pair.source.tree.by_name("vm")
+        && vm.save(&mut stream).is_ok()
+    {
+        let _ = pair.load(&stream);
+    }
+    let there = pair.destination.vm();
+    there.execute(0, &get_random(), None);
+    pair.assert_one_copy();
+    if let Ok(live) = pair.destination.client().commit(there.handle(), &[])
+        && let Some(vm) = pair.source.tree.by_name("vm")
+    {
+        let _ = pair.source.client().commit(vm.handle(), &live);
+    }
+    pair.assert_one_copy();
+}
+
+#[test]
+fn a_crash_of_either_side_at_any_commit_loses_nothing_and_makes_no_second_copy() {
+    let whole = Pair::new();
+    let value = pcr16(&whole.source.vm());
+    let base = [&whole.source, &whole.destination].map(|h| h.memory.after_crash());
+    let used = |h: &Host| h.memory.commits.load(Ordering::SeqCst);
+    let before = [used(&whole.source), used(&whole.destination)];
+    go_on(&whole);
+    let steps = [used(&whole.source) - before[0], used(&whole.destination) - before[1]];
+    assert!(whole.source.tree.by_name("vm").is_none() && steps[0] >= 4 && steps[1] >= 4, "{steps:?}");
+
+    for (side, &count) in steps.iter().enumerate() {
+        for n in 0..count {
+            let [source, destination] = [&base[0], &base[1]].map(|m| Host::over(m.after_crash()));
+            let ticket = whole.ticket.clone();
+            let mut pair = Pair { source, destination, ticket };
+            let dying = if side == 0 { &pair.source } else { &pair.destination };
+            dying.memory.last_commit.store(used(dying) + n, Ordering::SeqCst);
+            go_on(&pair);
+            // Restarted, it goes on from what was durable.
+            if side == 0 {
+                pair.source = pair.source.crash();
+            } else {
+                pair.destination = pair.destination.crash();
+            }
+            pair.assert_one_copy();
+            go_on(&pair);
+            assert!(pair.source.tree.by_name("vm").is_none(), "side {side}, commit {n}");
+            assert_eq!(pcr16(&pair.destination.vm()), value, "side {side}, commit {n}");
+        }
+    }
+}
