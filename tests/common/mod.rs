@@ -1,0 +1,167 @@
+//! A "host" for the tests of the programs: a state, a running vtpmd, and vtpmctl for it.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use vtpm_protocol::codec::{Encode, encode_sized};
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{HEADER_SIZE, TpmCc, TpmHandle, TpmSt};
+
+/// Killed when dropped.
+pub struct Host {
+    dir: PathBuf,
+    child: Option<Child>,
+}
+
+#[allow(dead_code, reason = "each test program uses its own part")]
+impl Host {
+    /// A new state below `dir`, and a daemon on it.
+    pub fn start(dir: &Path, name: &str) -> Self {
+        let dir = dir.join(name);
+        let mut host = Self { dir, child: None };
+        let init = host.vtpmd("init").output().unwrap();
+        assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
+        host.run();
+        host
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    pub fn runtime(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    pub fn vtpmd(&self, command: &str) -> Command {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_vtpmd"));
+        program.arg(command).arg("--state-dir").arg(self.state()).arg("--runtime-dir").arg(self.runtime());
+        program.stdin(Stdio::null());
+        program
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn run(&mut self) {
+        self.child = Some(self.vtpmd("run").spawn().unwrap());
+        let until = Instant::now() + Duration::from_secs(60);
+        while UnixStream::connect(self.runtime().join("root/tpm.sock")).is_err() {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "vtpmd ended: {ended:?}");
+            assert!(Instant::now() < until, "vtpmd does not answer");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// SIGTERM; the daemon must end by itself and well.
+    pub fn terminate(&mut self) {
+        let mut child = self.child.take().unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    pub fn ctl_output(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_vtpmctl"))
+            .arg("--state-dir")
+            .arg(self.state())
+            .arg("--runtime-dir")
+            .arg(self.runtime())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// What vtpmctl prints; it must succeed.
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        let output = self.ctl_output(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What vtpmctl prints with --json.
+    pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.ctl(&[arguments, &["--json"]].concat())).unwrap()
+    }
+
+    /// What vtpmctl complains of; it must fail.
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.ctl_output(arguments);
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// The state of an instance as `vtpmctl info` names it.
+    pub fn state_of(&self, name: &str) -> String {
+        self.json(&["info", name])["state"].as_str().unwrap().to_owned()
+    }
+
+    /// The owner authorization of the root.
+    pub fn owner_auth(&self) -> Vec<u8> {
+        hex::decode(std::fs::read_to_string(self.state().join("root.auth")).unwrap().trim()).unwrap()
+    }
+
+    /// A connection to the raw socket of the root.
+    pub fn raw(&self) -> Raw {
+        Raw(UnixStream::connect(self.runtime().join("root/tpm.sock")).unwrap())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A raw TPM socket.
+pub struct Raw(pub UnixStream);
+
+#[allow(dead_code, reason = "each test program uses its own part")]
+impl Raw {
+    /// Bytes there and back.
+    pub fn transmit(&mut self, command: &[u8]) -> std::io::Result<Vec<u8>> {
+        self.0.write_all(command)?;
+        let mut response = vec![0; HEADER_SIZE];
+        self.0.read_exact(&mut response)?;
+        let size = u32::from_be_bytes(response[2..6].try_into().unwrap());
+        response.resize(usize::try_from(size).unwrap(), 0);
+        self.0.read_exact(&mut response[HEADER_SIZE..])?;
+        Ok(response)
+    }
+
+    /// A command with one password session, or none; its code and what follows the header.
+    pub fn run(
+        &mut self,
+        code: TpmCc,
+        handles: &[TpmHandle],
+        password: Option<&[u8]>,
+        parameters: &dyn Encode,
+    ) -> std::io::Result<(ResponseCode, Vec<u8>)> {
+        let mut body = Vec::new();
+        handles.iter().for_each(|h| h.encode(&mut body));
+        if let Some(password) = password {
+            let mut area = (TpmHandle::RS_PW, 0u16, 0u8).to_bytes();
+            encode_sized(password, &mut area);
+            u32::try_from(area.len()).unwrap().encode(&mut body);
+            body.append(&mut area);
+        }
+        parameters.encode(&mut body);
+        let tag = if password.is_some() { TpmSt::SESSIONS } else { TpmSt::NO_SESSIONS };
+        let size = u32::try_from(HEADER_SIZE + body.len()).unwrap();
+        let command = [(tag, size, code).to_bytes(), body].concat();
+        let response = self.transmit(&command)?;
+        let rc = ResponseCode::from_value(u32::from_be_bytes(response[6..10].try_into().unwrap()));
+        Ok((rc, response[HEADER_SIZE..].to_vec()))
+    }
+}

@@ -1,0 +1,252 @@
+//! vtpmd and vtpmctl as an operator has them.
+
+mod common;
+
+use common::Host;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+use vtpm_protocol::instance::cc;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::*;
+
+const UUID: &str = "b9a6a2d4-5f6e-4c3b-9a51-6f3c1d2e4f50";
+
+#[test]
+fn init_makes_a_private_state_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), "a");
+    for file in ["root.auth", "host.key", "vtpmd.sqlite"] {
+        assert_eq!(std::fs::metadata(host.state().join(file)).unwrap().mode() & 0o077, 0, "{file}");
+    }
+    let again = host.vtpmd("init").output().unwrap();
+    assert!(!again.status.success());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
+    let second = host.vtpmd("run").output().unwrap();
+    assert!(!second.status.success(), "two daemons on one state");
+}
+
+#[test]
+fn instances_are_made_listed_shown_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), "a");
+    let made = host.json(&["create", "guest", "--uuid", UUID]);
+    assert_eq!(made["state"], "live");
+    assert_eq!(made["uuid"], UUID);
+    let socket = host.runtime().join("guest/vhost-user.sock");
+    assert_eq!(made["socket"], socket.to_str().unwrap());
+    assert!(socket.exists());
+    assert!(host.refused(&["create", "guest"]).contains("already"));
+    assert!(host.refused(&["create", "other", "--uuid", UUID]).contains("already"));
+    assert!(host.refused(&["create", "../up"]).contains("cannot be the name"));
+    assert!(host.refused(&["info", "nobody"]).contains("no instance"));
+
+    host.ctl(&["create", "tenant", "--privileged"]);
+    host.ctl(&["create", "inner", "--parent", "tenant"]);
+    assert!(!host.ctl_output(&["delete", "tenant"]).status.success(), "it has a descendant");
+    let names = |host: &Host| -> Vec<String> {
+        let list = host.json(&["list"]);
+        list.as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&host), ["guest", "tenant", "inner"]);
+    assert!(host.ctl(&["list"]).contains("    inner") || host.ctl(&["list"]).contains("  inner"));
+
+    host.terminate();
+    assert!(!socket.exists());
+    host.run();
+    assert_eq!(names(&host), ["guest", "tenant", "inner"]);
+    assert!(socket.exists());
+    for name in ["inner", "tenant", "guest"] {
+        host.ctl(&["delete", name]);
+    }
+    assert!(names(&host).is_empty());
+    assert!(!socket.exists());
+}
+
+#[test]
+fn the_owner_authorization_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), "a");
+    let auth = host.state().join("root.auth");
+    let (rc, _) = host
+        .raw()
+        .run(cc::LIST_INSTANCES, &[TpmHandle::OWNER, TpmHandle(0xa000_0000)], Some(b"x"), &(0u32, 9u32))
+        .unwrap();
+    assert_eq!(rc, ResponseCode::BAD_AUTH.session(1));
+    std::fs::write(&auth, "00ff\n").unwrap();
+    assert!(host.refused(&["list"]).contains("TPM_RC_BAD_AUTH"));
+    std::fs::remove_file(&auth).unwrap();
+    assert!(host.refused(&["list"]).contains("root.auth"));
+}
+
+/// Prepares `name` on `to` and returns the path of the ticket.
+fn prepare(to: &Host, name: &str, dir: &std::path::Path, ticket: &str, storage_key: &str) -> String {
+    let path = dir.join(ticket).to_str().unwrap().to_owned();
+    to.ctl(&["migrate", "prepare", name, "--uuid", UUID, "--ticket", &path, "--storage-key", storage_key]);
+    path
+}
+
+#[test]
+fn an_instance_moves_as_a_file_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Host::start(dir.path(), "a"), Host::start(dir.path(), "b"));
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    for storage_key in ["ecc", "rsa"] {
+        let stream = path(&format!("{storage_key}.stream"));
+        a.ctl(&["create", "guest", "--uuid", UUID]);
+        assert!(a.refused(&["export", "guest", "--output", &stream]).contains("--ticket"));
+        let ticket = prepare(&b, "guest", dir.path(), &format!("{storage_key}.ticket"), storage_key);
+        assert_eq!(b.state_of("guest"), "destination-locked");
+        a.ctl(&["export", "guest", "--ticket", &ticket, "--output", &stream]);
+        assert_eq!(a.state_of("guest"), "exported");
+        b.ctl(&["import", "guest", "--input", &stream]);
+        assert_eq!(b.state_of("guest"), "imported");
+        assert!(b.refused(&["import", "guest", "--input", &stream]).contains("imported"));
+        // The destination has not executed a command: it can still give up, and then the source lives again.
+        let receipt = b.json(&["migrate", "abort", "guest"])["receipt"].as_str().unwrap().to_owned();
+        assert_eq!(b.state_of("guest"), "void");
+        assert!(!a.ctl_output(&["migrate", "commit", "guest", "--receipt", &receipt]).status.success());
+        a.ctl(&["migrate", "abort", "guest", "--receipt", &receipt]);
+        assert_eq!(a.state_of("guest"), "live");
+        b.ctl(&["delete", "guest"]);
+        // A new slot is another migration: the old stream is foreign to it.
+        let second = prepare(&b, "guest", dir.path(), &format!("{storage_key}.ticket2"), storage_key);
+        assert!(b.refused(&["import", "guest", "--input", &stream]).contains("another migration"));
+        let again = path(&format!("{storage_key}.stream2"));
+        a.ctl(&["lock", "guest", "--ticket", &second]);
+        assert_eq!(a.state_of("guest"), "source-locked");
+        a.ctl(&["export", "guest", "--output", &again]);
+        b.ctl(&["import", "guest", "--input", &again]);
+        a.ctl(&["delete", "guest"]);
+        b.ctl(&["delete", "guest"]);
+    }
+}
+
+#[test]
+fn a_ticket_for_another_instance_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Host::start(dir.path(), "a"), Host::start(dir.path(), "b"));
+    a.ctl(&["create", "guest"]);
+    let ticket = prepare(&b, "guest", dir.path(), "ticket", "ecc");
+    assert!(a.refused(&["migrate", "arm", "guest", "--ticket", &ticket]).contains(UUID));
+    let junk = dir.path().join("junk");
+    std::fs::write(&junk, [0; 100]).unwrap();
+    assert!(
+        a.refused(&["lock", "guest", "--ticket", junk.to_str().unwrap()]).contains("no migration ticket")
+    );
+    assert_eq!(a.state_of("guest"), "live");
+}
+
+#[test]
+fn a_raw_client_that_sends_nonsense_is_answered_and_hung_up_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), "a");
+    for header in [[0x80, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 1, 0x7b], [0x80, 1, 0, 0, 0, 9, 0, 0, 1, 0x7b]] {
+        let mut raw = host.raw();
+        let response = raw.transmit(&header).unwrap();
+        assert_eq!(response[6..10], ResponseCode::COMMAND_SIZE.value().to_be_bytes());
+        assert!(raw.transmit(&header).is_err());
+    }
+    let (rc, _) = host.raw().run(TpmCc::GET_RANDOM, &[], None, &8u16).unwrap();
+    assert_eq!(rc, ResponseCode::SUCCESS);
+}
+
+#[test]
+fn sigkill_at_any_moment_loses_no_acknowledged_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), "a");
+    let auth = host.owner_auth();
+    let index = TpmHandle(0x0150_0000);
+    let public = TpmsNvPublic {
+        nv_index: index,
+        name_alg: TpmiAlgHash(TpmAlgId::SHA256),
+        attributes: TpmaNv::OWNER_WRITE | TpmaNv::OWNER_READ | TpmaNv(0).with_nt(TpmNt::Counter),
+        auth_policy: Tpm2bDigest::empty(),
+        data_size: 8,
+    };
+    let (rc, _) = host
+        .raw()
+        .run(TpmCc::NV_DEFINE_SPACE, &[TpmHandle::OWNER], Some(&auth), &(Tpm2bAuth::empty(), Sized2b(public)))
+        .unwrap();
+    assert_eq!(rc, ResponseCode::SUCCESS);
+    let increment =
+        |raw: &mut common::Raw| raw.run(TpmCc::NV_INCREMENT, &[TpmHandle::OWNER, index], Some(&auth), &());
+    let read = |host: &Host| {
+        let (rc, out) =
+            host.raw().run(TpmCc::NV_READ, &[TpmHandle::OWNER, index], Some(&auth), &(8u16, 0u16)).unwrap();
+        assert_eq!(rc, ResponseCode::SUCCESS);
+        u64::from_be_bytes(out[6..14].try_into().unwrap())
+    };
+    assert_eq!(increment(&mut host.raw()).unwrap().0, ResponseCode::SUCCESS);
+    let mut acknowledged = read(&host);
+    for round in 0..10u64 {
+        let mut raw = host.raw();
+        // A killer beside a client that goes on until its connection breaks.
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let mut done = 0u64;
+                while let Ok((rc, _)) = increment(&mut raw) {
+                    assert_eq!(rc, ResponseCode::SUCCESS);
+                    done += 1;
+                }
+                done
+            });
+            std::thread::sleep(Duration::from_millis(20 + 13 * round));
+            host.kill();
+            acknowledged += client.join().unwrap();
+        });
+        host.run();
+        let now = read(&host);
+        assert!(
+            now == acknowledged || now == acknowledged + 1,
+            "round {round}: {acknowledged} acknowledged, {now} there"
+        );
+        acknowledged = now;
+    }
+}
+
+#[test]
+fn a_manager_starts_one_back_end_with_qemus_conventions() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_vtpmd");
+    let printed = std::process::Command::new(program).arg("--print-capabilities").output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!(json["type"], "tpm");
+
+    let socket = dir.path().join("device.sock");
+    let mut child = std::process::Command::new(program)
+        .arg("--socket-path")
+        .arg(&socket)
+        .arg("--state-dir")
+        .arg(dir.path().join("state"))
+        .arg("--runtime-dir")
+        .arg(dir.path().join("run"))
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+        assert!(Instant::now() < until && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(!socket.exists());
+
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    // Without close-on-exec, as a manager hands it down.
+    let theirs = nix::unistd::dup(&theirs).unwrap();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&theirs);
+    let mut child = std::process::Command::new(program)
+        .arg(format!("--fd={number}"))
+        .arg("--state-dir")
+        .arg(dir.path().join("state"))
+        .arg("--runtime-dir")
+        .arg(dir.path().join("run"))
+        .spawn()
+        .unwrap();
+    drop(theirs);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(child.try_wait().unwrap().is_none(), "it serves the connection");
+    drop(ours);
+    assert!(child.wait().unwrap().success(), "it ends with its connection");
+}
