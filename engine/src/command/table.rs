@@ -151,6 +151,7 @@ pub static COMMANDS: &[Command] = &[
         nv::nv_read_public,
     ),
     row(TpmCc::POLICY_AUTH_VALUE, &[h(K::PolicySession, Role::None)], N, policy::policy_auth_value),
+    row(TpmCc::POLICY_COMMAND_CODE, &[h(K::PolicySession, Role::None)], N, policy::policy_command_code),
     row(TpmCc::READ_PUBLIC, &[h(K::Object, Role::None)], Flags { encrypt: true, ..N }, object::read_public),
     row(
         TpmCc::START_AUTH_SESSION,

@@ -213,3 +213,29 @@ pub fn load_external(
 pub fn flush(tpm: &mut TestTpm, handle: TpmHandle) {
     tpm.run(TpmCc::FLUSH_CONTEXT, &[], &handle).unwrap();
 }
+
+/// A policy or trial session with SHA-256.
+pub fn start_policy(tpm: &mut TestTpm, kind: TpmSe) -> TpmHandle {
+    let input = (Tpm2bNonce::new(vec![7; 16]).unwrap(), 0u16, kind, TpmAlgId::NULL, TpmAlgId::SHA256);
+    let out = tpm.run(TpmCc::START_AUTH_SESSION, &[TpmHandle::NULL; 2], &input).unwrap();
+    TpmHandle(u32::from_be_bytes(out[..4].try_into().unwrap()))
+}
+
+/// Runs a command whose first handle a policy session authorizes, without an HMAC.
+pub fn run_with_policy(
+    tpm: &mut TestTpm,
+    cc: TpmCc,
+    handles: &[TpmHandle],
+    session: TpmHandle,
+    parameters: &dyn Encode,
+) -> Result<Vec<u8>, ResponseCode> {
+    let area = (session, 0u16, TpmaSession::CONTINUE_SESSION, 0u16).to_bytes();
+    let response = tpm.raw(&super::command_bytes(cc, handles, &area, &parameters.to_bytes()));
+    match super::code(&response) {
+        ResponseCode::SUCCESS => {
+            let size = u32::from_be_bytes(response[10..14].try_into().unwrap()) as usize;
+            Ok(response[14..14 + size].to_vec())
+        }
+        rc => Err(rc),
+    }
+}

@@ -245,7 +245,11 @@ impl PublicParms {
             TpmAlgId::KEYEDHASH => Ok(Self::KeyedHash {
                 scheme: Scheme::decode_from(r, &KEYEDHASH_SCHEMES, ResponseCode::VALUE)?,
             }),
-            TpmAlgId::SYMCIPHER => Ok(Self::SymCipher { sym: Decode::decode(r)? }),
+            // `TPMS_SYMCIPHER_PARMS` takes no null cipher.
+            TpmAlgId::SYMCIPHER => match Decode::decode(r)? {
+                TpmtSymDefObject(TpmtSymDef::Null) => Err(ResponseCode::SYMMETRIC),
+                sym => Ok(Self::SymCipher { sym }),
+            },
             TpmAlgId::RSA => {
                 let symmetric = Decode::decode(r)?;
                 let scheme = Scheme::decode_from(r, &RSA_SCHEMES, ResponseCode::VALUE)?;

@@ -1,10 +1,12 @@
 //! Enhanced authorization commands (Part 3, chapter 23).
 
 mod policy_auth_value;
+mod policy_command_code;
 mod policy_get_digest;
 mod policy_pcr;
 
 pub use policy_auth_value::policy_auth_value;
+pub use policy_command_code::policy_command_code;
 pub use policy_get_digest::policy_get_digest;
 pub use policy_pcr::policy_pcr;
 
