@@ -3,7 +3,7 @@
 
 use crate::alg::hash_alg;
 use crate::crypto::rsa::{RsaPrivate, RsaPublic};
-use crate::crypto::{Curve, HashAlg, Point, RandomSource, ecc, kdfe};
+use crate::crypto::{CryptoError, Curve, HashAlg, Point, RandomSource, ecc, kdfe};
 use crate::state::Object;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
@@ -104,9 +104,9 @@ pub fn decrypt(object: &Object, label: &[u8], encrypted: &[u8]) -> Result<Zeroiz
     match (&object.public.parms, &object.public.unique) {
         (PublicParms::Rsa { .. }, _) => {
             let with_zero = [label, &[0]].concat();
-            let secret = rsa_private(object)?
-                .decrypt_oaep(alg, &with_zero, encrypted)
-                .map_err(|_| ResponseCode::VALUE)?;
+            let secret = rsa_private(object)?.decrypt_oaep(alg, &with_zero, encrypted).map_err(|e| {
+                if e == CryptoError::Length { ResponseCode::SIZE } else { ResponseCode::VALUE }
+            })?;
             if secret.len() > alg.digest_size() { Err(ResponseCode::VALUE) } else { Ok(secret) }
         }
         (PublicParms::Ecc { curve: id, .. }, PublicId::Ecc(key)) => {

@@ -122,9 +122,6 @@ pub fn sensitive(auth: &[u8], data: &[u8]) -> Tpm2bSensitiveCreate {
 pub struct Primary {
     pub handle: TpmHandle,
     pub public: TpmtPublic,
-    pub creation_data: TpmsCreationData,
-    pub creation_hash: Tpm2bDigest,
-    pub ticket: TpmtTk,
     pub name: Tpm2bName,
 }
 
@@ -147,8 +144,9 @@ pub fn create_primary_with(
     let parameters =
         (sensitive(auth, data), Sized2b(public), Tpm2bData::empty(), TpmlPcrSelection::default());
     let (handle, out) = tpm.run_with(TpmCc::CREATE_PRIMARY, &[hierarchy], &[b""], &parameters)?;
-    let (Sized2b(public), Sized2b(creation_data), creation_hash, ticket, name) = decode_exact(&out).unwrap();
-    Ok(Primary { handle: handle.unwrap(), public, creation_data, creation_hash, ticket, name })
+    type Response = (Tpm2bPublic, Sized2b<TpmsCreationData>, Tpm2bDigest, TpmtTk, Tpm2bName);
+    let (Sized2b(public), _, _, _, name): Response = decode_exact(&out).unwrap();
+    Ok(Primary { handle: handle.unwrap(), public, name })
 }
 
 /// What `TPM2_Create` returned.
