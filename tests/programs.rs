@@ -1,4 +1,10 @@
 //! vtpmd and vtpmctl as an operator has them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
 
 mod common;
 
