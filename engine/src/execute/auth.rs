@@ -324,7 +324,7 @@ pub fn bound_auth(session: &Session, auth: &Tpm2bAuth) -> Digest {
 }
 
 /// DUP always, ADMIN mostly, and nothing else, takes a policy session only.
-fn policy_required(state: &State, role: Role, entity: TpmHandle) -> Result<bool, ResponseCode> {
+pub(super) fn policy_required(state: &State, role: Role, entity: TpmHandle) -> Result<bool, ResponseCode> {
     Ok(match role {
         Role::Dup => true,
         Role::Admin => match entity.handle_type() {

@@ -142,3 +142,6 @@ fn find(code: TpmCc, env: &mut dyn Environment) -> Result<&'static Command, Resp
     }
     Ok(command)
 }
+
+#[cfg(test)]
+mod tests;
