@@ -74,7 +74,7 @@ impl World {
             _ => return None,
         };
         let strict = exporting.session.flags.strict();
-        let request = everything(exporting.next_sequence(), 5600);
+        let request = everything(exporting.next_sequence(), 1200);
         let step = exporting.export(&request, &self.live).unwrap();
         let moved: Vec<_> =
             self.live.keys().copied().filter(|&key| step.moved.contains(&PieceId::of(key))).collect();

@@ -1,5 +1,6 @@
 //! What an instance gives its engine for the time of one command.
 
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use vtpm_engine::env::{Change, CommitFailed, Environment};
@@ -155,6 +156,9 @@ impl Environment for CommandEnvironment<'_> {
             log::error!("{} could not be written: {error}", self.instance);
             if error.outcome_is_unknown() {
                 self.in_doubt = true;
+                if self.manager.as_ref().is_some_and(Transaction::moves_topology) {
+                    self.tree.in_doubt.store(true, Ordering::Release);
+                }
                 self.abandon();
             }
             if let Some(manager) = &mut self.manager {

@@ -64,10 +64,6 @@ struct Origin {
 
 impl Instance {
     /// An instance of the store, which is read when it is first used.
-    pub(super) fn stored(tree: &Arc<Tree>, row: InstanceRow, parent: Option<u32>) -> Result<Self, TreeError> {
-        Self::new(Arc::downgrade(tree), row, parent)
-    }
-
     pub(super) fn new(tree: Weak<Tree>, row: InstanceRow, parent: Option<u32>) -> Result<Self, TreeError> {
         let inner = Inner { loaded: false, deleted: false, state: State::new_live(), tpm: None, last: None };
         Ok(Self { tree, identity: Identity::read(row)?, parent, inner: Mutex::new(inner) })
@@ -178,8 +174,18 @@ impl Instance {
 
     fn run(&self, command: &[u8], origin: &Origin) -> Vec<u8> {
         let Some(tree) = self.tree.upgrade() else { return error_response(ResponseCode::FAILURE) };
+        let mut events = if self.attributes().privileged() {
+            match tree.settle_doubt() {
+                Ok(events) => events,
+                Err(error) => {
+                    log::error!("the instances cannot be listed: {}", sentence(&error));
+                    return error_response(ResponseCode::NV_UNAVAILABLE);
+                }
+            }
+        } else {
+            Vec::new()
+        };
         let topology = tree.topology();
-        let mut events = Vec::new();
         let response = match self.enter(&tree) {
             Ok(mut inner) => {
                 let result = self.run_locked(&tree, &topology, &mut inner, command, origin, &mut events);

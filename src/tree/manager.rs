@@ -105,6 +105,11 @@ impl<'a> Transaction<'a> {
         self.pending.is_some()
     }
 
+    /// Whether the pending command makes or destroys an instance.
+    pub(super) fn moves_topology(&self) -> bool {
+        self.pending.as_ref().is_some_and(|p| !matches!(p.effect, Effect::Change { .. }))
+    }
+
     /// The operations, for the batch.
     pub(super) fn take_ops(&mut self) -> Vec<Op> {
         self.pending.as_mut().map(|p| std::mem::take(&mut p.ops)).unwrap_or_default()

@@ -36,6 +36,7 @@ mod replay;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use vtpm_protocol::instance::{INSTANCE_LAST, INSTANCE_SELF, InstanceAttributes, InstanceName, Uuid};
@@ -112,6 +113,8 @@ pub struct Tree {
     /// Held from the choice of a name, UUID and handle until they are in the topology or given up.
     births: Mutex<()>,
     listener: OnceLock<Listener>,
+    /// The store does not know what came of a commit that made or destroyed an instance.
+    in_doubt: AtomicBool,
 }
 
 impl Tree {
@@ -130,7 +133,6 @@ impl Tree {
         let rows = persistence.instances()?;
         let roots: Vec<u32> = rows.iter().filter(|r| r.parent.is_none()).map(|r| r.handle).collect();
         let &[root] = roots.as_slice() else { return Err(TreeError::Roots(roots.len())) };
-        let handles: BTreeMap<_, _> = rows.iter().map(|r| (r.id, r.handle)).collect();
         let tree = Arc::new(Self {
             persistence,
             clock: Clock::start(),
@@ -139,7 +141,17 @@ impl Tree {
             topology: RwLock::default(),
             births: Mutex::new(()),
             listener: OnceLock::new(),
+            in_doubt: AtomicBool::new(false),
         });
+        let topology = tree.arrange(rows, &Topology::new())?;
+        tree.exchange_topology(|t| *t = topology);
+        tree.root().start_root()?;
+        Ok(tree)
+    }
+
+    /// The topology of the rows, with the instances that `known` has already.
+    fn arrange(self: &Arc<Self>, rows: Vec<InstanceRow>, known: &Topology) -> Result<Topology, TreeError> {
+        let handles: BTreeMap<_, _> = rows.iter().map(|r| (r.id, r.handle)).collect();
         let mut topology = Topology::new();
         for row in rows {
             let parent = match row.parent {
@@ -153,11 +165,30 @@ impl Tree {
                 },
             };
             let handle = row.handle;
-            topology.insert(handle, Arc::new(Instance::stored(&tree, row, parent)?));
+            let instance = match known.get(&handle) {
+                Some(instance) => instance.clone(),
+                None => Arc::new(Instance::new(Arc::downgrade(self), row, parent)?),
+            };
+            topology.insert(handle, instance);
         }
-        tree.exchange_topology(|t| *t = topology);
-        tree.root().start_root()?;
-        Ok(tree)
+        Ok(topology)
+    }
+
+    /// After a commit of unknown outcome that made or destroyed an instance: the store says which instances there are, as soon as it can.
+    fn settle_doubt(self: &Arc<Self>) -> Result<Vec<TreeEvent>, TreeError> {
+        if !self.in_doubt.load(Ordering::Acquire) {
+            return Ok(Vec::new());
+        }
+        let _births = self.births();
+        let known = self.topology();
+        let now = self.arrange(self.persistence.instances()?, &known)?;
+        let gone = known.iter().filter(|(handle, _)| !now.contains_key(handle));
+        let mut events: Vec<TreeEvent> = gone.map(|(_, i)| TreeEvent::Deleted(i.clone())).collect();
+        let come = now.iter().filter(|(handle, _)| !known.contains_key(handle));
+        events.extend(come.map(|(_, i)| TreeEvent::Created(i.clone())));
+        self.exchange_topology(|t| *t = now);
+        self.in_doubt.store(false, Ordering::Release);
+        Ok(events)
     }
 
     /// The root.

@@ -14,8 +14,10 @@ use vtpm_protocol::tpm::{Tpm2b, TpmCc, TpmHandle, TpmSt};
 use zeroize::Zeroizing;
 
 use super::{Host, UUID, code, command, extend, get_random, pcr16, random_bytes, startup};
+use crate::host_key::HostKey;
 use crate::migration::client::{Client, ClientError};
-use crate::tree::{LocalTransport, TreeEvent};
+use crate::store::Store;
+use crate::tree::{LocalTransport, RootOptions, Tree, TreeEvent};
 
 fn refused<T>(result: Result<T, ClientError>) -> ResponseCode {
     match result {
@@ -106,6 +108,49 @@ fn after_a_commit_of_unknown_outcome_the_store_says_what_is() {
     let after = pcr16(&vm);
     assert_ne!(after, before);
     assert_eq!(pcr16(&host.crash().vm()), after);
+}
+
+#[test]
+fn an_instance_whose_making_or_deletion_was_in_doubt_is_there_or_not_as_the_store_has_it() {
+    let host = Host::new(0);
+    host.memory.doubt.store(true, Ordering::SeqCst);
+    assert_eq!(refused(host.client().create_fresh("vm", Some(UUID))), ResponseCode::NV_UNAVAILABLE);
+    host.memory.doubt.store(false, Ordering::SeqCst);
+    let made = host.client().find("vm").unwrap().unwrap();
+    assert_eq!(made.state, InstanceState::DestinationLocked);
+
+    host.memory.doubt.store(true, Ordering::SeqCst);
+    assert_eq!(refused(host.client().delete(made.instance)), ResponseCode::NV_UNAVAILABLE);
+    host.memory.doubt.store(false, Ordering::SeqCst);
+    assert!(host.client().find("vm").unwrap().is_none());
+    host.client().create_fresh("vm", Some(UUID)).unwrap();
+}
+
+#[test]
+fn the_tree_lives_in_the_real_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, key) = (dir.path().join("state.db"), HostKey::for_tests(7));
+    let auth = || Zeroizing::new(super::AUTH.to_vec());
+    let store = Arc::new(Store::create(&path, &key).unwrap());
+    Tree::init(store.clone(), RootOptions::new(auth())).unwrap();
+    let tree = Tree::open(store.clone(), auth()).unwrap();
+    let made = tree.local_client().create_fresh("vm", Some(UUID)).unwrap();
+    assert_eq!(refused(tree.local_client().create_fresh("vm", None)), ResponseCode::NV_DEFINED);
+    let vm = tree.by_name("vm").unwrap();
+    vm.machine_reset();
+    vm.execute(0, &startup(), None);
+    vm.execute(0, &extend(5), Some(3));
+    let value = pcr16(&vm);
+    drop((tree, vm, store));
+
+    let store = Arc::new(Store::open(&path, &key).unwrap());
+    let tree = Tree::open(store.clone(), auth()).unwrap();
+    let vm = tree.by_name("vm").unwrap();
+    assert_eq!((pcr16(&vm), vm.handle()), (value, made.instance));
+    tree.local_client().delete(made.instance).unwrap();
+    drop((tree, vm, store));
+    let tree = Tree::open(Arc::new(Store::open(&path, &key).unwrap()), auth()).unwrap();
+    assert_eq!(tree.instances().len(), 1);
 }
 
 #[test]
