@@ -4,6 +4,8 @@ pub mod attestation;
 pub mod capability;
 pub mod clock;
 pub mod context;
+#[cfg(test)]
+mod damaged;
 pub mod duplication;
 pub mod hierarchy;
 pub mod instance;

@@ -1,0 +1,111 @@
+//! Damaged commands: every valid one, cut everywhere and with every byte changed, is answered, and leaves no trace when it fails. The
+//! checks are those of [`TestTpm::raw`].
+
+use super::nv::testing::{INDEX, OPEN, define, public, write};
+use crate::testing::{TestTpm, command_bytes};
+use vtpm_protocol::codec::Encode;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{
+    Sized2b, Tpm2bAuth, Tpm2bEvent, Tpm2bMaxNvBuffer, TpmAlgId, TpmCap, TpmCc, TpmHandle, TpmNt, TpmPt,
+    TpmaNv, Tpml, TpmlDigestValues, TpmlPcrSelection, TpmsPcrSelection, TpmtHa,
+};
+
+const COUNTER: TpmHandle = TpmHandle(INDEX.0 + 1);
+
+/// A TPM on which each of [`commands`] succeeds.
+fn prepared() -> TestTpm {
+    let mut tpm = TestTpm::started();
+    let attributes = OPEN | TpmaNv::NO_DA;
+    define(&mut tpm, TpmHandle::OWNER, b"pw", public(INDEX, attributes, 8)).unwrap();
+    write(&mut tpm, TpmHandle::OWNER, b"", b"12345678", 0).unwrap();
+    let counter = public(COUNTER, attributes.with_nt(TpmNt::Counter), 8);
+    define(&mut tpm, TpmHandle::OWNER, b"", counter).unwrap();
+    tpm
+}
+
+fn with_password(cc: TpmCc, handles: &[TpmHandle], password: &[u8], parameters: &impl Encode) -> Vec<u8> {
+    let mut area = (TpmHandle::RS_PW, 0u16, 0u8).to_bytes();
+    Tpm2bAuth::new(password).unwrap().encode(&mut area);
+    command_bytes(cc, handles, &area, &parameters.to_bytes())
+}
+
+fn without(cc: TpmCc, handles: &[TpmHandle], parameters: &impl Encode) -> Vec<u8> {
+    command_bytes(cc, handles, &[], &parameters.to_bytes())
+}
+
+fn commands() -> Vec<Vec<u8>> {
+    let owner = TpmHandle::OWNER;
+    let selection: TpmlPcrSelection = Tpml(vec![
+        TpmsPcrSelection::of(TpmAlgId::SHA256, [0, 17]),
+        TpmsPcrSelection::of(TpmAlgId::SHA1, [23]),
+    ]);
+    let digests: TpmlDigestValues = Tpml(vec![TpmtHa { hash_alg: TpmAlgId::SHA1, digest: vec![7; 20] }]);
+    let new = public(TpmHandle(INDEX.0 + 2), OPEN, 8);
+    let data = Tpm2bMaxNvBuffer::new(*b"abcd").unwrap();
+    vec![
+        with_password(TpmCc::NV_DEFINE_SPACE, &[owner], b"", &(Tpm2bAuth::new(*b"x").unwrap(), Sized2b(new))),
+        with_password(TpmCc::NV_UNDEFINE_SPACE, &[owner, INDEX], b"", &()),
+        with_password(TpmCc::NV_WRITE, &[INDEX, INDEX], b"pw", &(data, 2u16)),
+        with_password(TpmCc::NV_READ, &[INDEX, INDEX], b"pw", &(4u16, 4u16)),
+        with_password(TpmCc::NV_INCREMENT, &[owner, COUNTER], b"", &()),
+        without(TpmCc::NV_READ_PUBLIC, &[INDEX], &()),
+        without(TpmCc::PCR_READ, &[], &selection),
+        with_password(TpmCc::PCR_EXTEND, &[TpmHandle(16)], b"", &digests),
+        with_password(TpmCc::PCR_EVENT, &[TpmHandle(16)], b"", &Tpm2bEvent::new(*b"data").unwrap()),
+        with_password(TpmCc::PCR_RESET, &[TpmHandle(16)], b"", &()),
+        with_password(TpmCc::CLEAR, &[TpmHandle::PLATFORM], b"", &()),
+        with_password(
+            TpmCc::HIERARCHY_CHANGE_AUTH,
+            &[TpmHandle::ENDORSEMENT],
+            b"",
+            &Tpm2bAuth::new(*b"new").unwrap(),
+        ),
+        without(TpmCc::GET_CAPABILITY, &[], &(TpmCap::TPM_PROPERTIES, TpmPt::MANUFACTURER, 1u32)),
+        without(TpmCc::GET_TEST_RESULT, &[], &()),
+        without(TpmCc::HASH, &[], &(Tpm2bAuth::new(*b"abc").unwrap(), TpmAlgId::SHA256, owner)),
+        without(TpmCc::READ_CLOCK, &[], &()),
+    ]
+}
+
+fn set_size(command: &mut [u8], size: usize) {
+    command[2..6].copy_from_slice(&u32::try_from(size).unwrap().to_be_bytes());
+}
+
+#[test]
+fn a_command_that_is_cut_or_too_long_fails_without_a_trace() {
+    let mut tpm = prepared();
+    for whole in commands() {
+        for length in 0..whole.len() {
+            // With the size that it has, and with the size that it had.
+            let mut cut = whole[..length].to_vec();
+            assert_ne!(tpm.rc(&cut), ResponseCode::SUCCESS);
+            if length >= 6 {
+                set_size(&mut cut, length);
+                assert_ne!(tpm.rc(&cut), ResponseCode::SUCCESS, "{whole:02x?} cut to {length}");
+            }
+        }
+        let mut long = [whole.as_slice(), &[0]].concat();
+        set_size(&mut long, whole.len() + 1);
+        assert_ne!(tpm.rc(&long), ResponseCode::SUCCESS, "{whole:02x?}");
+    }
+    // Nothing of all that kept the commands from working.
+    for whole in commands() {
+        prepared().ok(&whole);
+    }
+}
+
+#[test]
+fn a_command_with_any_byte_changed_is_answered_and_leaves_no_trace_when_it_fails() {
+    for whole in commands() {
+        let mut tpm = prepared();
+        for position in 0..whole.len() {
+            for change in [0x01, 0x80, 0xff] {
+                let mut changed = whole.clone();
+                changed[position] ^= change;
+                if tpm.rc(&changed) == ResponseCode::SUCCESS {
+                    tpm = prepared();
+                }
+            }
+        }
+    }
+}
