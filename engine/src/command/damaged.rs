@@ -11,6 +11,8 @@ use vtpm_protocol::tpm::{
 };
 
 const COUNTER: TpmHandle = TpmHandle(INDEX.0 + 1);
+const BITS: TpmHandle = TpmHandle(INDEX.0 + 2);
+const EXTEND: TpmHandle = TpmHandle(INDEX.0 + 3);
 
 /// A TPM on which each of [`commands`] succeeds.
 fn prepared() -> TestTpm {
@@ -20,6 +22,9 @@ fn prepared() -> TestTpm {
     write(&mut tpm, TpmHandle::OWNER, b"", b"12345678", 0).unwrap();
     let counter = public(COUNTER, attributes.with_nt(TpmNt::Counter), 8);
     define(&mut tpm, TpmHandle::OWNER, b"", counter).unwrap();
+    for (index, nt, size) in [(BITS, TpmNt::Bits, 8), (EXTEND, TpmNt::Extend, 32)] {
+        define(&mut tpm, TpmHandle::OWNER, b"", public(index, attributes.with_nt(nt), size)).unwrap();
+    }
     tpm
 }
 
@@ -40,7 +45,7 @@ fn commands() -> Vec<Vec<u8>> {
         TpmsPcrSelection::of(TpmAlgId::SHA1, [23]),
     ]);
     let digests: TpmlDigestValues = Tpml(vec![TpmtHa { hash_alg: TpmAlgId::SHA1, digest: vec![7; 20] }]);
-    let new = public(TpmHandle(INDEX.0 + 2), OPEN, 8);
+    let new = public(TpmHandle(INDEX.0 + 4), OPEN, 8);
     let data = Tpm2bMaxNvBuffer::new(*b"abcd").unwrap();
     vec![
         with_password(TpmCc::NV_DEFINE_SPACE, &[owner], b"", &(Tpm2bAuth::new(*b"x").unwrap(), Sized2b(new))),
@@ -48,6 +53,8 @@ fn commands() -> Vec<Vec<u8>> {
         with_password(TpmCc::NV_WRITE, &[INDEX, INDEX], b"pw", &(data, 2u16)),
         with_password(TpmCc::NV_READ, &[INDEX, INDEX], b"pw", &(4u16, 4u16)),
         with_password(TpmCc::NV_INCREMENT, &[owner, COUNTER], b"", &()),
+        with_password(TpmCc::NV_SET_BITS, &[owner, BITS], b"", &5u64),
+        with_password(TpmCc::NV_EXTEND, &[owner, EXTEND], b"", &Tpm2bMaxNvBuffer::new(*b"data").unwrap()),
         without(TpmCc::NV_READ_PUBLIC, &[INDEX], &()),
         without(TpmCc::PCR_READ, &[], &selection),
         with_password(TpmCc::PCR_EXTEND, &[TpmHandle(16)], b"", &digests),

@@ -76,6 +76,18 @@ pub static COMMANDS: &[Command] = &[
         nv::nv_increment,
     ),
     row(
+        TpmCc::NV_SET_BITS,
+        &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
+        Flags { nv: true, nv_write: true, ..N },
+        nv::nv_set_bits,
+    ),
+    row(
+        TpmCc::NV_EXTEND,
+        &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
+        Flags { nv: true, nv_write: true, decrypt: true, ..N },
+        nv::nv_extend,
+    ),
+    row(
         TpmCc::NV_WRITE,
         &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
         Flags { nv: true, nv_write: true, decrypt: true, ..N },

@@ -150,6 +150,10 @@ mod tests {
         assert_eq!(owner(OPEN, u16::MAX), SIZE);
         assert_eq!(owner(OPEN.with_nt(TpmNt::Counter), 8), Ok(()));
         assert_eq!(owner(OPEN.with_nt(TpmNt::Counter), 9), SIZE);
+        assert_eq!(owner(OPEN.with_nt(TpmNt::Bits), 8), Ok(()));
+        assert_eq!(owner(OPEN.with_nt(TpmNt::Bits), 0), SIZE);
+        assert_eq!(owner(OPEN.with_nt(TpmNt::Extend), 32), Ok(()));
+        assert_eq!(owner(OPEN.with_nt(TpmNt::Extend), 20), SIZE);
         let pin = TpmaNv(OPEN.0 & !TpmaNv::AUTH_WRITE.0);
         assert_eq!(owner(pin.with_nt(TpmNt::PinPass), 8), Ok(()));
         assert_eq!(owner(pin.with_nt(TpmNt::PinPass), 16), SIZE);
