@@ -10,7 +10,7 @@
 //!   place to open and close sockets.
 //! - [`Instance::execute_long`] is for the raw socket of the root: it takes instance commands up to
 //!   [`MAX_INSTANCE_COMMAND`](vtpm_protocol::instance::MAX_INSTANCE_COMMAND), and any other command within its own limits.
-//! - [`Client`](crate::migration::client::Client) sends the instance commands, in the process (over [`Tree::local_client`]) or over
+//! - [`Client`] sends the instance commands, in the process (over [`Tree::local_client`]) or over
 //!   the raw socket (over a `Transport` of the caller's): `vtpmctl` and the device migration are both made of it.
 //!
 //! # Locks
