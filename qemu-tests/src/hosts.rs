@@ -75,7 +75,10 @@ impl Hosts {
     /// [`crate::Error::Status`] if either side refuses.
     pub fn ticket(&self, instance: &str) -> Result<String> {
         let uuid = self.source.uuid(instance)?;
-        let ticket = self.scratch.join(format!("{instance}.ticket")).display().to_string();
+        // vtpmctl overwrites nothing.
+        let path = self.scratch.join(format!("{instance}.ticket"));
+        let _ = std::fs::remove_file(&path);
+        let ticket = path.display().to_string();
         self.destination.control(&["migrate", "prepare", instance, "--uuid", &uuid, "--ticket", &ticket])?;
         Ok(ticket)
     }

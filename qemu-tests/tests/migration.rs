@@ -296,9 +296,9 @@ fn replayed_and_foreign_streams_are_refused_and_the_guest_runs_on() {
         std::fs::write(&file, &stream).map_err(Error::io(path.clone()))?;
         let again = hosts.destination.control(&["import", NAME, "--input", &path]);
         ensure(again.is_err(), "the living instance took the stream once more")?;
-        let uuid = hosts.destination.uuid(NAME)?;
-        hosts.source.control(&["migrate", "prepare", NAME, "--uuid", &uuid, "--ticket", "/dev/null"])?;
-        let again = hosts.source.control(&["import", NAME, "--input", &path]);
+        hosts.turn();
+        hosts.ticket(NAME)?;
+        let again = hosts.destination.control(&["import", NAME, "--input", &path]);
         ensure(again.is_err(), "a new instance took the recorded stream")?;
         body(&mut attempt.guest, &mut possessions)
     });

@@ -93,10 +93,20 @@ struct Info {
     name: String,
     uuid: String,
     state: String,
+    migration_id: Option<String>,
 }
 
 fn info(daemon: &Daemon) -> Result<Info> {
     daemon.control_json(&["info", NAME])
+}
+
+/// The identifier of the migration that an instance is prepared for.
+fn migration_id(daemon: &Daemon) -> Result<Vec<u8>> {
+    let text = info(daemon)?.migration_id.unwrap_or_default();
+    match hex::decode(&text) {
+        Ok(id) if id.len() == 32 => Ok(id),
+        _ => Err(Error::Format { what: "migration id".into(), text }),
+    }
 }
 
 fn demo(setup: &Setup, scratch: &Path, timeline: &mut Timeline) -> Result<()> {
@@ -184,7 +194,15 @@ fn demo(setup: &Setup, scratch: &Path, timeline: &mut Timeline) -> Result<()> {
     gone(&hosts.source)?;
     timeline.detail("the source has no such instance any more");
 
-    replay(&hosts, scratch, timeline, &stream, &made.uuid, &mut guest, &possessions)
+    let recorded = Recorded { stream, uuid: made.uuid, id };
+    replay(&hosts, scratch, timeline, &recorded, &mut guest, &possessions)
+}
+
+/// What went over the wire, and in which migration.
+struct Recorded {
+    stream: Vec<u8>,
+    uuid: String,
+    id: Vec<u8>,
 }
 
 /// The recorded stream is good for nothing, wherever it is offered.
@@ -192,26 +210,27 @@ fn replay(
     hosts: &Hosts,
     scratch: &Path,
     timeline: &mut Timeline,
-    stream: &[u8],
-    uuid: &str,
+    recorded: &Recorded,
     guest: &mut Guest,
     possessions: &Possessions,
 ) -> Result<()> {
-    let path = scratch.join("recorded.stream");
-    fs::write(&path, stream).map_err(Error::io(path.display().to_string()))?;
-    let recorded = path.display().to_string();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = scratch.join(name).display().to_string();
+        fs::write(&path, bytes).map_err(Error::io(path.clone())).map(|()| path)
+    };
+    let stream = file("recorded.stream", &recorded.stream)?;
 
     let words = timeline
         .step("destination: the recorded stream is imported once more, and refused", || {
-            refused(&hosts.destination, &recorded)
+            refused(&hosts.destination, &stream)
         })?;
     timeline.detail(&words);
     timeline.step("destination: the guest did not notice", || possessions.check(guest))?;
 
     let words =
         timeline.step("source: prepared for the same instance; the recorded stream is refused", || {
-            prepare(&hosts.source, uuid, scratch, "back.ticket")?;
-            refused(&hosts.source, &recorded)
+            prepare(&hosts.source, &recorded.uuid, scratch, "back.ticket")?;
+            refused(&hosts.source, &stream)
         })?;
     timeline.detail(&words);
 
@@ -222,10 +241,17 @@ fn replay(
             guest.qmp().quit()?;
             hosts.destination.control(&["delete", NAME])?;
             gone(&hosts.destination)?;
-            prepare(&hosts.destination, uuid, scratch, "again.ticket")?;
-            refused(&hosts.destination, &recorded)
+            prepare(&hosts.destination, &recorded.uuid, scratch, "again.ticket")?;
+            refused(&hosts.destination, &stream)
         },
     )?;
+    timeline.detail(&words);
+    let words = timeline.step("destination: the same with the new migration's id written into it", || {
+        let id = migration_id(&hosts.destination)?;
+        let forged = replaced(&recorded.stream, &recorded.id, &id);
+        ensure(forged != recorded.stream, "the stream does not carry the migration's id")?;
+        refused(&hosts.destination, &file("forged.stream", &forged)?)
+    })?;
     timeline.detail(&words);
     Ok(())
 }
@@ -250,6 +276,22 @@ fn refused(daemon: &Daemon, recorded: &str) -> Result<String> {
 fn gone(daemon: &Daemon) -> Result<()> {
     let instances: Vec<Info> = daemon.control_json(&["list"])?;
     ensure(instances.iter().all(|instance| instance.name != NAME), format!("{NAME} is still there"))
+}
+
+/// The bytes with every `from` in them replaced by `to`.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = bytes;
+    while let Some((first, behind)) = rest.split_first() {
+        if let Some(behind) = rest.strip_prefix(from) {
+            out.extend(to);
+            rest = behind;
+        } else {
+            out.push(*first);
+            rest = behind;
+        }
+    }
+    out
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

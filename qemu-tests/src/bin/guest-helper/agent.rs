@@ -70,7 +70,7 @@ fn execute(request: &Request) -> Response {
     }
     let stdout = child.stdout.take().map(Output::read);
     let stderr = child.stderr.take().map(Output::read);
-    response.status = wait(&mut child, request.timeout);
+    response.status = wait(child, request.timeout);
     let until = Instant::now().checked_add(LINGER).unwrap_or_else(Instant::now);
     response.stdout = stdout.map(|output| output.take(until)).unwrap_or_default();
     response.stderr = stderr.map(|output| output.take(until)).unwrap_or_default();
@@ -78,7 +78,7 @@ fn execute(request: &Request) -> Response {
 }
 
 /// Waits for the command, at most as long as it was given.
-fn wait(child: &mut Child, timeout: Duration) -> i32 {
+fn wait(mut child: Child, timeout: Duration) -> i32 {
     let started = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
@@ -95,19 +95,12 @@ fn wait(child: &mut Child, timeout: Duration) -> i32 {
                 if let Ok(group) = i32::try_from(child.id()) {
                     let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
                 }
-                // One that sits in the driver may take its time to die; do not wait here with it.
-                let mut child_later = child.wait();
-                if let Ok(status) = &mut child_later {
-                    log_line(&format!("killed after {timeout:?}: {status}"));
-                }
+                // One that sits in a driver may take its time to die, and nobody waits here with it.
+                thread::spawn(move || child.wait());
                 return Response::TIMED_OUT;
             }
         }
     }
-}
-
-fn log_line(line: &str) {
-    eprintln!("agent: {line}");
 }
 
 /// One of the command's streams, read by a thread of its own.
