@@ -11,7 +11,7 @@ use vtpm_protocol::tpm::{Tpm2bContextData, TpmHandle, TpmsContext};
 use zeroize::Zeroizing;
 
 /// `CONTEXT_INTEGRITY_HASH_ALG`.
-pub const HASH: HashAlg = HashAlg::Sha256;
+pub const HASH: HashAlg = HashAlg::Sha512;
 /// Bits of the key and of the initialization vector.
 const KEY_AND_IV: u32 = 256 + 128;
 /// `savedHandle` of an object that stClear does not end.

@@ -92,11 +92,6 @@ impl TestTpm {
         self.env.saved = self.tpm.records().into_iter().map(|(k, v)| (k, v.to_vec())).collect();
     }
 
-    /// Commits what a test did to [`Self::state`] itself.
-    pub fn save(&mut self) {
-        self.env.saved = self.tpm.records().into_iter().map(|(k, v)| (k, v.to_vec())).collect();
-    }
-
     /// `_TPM_Init`.
     pub fn init(&mut self) {
         self.tpm.init(&mut self.env).unwrap();

@@ -1,16 +1,14 @@
 //! Tickets (Part 2, 10.7): proof that this TPM made or checked something, an HMAC under the proof of a hierarchy.
 //!
-//! All of them are HMAC-SHA-256, the hash of saved contexts. A ticket ends with the proof of its hierarchy: those of the null hierarchy with a
+//! All of them use the hash of saved contexts, SHA-512. A ticket ends with the proof of its hierarchy: those of the null hierarchy with a
 //! TPM Reset, those of owner and endorsement with `TPM2_Clear`.
 
 use crate::alg::digest_2b;
-use crate::crypto::{HashAlg, ct_eq, hmac};
+use crate::context::HASH;
+use crate::crypto::{ct_eq, hmac};
 use crate::state::State;
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::tpm::{TPM_GENERATED, TpmAlgId, TpmHandle, TpmSt, TpmtTk};
-
-/// The hash of the HMACs.
-const HASH: HashAlg = HashAlg::Sha256;
 
 fn compute(state: &State, tag: TpmSt, hierarchy: TpmHandle, parts: &[&[u8]]) -> TpmtTk {
     let tag_bytes = tag.to_bytes();
@@ -65,11 +63,11 @@ mod tests {
         let mut tpm = TestTpm::started();
         let state = tpm.state();
         let proof = state.permanent.owner.proof.expose().to_vec();
-        let expected = hmac(HashAlg::Sha256, &proof, &[&[0x80, 0x21], b"name", b"hash"]);
+        let expected = hmac(HASH, &proof, &[&[0x80, 0x21], b"name", b"hash"]);
         let ticket = creation(state, TpmHandle::OWNER, b"name", b"hash");
         assert_eq!((ticket.tag, ticket.hierarchy), (TpmSt::CREATION, TpmHandle::OWNER));
         assert_eq!(ticket.digest.as_slice(), &*expected);
-        let expected = hmac(HashAlg::Sha256, &proof, &[&[0x80, 0x24, 0, 0x0b], b"digest"]);
+        let expected = hmac(HASH, &proof, &[&[0x80, 0x24, 0, 0x0b], b"digest"]);
         let ticket = hash_check(state, TpmHandle::OWNER, TpmAlgId::SHA256, b"digest");
         assert_eq!(ticket.digest.as_slice(), &*expected);
     }

@@ -4,7 +4,8 @@ use super::{Failure, OrderlyState, da, policy};
 use crate::alg::hash_of;
 use crate::command::{Context, Role};
 use crate::crypto::{Digest, HashAlg, ct_eq, hmac};
-use crate::state::{MAX_ACTIVE_SESSIONS, Session, State};
+use crate::state::{MAX_ACTIVE_SESSIONS, NvIndex, Session, State};
+use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
@@ -41,6 +42,8 @@ pub struct Sessions {
     pub entries: Vec<SessionUse>,
     /// The cpHash with the hash of the audit session, where there is one.
     audit_cp_hash: Digest,
+    /// PIN indices as the authorizations of this command left them.
+    pub(super) pins: Vec<(u32, Arc<NvIndex>)>,
 }
 
 impl Sessions {
@@ -137,8 +140,7 @@ pub fn check(cx: &mut Context<'_>, area: &[u8], parameters: &[u8]) -> Result<(),
     }
     for i in 0..cx.sessions.entries.len() {
         let n = u32::try_from(i).unwrap_or(u32::MAX).saturating_add(1);
-        check_one(cx, i, parameters)
-            .map_err(|failure| Failure { rc: failure.rc.session(n), counted: failure.counted })?;
+        check_one(cx, i, parameters).map_err(|failure| Failure { rc: failure.rc.session(n), ..failure })?;
         // The figures of the instance commands check the target after the first authorization.
         if i == 0
             && let Some(middle) = cx.command.middle
@@ -292,22 +294,24 @@ fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Fa
         }
     };
     if result.is_ok() && include_auth && entity.handle_type() == TpmHt::NV_INDEX {
-        count_pin_success(cx.state, entity)?;
+        count_pin_success(cx, entity)?;
     }
     result
 }
 
 /// A PIN Fail index forgets failures after a success, a PIN Pass index counts it (Part 1, "PIN Fail", "PIN Pass").
-fn count_pin_success(state: &mut State, handle: TpmHandle) -> Result<(), ResponseCode> {
-    let index = state.nv_index(handle)?;
+fn count_pin_success(cx: &mut Context<'_>, handle: TpmHandle) -> Result<(), ResponseCode> {
+    let index = cx.state.nv_index(handle)?;
     if !index.public.attributes.has(TpmaNv::WRITTEN) {
         return Ok(());
     }
     match index.public.attributes.nt()? {
-        TpmNt::PinFail => state.nv_index_mut(handle)?.count_pin(|_| 0),
-        TpmNt::PinPass => state.nv_index_mut(handle)?.count_pin(|count| count.saturating_add(1)),
-        _ => {}
+        TpmNt::PinFail => cx.state.nv_index_mut(handle)?.count_pin(|_| 0),
+        TpmNt::PinPass => cx.state.nv_index_mut(handle)?.count_pin(|count| count.saturating_add(1)),
+        _ => return Ok(()),
     }
+    let counted = cx.state.nv_index(handle)?.clone();
+    cx.sessions.pins.push((handle.0, counted));
     Ok(())
 }
 
@@ -423,10 +427,10 @@ fn failure(state: &State, entity: TpmHandle, session: Option<(&Session, bool)>) 
     let pin_fail = pin_fail.filter(|_| include_auth);
     if !da_bound && (state.is_da_exempt(entity) || !include_auth) {
         let counted = pin_fail.map(|h| AuthFailure { lockout: false, tries: false, pin_fail: Some(h) });
-        return Failure { rc: ResponseCode::BAD_AUTH, counted };
+        return Failure::of(ResponseCode::BAD_AUTH, counted);
     }
     let lockout = lockout_bound || entity == TpmHandle::LOCKOUT;
-    Failure { rc: ResponseCode::AUTH_FAIL, counted: Some(AuthFailure { lockout, tries: !lockout, pin_fail }) }
+    Failure::of(ResponseCode::AUTH_FAIL, Some(AuthFailure { lockout, tries: !lockout, pin_fail }))
 }
 
 /// `cpHash = H(commandCode || Name1 || Name2 || Name3 || parameters)`.

@@ -12,7 +12,8 @@ pub use da::self_heal;
 
 use crate::command::{Command, Context, table};
 use crate::env::Environment;
-use crate::state::{OrderlyState, State};
+use crate::state::{NvIndex, OrderlyState, State};
+use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{HEADER_SIZE, TpmCc, TpmSt};
@@ -23,11 +24,20 @@ pub struct Failure {
     rc: ResponseCode,
     /// A failed authorization that counts.
     counted: Option<AuthFailure>,
+    /// PIN indices as authorizations that succeeded before left them.
+    pins: Vec<(u32, Arc<NvIndex>)>,
+}
+
+impl Failure {
+    /// A failed authorization.
+    fn of(rc: ResponseCode, counted: Option<AuthFailure>) -> Self {
+        Self { rc, counted, pins: Vec::new() }
+    }
 }
 
 impl From<ResponseCode> for Failure {
     fn from(rc: ResponseCode) -> Self {
-        Self { rc, counted: None }
+        Self::of(rc, None)
     }
 }
 
@@ -47,13 +57,15 @@ pub fn execute(state: &mut State, env: &mut dyn Environment, locality: u8, comma
             *state = before;
             response::error(ResponseCode::NV_UNAVAILABLE)
         }
-        Err(Failure { rc, counted }) => {
+        Err(Failure { rc, counted, pins }) => {
             *state = before.clone();
             let response = response::error(rc);
-            let Some(failure) = counted else { return response };
-            state.observe_time(now);
-            self_heal(state, now);
-            failure.count(state, now);
+            state.nv.extend(pins);
+            if let Some(failure) = counted {
+                state.observe_time(now);
+                self_heal(state, now);
+                failure.count(state, now);
+            }
             let changes = state.changes_since(&before);
             // Kept in memory even if it cannot be made durable: a full disk must not give free guesses.
             if changes.is_empty() || env.commit(changes, &response).is_ok() {
@@ -102,26 +114,11 @@ fn process(
     let handles = handles::decode(state, command, &mut r)?;
     let before = (state.permanent.orderly != OrderlyState::None).then(|| state.clone());
     let mut cx = Context { state, env, locality, now, handles, sessions: Sessions::default(), command };
-
-    let mut plain;
-    let mut parameters = if tag == TpmSt::SESSIONS {
-        let size = usize::try_from(u32::decode(&mut r).map_err(|_| ResponseCode::AUTHSIZE)?)
-            .map_err(|_| ResponseCode::AUTHSIZE)?;
-        if size < auth::SMALLEST_AREA || size > r.remaining() {
-            return Err(ResponseCode::AUTHSIZE.into());
-        }
-        let area = r.take(size)?;
-        auth::check(&mut cx, area, r.peek_rest())?;
-        plain = zeroize::Zeroizing::new(r.take_rest().to_vec());
-        parameter_encryption::decrypt_command(&cx, &mut plain)?;
-        Reader::new(&plain)
-    } else {
-        auth::check_none(&mut cx)?;
-        r
-    };
-
-    let mut output = (command.run)(&mut cx, &mut parameters)?;
-    let response = response::success(&mut cx, tag, &mut output)?;
+    let response = run(&mut cx, tag, r).map_err(|failure| Failure {
+        // A PIN that was right counts as used, whatever becomes of the command.
+        pins: core::mem::take(&mut cx.sessions.pins),
+        ..failure
+    })?;
 
     // A command after TPM2_Shutdown makes the shutdown void, if it changed anything.
     if code != TpmCc::SHUTDOWN
@@ -132,6 +129,29 @@ fn process(
         cx.state.permanent_mut().orderly = OrderlyState::None;
     }
     Ok(response)
+}
+
+/// From the authorization area to the response.
+fn run(cx: &mut Context<'_>, tag: TpmSt, mut r: Reader<'_>) -> Result<Vec<u8>, Failure> {
+    let mut plain;
+    let mut parameters = if tag == TpmSt::SESSIONS {
+        let size = usize::try_from(u32::decode(&mut r).map_err(|_| ResponseCode::AUTHSIZE)?)
+            .map_err(|_| ResponseCode::AUTHSIZE)?;
+        if size < auth::SMALLEST_AREA || size > r.remaining() {
+            return Err(ResponseCode::AUTHSIZE.into());
+        }
+        let area = r.take(size)?;
+        auth::check(cx, area, r.peek_rest())?;
+        plain = zeroize::Zeroizing::new(r.take_rest().to_vec());
+        parameter_encryption::decrypt_command(cx, &mut plain)?;
+        Reader::new(&plain)
+    } else {
+        auth::check_none(cx)?;
+        r
+    };
+
+    let mut output = (cx.command.run)(cx, &mut parameters)?;
+    Ok(response::success(cx, tag, &mut output)?)
 }
 
 /// The row of a command. Instance commands exist only where there is a tree.

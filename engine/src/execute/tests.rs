@@ -263,6 +263,21 @@ fn a_pin_that_counts_uses_ends_at_its_limit_and_counts_no_failures() {
 }
 
 #[test]
+fn a_pin_that_was_right_counts_even_when_the_command_fails_then() {
+    let mut tpm = TestTpm::started();
+    define(&mut tpm, PIN, TpmNt::PinPass, &(0u32, 2u32).to_bytes());
+    // Beyond the end of the index: authorized, but refused.
+    let command = command_bytes(TpmCc::NV_READ, &[INDEX; 2], &area(TpmHandle::RS_PW, AUTH), &[0, 9, 0, 0]);
+    for used in 1..=2 {
+        let response = tpm.tpm.execute(&mut tpm.env, 0, &command);
+        assert_eq!(crate::testing::code(&response), ResponseCode::NV_RANGE);
+        assert_eq!(pin(&mut tpm), (used, 2));
+    }
+    // What was counted is durable: `rc` compares the store with the state.
+    assert_eq!(tpm.rc(&command), ResponseCode::AUTH_UNAVAILABLE);
+}
+
+#[test]
 fn an_index_is_authorized_as_its_attributes_say() {
     let mut tpm = TestTpm::started();
     define(&mut tpm, TpmaNv::WRITTEN | TpmaNv::POLICY_READ, TpmNt::Ordinary, &[1; 8]);

@@ -79,7 +79,7 @@ fn pair(storage_key: TpmtPublic, template: TpmtPublic) -> Pair {
     let (mut source, mut target) = (TestTpm::started(), TestTpm::started());
     // Both test environments give the same randomness.
     target.state().permanent_mut().owner.seed = Secret2b::new(vec![5; 64]).unwrap();
-    target.save();
+    target.resave();
     let old_parent = create_primary(&mut source, TpmHandle::OWNER, ecc_storage_key()).unwrap().handle;
     let created = create(&mut source, old_parent, movable(template), b"pw", b"").unwrap();
     let object = load(&mut source, old_parent, &created).unwrap();

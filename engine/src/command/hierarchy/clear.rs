@@ -152,7 +152,7 @@ mod tests {
                 state.persistent.insert(0x8180_0000 + i, object(hierarchy));
             }
         }
-        tpm.save();
+        tpm.resave();
         clear(&mut tpm, TpmHandle::LOCKOUT, b"").unwrap();
         let state = tpm.state();
         assert_eq!(state.nv.keys().copied().collect::<Vec<_>>(), [platform.0]);
@@ -191,7 +191,7 @@ mod tests {
             ResponseCode::AUTH_MISSING
         );
         tpm.state().permanent_mut().disable_clear = true;
-        tpm.save();
+        tpm.resave();
         for auth in [TpmHandle::LOCKOUT, TpmHandle::PLATFORM] {
             assert_eq!(clear(&mut tpm, auth, b""), Err(ResponseCode::DISABLED));
         }

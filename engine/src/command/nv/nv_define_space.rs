@@ -222,7 +222,7 @@ mod tests {
     fn the_platform_needs_its_nv_enabled() {
         let mut tpm = TestTpm::started();
         tpm.state().volatile_mut().state_clear.ph_enable_nv = false;
-        tpm.save();
+        tpm.resave();
         let result = define(&mut tpm, TpmHandle::PLATFORM, b"", public(INDEX, PLATFORM, 8));
         assert_eq!(result, Err(ResponseCode::HIERARCHY.handle(1)));
     }

@@ -67,7 +67,7 @@ mod tests {
         let mut tpm = TestTpm::started();
         define(&mut tpm, TpmHandle::OWNER, b"", public(INDEX, OPEN, 8)).unwrap();
         tpm.state().volatile_mut().state_clear.sh_enable = false;
-        tpm.save();
+        tpm.resave();
         assert_eq!(undefine(&mut tpm, TpmHandle::PLATFORM), Err(ResponseCode::HANDLE.handle(2)));
         assert_eq!(undefine(&mut tpm, TpmHandle::OWNER), Err(ResponseCode::HIERARCHY.handle(1)));
     }

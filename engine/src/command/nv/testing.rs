@@ -69,5 +69,5 @@ pub fn attributes(tpm: &mut TestTpm) -> TpmaNv {
 pub fn set_attribute(tpm: &mut TestTpm, attribute: TpmaNv, on: bool) {
     let index = tpm.state().nv_index_mut(INDEX).unwrap();
     index.public.attributes = index.public.attributes.with(attribute, on);
-    tpm.save();
+    tpm.resave();
 }

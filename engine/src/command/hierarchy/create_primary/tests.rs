@@ -14,7 +14,7 @@ fn seeded() -> TestTpm {
     permanent.endorsement.seed = Secret2b::new(vec![2; 64]).unwrap();
     permanent.owner.proof = Secret2b::new(vec![3; 64]).unwrap();
     permanent.endorsement.proof = Secret2b::new(vec![4; 64]).unwrap();
-    tpm.save();
+    tpm.resave();
     tpm
 }
 
@@ -117,7 +117,7 @@ fn an_endorsement_key_survives_a_change_of_the_proofs_but_its_children_do_not() 
         let hierarchy =
             if change == TpmHandle::OWNER { &mut permanent.owner } else { &mut permanent.endorsement };
         hierarchy.proof = Secret2b::new(vec![9; 64]).unwrap();
-        tpm.save();
+        tpm.resave();
         let (public_now, seed_now) = ek(&mut tpm);
         assert_eq!(public_now, public);
         assert_ne!(seed_now, seed);
@@ -183,7 +183,7 @@ fn returns_name_creation_data_and_ticket_that_fit_each_other() {
     };
     assert_eq!(data, expected);
     let proof = tpm.state().permanent.endorsement.proof.expose().to_vec();
-    let mac = crate::crypto::hmac(HashAlg::Sha256, &proof, &[&[0x80, 0x21], &name, &hash]);
+    let mac = crate::crypto::hmac(crate::context::HASH, &proof, &[&[0x80, 0x21], &name, &hash]);
     assert_eq!((ticket.hierarchy, ticket.digest.as_slice()), (TpmHandle::ENDORSEMENT, &*mac));
 }
 
@@ -221,7 +221,7 @@ fn there_is_room_for_three() {
 fn the_hierarchy_authorizes_it() {
     let mut tpm = TestTpm::started();
     tpm.state().permanent_mut().owner.auth = Tpm2bAuth::new(*b"owner").unwrap();
-    tpm.save();
+    tpm.resave();
     let refused = create_primary(&mut tpm, TpmHandle::OWNER, ecc_storage_key()).map(|p| p.handle);
     assert_eq!(refused, Err(ResponseCode::BAD_AUTH.session(1)));
     let parameters = (sensitive(b"", b""), Sized2b(ecc_storage_key()), Tpm2bData::empty(), 0u32);
@@ -229,7 +229,7 @@ fn the_hierarchy_authorizes_it() {
     let rc = tpm.run_with(TpmCc::CREATE_PRIMARY, &[TpmHandle::LOCKOUT], &[b""], &parameters);
     assert_eq!(rc, Err(ResponseCode::VALUE.handle(1)));
     tpm.state().volatile_mut().state_clear.eh_enable = false;
-    tpm.save();
+    tpm.resave();
     let rc = tpm.run_with(TpmCc::CREATE_PRIMARY, &[TpmHandle::ENDORSEMENT], &[b""], &parameters);
     assert_eq!(rc, Err(ResponseCode::HIERARCHY.handle(1)));
 }

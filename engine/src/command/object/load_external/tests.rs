@@ -41,7 +41,7 @@ fn loads_public_areas_into_any_hierarchy_and_both_areas_into_null() {
     }
     let (public, _) = areas(&mut tpm, ecc_signing_key());
     tpm.state().volatile_mut().state_clear.eh_enable = false;
-    tpm.save();
+    tpm.resave();
     let disabled = rc(&mut tpm, None, &public, TpmHandle::ENDORSEMENT);
     assert_eq!(disabled, Err(ResponseCode::HIERARCHY.parameter(3)));
     assert_eq!(rc(&mut tpm, None, &public, TpmHandle::LOCKOUT), Err(ResponseCode::VALUE.parameter(3)));
