@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,10 @@ use common::{
     AVAIL, Bitmap, DESCRIPTORS, EVENT_IDX, Fixture, Guest, INDIRECT, INDIRECT_DESC, LOG_ALL, MEMORY, NEXT,
     PROTOCOL, Qemu, RESPONSE, USED, VERSION_1, WRITE, command, toy_response, wait_for, works,
 };
-use vhost::VhostBackend;
 use vhost::vhost_user::message::{VhostTransferStateDirection, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserDirtyLogRegion};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vtpm_backend::vhost::{CONFIG_MACHINE_RESET, CONFIG_RUN_STATE, Options};
 
 #[test]
@@ -329,6 +331,30 @@ fn the_end_of_a_migration_is_told_to_the_next_connection() {
     let qemu = reconnect(&f, &guest);
     works(&guest, &qemu);
     assert_eq!(f.toy.with(|s| s.migrations.clone()), [true, false]);
+}
+
+#[test]
+fn files_shorter_than_announced_are_refused_before_a_touch_of_them_kills_the_process() {
+    let (f, neighbour) = (Fixture::new(), Fixture::new());
+    let (good_guest, good_qemu) = neighbour.guest();
+
+    let (_guest, qemu) = f.guest();
+    let bitmap = Bitmap::new();
+    bitmap.0.set_len(100).unwrap();
+    let log = VhostUserDirtyLogRegion { mmap_size: 4096, mmap_offset: 0, mmap_handle: bitmap.0.as_raw_fd() };
+    assert!(qemu.frontend.set_log_base(0, Some(log)).is_err());
+    drop(qemu);
+
+    let (guest, qemu) = (Guest::new(), Qemu::connect(&f.socket));
+    qemu.frontend.set_features(qemu.features).unwrap();
+    let region = guest.memory.iter().next().unwrap();
+    region.file_offset().unwrap().file().set_len(4096).unwrap();
+    assert!(qemu.frontend.set_mem_table(&guest.regions()).is_err());
+    drop(qemu);
+
+    works(&good_guest, &good_qemu);
+    let (guest, qemu) = f.guest();
+    works(&guest, &qemu);
 }
 
 type Garbage = (&'static str, fn(&Guest));

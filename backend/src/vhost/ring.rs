@@ -18,6 +18,11 @@
 //! An avail index further ahead than the queue is long, a ring that is not in memory, or a head that is no descriptor
 //! cannot be answered by a used descriptor. The ring is then broken: it is logged once, QEMU is told through the vring's
 //! error descriptor, and nothing more is taken from it until the driver sets it up anew. The device stays connected.
+//!
+//! # Whose is what
+//!
+//! Indices, addresses, kick and call live in the [`VringMutex`] of `vhost-user-backend`, as does the access to the
+//! rings. It knows neither that a ring is broken nor how to tell QEMU, so that stands here.
 
 use std::fs::File;
 use std::io::Write;
@@ -26,8 +31,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vhost_user_backend::{VringMutex, VringState, VringT};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic};
 use vtpm_protocol::rc::ResponseCode;
 
 use super::chain::{self, Garbage, Request};
@@ -49,17 +55,10 @@ pub(crate) enum RingError {
     Queue(#[from] virtio_queue::Error),
 }
 
+/// The memory of one connection's guest; its clones see the same table.
+pub(crate) type Memory = GuestMemoryAtomic<GuestMap>;
 /// The queue's place in memory and its descriptors, as QEMU set them.
-struct Ring {
-    queue: Queue,
-    kick: Option<Arc<File>>,
-    call: Option<File>,
-    error: Option<File>,
-    enabled: bool,
-    /// Started, but nothing was taken yet: the used index is still to be read.
-    fresh: bool,
-    broken: bool,
-}
+pub(crate) type Vring = VringMutex<Memory>;
 
 /// A chain on its way: taken from the avail ring, not yet in the used ring.
 struct Taken {
@@ -72,8 +71,14 @@ struct Taken {
 pub(crate) struct RequestQueue {
     name: String,
     device: Arc<dyn TpmDevice>,
-    memory: GuestMemoryAtomic<GuestMap>,
-    ring: Mutex<Ring>,
+    memory: Memory,
+    vring: Vring,
+    /// Started, but nothing was taken yet: the used index is still to be read. Used under the lock of the vring alone, as
+    /// is `broken`.
+    fresh: AtomicBool,
+    broken: AtomicBool,
+    /// Where QEMU hears of a broken ring. A vring of the crate takes this descriptor but does not give it back.
+    error: Mutex<Option<File>>,
     /// Held while chains are taken and executed. Whoever stops the ring waits for it.
     serving: Mutex<()>,
     /// The worker is to stop after the command at hand.
@@ -82,7 +87,7 @@ pub(crate) struct RequestQueue {
     complaints: AtomicU32,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -90,21 +95,16 @@ impl RequestQueue {
     pub(crate) fn new(
         name: String,
         device: Arc<dyn TpmDevice>,
-        memory: GuestMemoryAtomic<GuestMap>,
+        memory: Memory,
     ) -> Result<Self, virtio_queue::Error> {
         Ok(Self {
             name,
             device,
+            vring: Vring::new(memory.clone(), MAX_QUEUE_SIZE)?,
             memory,
-            ring: Mutex::new(Ring {
-                queue: Queue::new(MAX_QUEUE_SIZE)?,
-                kick: None,
-                call: None,
-                error: None,
-                enabled: false,
-                fresh: true,
-                broken: false,
-            }),
+            fresh: AtomicBool::new(true),
+            broken: AtomicBool::new(false),
+            error: Mutex::new(None),
             serving: Mutex::new(()),
             pause: AtomicBool::new(false),
             complaints: AtomicU32::new(0),
@@ -129,19 +129,17 @@ impl RequestQueue {
         let _serving = lock(&self.serving);
         self.pause.store(false, Ordering::Release);
         // A guest that still runs could go on for ever; one round of the ring is what it may have left.
-        let rounds = lock(&self.ring).queue.size();
+        let rounds = self.vring.get_ref().get_queue().size();
         for _ in 0..rounds {
             if !self.step(true) {
                 break;
             }
         }
-        let mut ring = lock(&self.ring);
-        let was_started = ring.queue.ready();
-        ring.queue.set_ready(false);
-        ring.kick = None;
-        ring.call = None;
-        let base = ring.queue.next_avail();
-        drop(ring);
+        let was_started = self.vring.get_ref().get_queue().ready();
+        self.vring.set_queue_ready(false);
+        self.vring.set_kick(None);
+        self.vring.set_call(None);
+        let base = self.vring.queue_next_avail();
         if was_started {
             self.guard("queue_stopped", || self.device.queue_stopped());
         }
@@ -151,15 +149,18 @@ impl RequestQueue {
     /// Takes one chain, executes it, returns it. `false` when there was none.
     fn step(&self, draining: bool) -> bool {
         let taken = {
-            let mut ring = lock(&self.ring);
-            if ring.broken || !ring.queue.ready() || !(ring.enabled || draining) {
+            let mut vring = self.vring.get_mut();
+            if self.broken.load(Ordering::Relaxed)
+                || !vring.get_queue().ready()
+                || !(vring.is_enabled() || draining)
+            {
                 return false;
             }
-            match self.take(&mut ring) {
+            match self.take(&mut vring) {
                 Ok(Some(taken)) => taken,
                 Ok(None) => return false,
                 Err(error) => {
-                    self.break_ring(&mut ring, &error);
+                    self.break_ring(&error);
                     return false;
                 }
             }
@@ -173,44 +174,40 @@ impl RequestQueue {
         if length == 0 {
             log::warn!("{}: slot {}: no response could be given to the guest", self.name, taken.slot);
         }
-        let mut ring = lock(&self.ring);
-        let returned = ring
-            .queue
-            .add_used(&*memory, taken.head, length)
-            .and_then(|()| ring.queue.needs_notification(&*memory));
-        match returned {
-            Ok(true) => signal(ring.call.as_ref()),
+        let mut vring = self.vring.get_mut();
+        match vring.add_used(taken.head, length).and_then(|()| vring.needs_notification()) {
+            Ok(true) => interrupt(&vring),
             Ok(false) => {}
             Err(error) => {
-                self.break_ring(&mut ring, &error.into());
+                self.break_ring(&error.into());
                 return false;
             }
         }
-        drop(ring);
+        drop(vring);
         self.guard("completed", || self.device.completed(taken.slot));
         true
     }
 
     /// The next chain, if there is one; else the driver is asked for a notification.
-    fn take(&self, ring: &mut Ring) -> Result<Option<Taken>, RingError> {
+    fn take(&self, vring: &mut VringState<Memory>) -> Result<Option<Taken>, RingError> {
         let memory = self.memory.memory();
-        if !ring.queue.is_valid(&*memory) {
+        if !vring.get_queue().is_valid(&*memory) {
             return Err(RingError::Unreachable);
         }
-        if ring.fresh {
-            self.resume(&mut ring.queue, &memory)?;
-            ring.fresh = false;
+        if self.fresh.load(Ordering::Relaxed) {
+            self.resume(vring.get_queue_mut(), &memory)?;
+            self.fresh.store(false, Ordering::Relaxed);
         }
         loop {
-            let slot = ring.queue.next_avail();
-            if let Some(chain) = ring.queue.iter(&*memory)?.next() {
+            let slot = vring.get_queue().next_avail();
+            if let Some(chain) = vring.get_queue_mut().iter(&*memory)?.next() {
                 let head = chain.head_index();
-                if head >= ring.queue.size() {
+                if head >= vring.get_queue().size() {
                     return Err(virtio_queue::Error::InvalidDescriptorIndex.into());
                 }
                 return Ok(Some(Taken { slot, head, request: chain::read(chain) }));
             }
-            if !ring.queue.enable_notification(&*memory)? {
+            if !vring.enable_notification()? {
                 return Ok(None);
             }
         }
@@ -281,78 +278,63 @@ impl RequestQueue {
         result
     }
 
-    fn break_ring(&self, ring: &mut Ring, error: &RingError) {
-        ring.broken = true;
+    /// Called with the vring locked.
+    fn break_ring(&self, error: &RingError) {
+        self.broken.store(true, Ordering::Relaxed);
         let cause = std::error::Error::source(error).map_or(String::new(), |e| format!(": {e}"));
         log::error!("{}: {error}{cause}; the queue stands still until the guest sets it up anew", self.name);
-        signal(ring.error.as_ref());
-    }
-
-    /// The queue is started: QEMU gave a kick descriptor. Returns the one it replaces.
-    pub(crate) fn start(&self, kick: Option<Arc<File>>) -> Option<Arc<File>> {
-        let mut ring = lock(&self.ring);
-        if !ring.queue.ready() {
-            ring.fresh = true;
-            ring.broken = false;
-            ring.queue.set_ready(true);
+        if let Some(mut error) = lock(&self.error).as_ref() {
+            // Only a full counter could refuse, and then QEMU has been told.
+            let _full = error.write_all(&1u64.to_ne_bytes());
         }
-        std::mem::replace(&mut ring.kick, kick)
     }
 
-    /// The kick descriptor of a ring that is started.
-    pub(crate) fn kick(&self) -> Option<Arc<File>> {
-        lock(&self.ring).kick.clone()
+    /// The vring, for what needs no more than it: its kick, enabling it, event indices.
+    pub(crate) fn vring(&self) -> &Vring {
+        &self.vring
+    }
+
+    /// The queue is started: QEMU gave a kick descriptor, or none if it means to be polled.
+    pub(crate) fn start(&self, kick: Option<File>) {
+        self.vring.set_kick(kick);
+        let mut vring = self.vring.get_mut();
+        if !vring.get_queue().ready() {
+            self.fresh.store(true, Ordering::Relaxed);
+            self.broken.store(false, Ordering::Relaxed);
+            vring.get_queue_mut().set_ready(true);
+        }
     }
 
     /// Sets where the driver is interrupted, and does so once: the interrupt for what an earlier back end returned may
     /// have died with it.
     pub(crate) fn set_call(&self, call: Option<File>) {
-        let mut ring = lock(&self.ring);
-        signal(call.as_ref());
-        ring.call = call;
+        self.vring.set_call(call);
+        interrupt(&self.vring.get_ref());
     }
 
     /// Sets where QEMU hears of a broken ring.
     pub(crate) fn set_error(&self, error: Option<File>) {
-        lock(&self.ring).error = error;
+        *lock(&self.error) = error;
     }
 
-    pub(crate) fn set_enabled(&self, enabled: bool) {
-        lock(&self.ring).enabled = enabled;
-    }
-
-    pub(crate) fn set_event_idx(&self, enabled: bool) {
-        lock(&self.ring).queue.set_event_idx(enabled);
-    }
-
+    /// Sets the number of descriptors.
+    ///
+    /// # Errors
+    /// It is no power of two, or more than [`MAX_QUEUE_SIZE`]. The setter of the vring would only log that.
     pub(crate) fn set_size(&self, size: u16) -> Result<(), virtio_queue::Error> {
-        lock(&self.ring).queue.try_set_size(size)
+        self.vring.get_mut().get_queue_mut().try_set_size(size)
     }
 
     pub(crate) fn set_base(&self, base: u16) {
-        let mut ring = lock(&self.ring);
-        ring.queue.set_next_avail(base);
-        ring.fresh = true;
-    }
-
-    pub(crate) fn set_addresses(
-        &self,
-        descriptors: u64,
-        avail: u64,
-        used: u64,
-    ) -> Result<(), virtio_queue::Error> {
-        let queue = &mut lock(&self.ring).queue;
-        queue.try_set_desc_table_address(GuestAddress(descriptors))?;
-        queue.try_set_avail_ring_address(GuestAddress(avail))?;
-        queue.try_set_used_ring_address(GuestAddress(used))
+        let mut vring = self.vring.get_mut();
+        vring.get_queue_mut().set_next_avail(base);
+        self.fresh.store(true, Ordering::Relaxed);
     }
 }
 
-/// Adds one to an eventfd. Only a full counter could refuse, and then the other side has been told.
-fn signal(event: Option<&File>) {
-    if let Some(mut event) = event {
-        let _full = event.write_all(&1u64.to_ne_bytes());
-    }
+/// Interrupts the driver. Only a full counter could refuse, and then the driver has been told.
+fn interrupt(vring: &VringState<Memory>) {
+    let _full = vring.signal_used_queue();
 }
 
 #[cfg(test)]

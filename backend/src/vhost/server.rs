@@ -20,7 +20,8 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fchmod};
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
-use super::session::{Lasting, Session};
+use super::session::Session;
+use super::tpm::Lasting;
 use super::worker::thread_name;
 use crate::device::TpmDevice;
 

@@ -1,63 +1,31 @@
 //! One connection: QEMU's vhost-user messages, answered.
 //!
-//! The `vhost` crate reads and checks the messages; this is its request handler. `vhost-user-backend`, which would sit
-//! between the two, takes its connections only from a listening socket of its own, has no way to say that one ended other
-//! than blocking a thread on it, and lets a memory table that changes during a migration drop the dirty log.
+//! The `vhost` crate reads and checks the messages; this is its request handler. It has the memory table, the dirty log and
+//! the setting up of the queue; what the device itself has to say to a message is a [`VhostUserBackend`]'s affair.
 
 use std::fs::File;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
     VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
-    VhostUserSingleMemoryRegion, VhostUserVirtioFeatures, VhostUserVringAddrFlags, VhostUserVringState,
+    VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
 };
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
+use vhost_user_backend::{VhostUserBackend, VringT};
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{FileOffset, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestRegionMmap};
+use vm_memory::{FileOffset, GuestAddress, GuestAddressSpace, GuestRegionMmap};
 
-use super::config::{self, Doorbell};
 use super::dirty::{self, DirtyLog, GuestMap, RegionLog};
-use super::ring::{MAX_QUEUE_SIZE, RequestQueue};
-use super::transfer::{Direction, Transfer};
+use super::ring::{Memory, Vring};
+use super::tpm::{LOG_ALL, Lasting, PROTOCOL_FEATURES, VIRTIO_F_EVENT_IDX, VirtioTpm};
 use super::worker::Worker;
 use crate::device::TpmDevice;
 
-const VIRTIO_F_VERSION_1: u64 = 1 << 32;
-const VIRTIO_F_INDIRECT_DESC: u64 = 1 << 28;
-const VIRTIO_F_EVENT_IDX: u64 = 1 << 29;
-const LOG_ALL: u64 = VhostUserVirtioFeatures::LOG_ALL.bits();
-const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-
-/// What the device offers, and nothing else.
-pub(crate) const FEATURES: u64 =
-    VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | LOG_ALL | PROTOCOL_FEATURES;
-
-/// The vhost-user features. `STATUS` is not among them, for QEMU would then ask what the `vhost` crate refuses; nor is
-/// `RESET_DEVICE`, which fires at every reset by the guest, and a guest must not reset its own PCRs.
-pub(crate) fn protocol_features() -> VhostUserProtocolFeatures {
-    VhostUserProtocolFeatures::CONFIG
-        | VhostUserProtocolFeatures::REPLY_ACK
-        | VhostUserProtocolFeatures::LOG_SHMFD
-        | VhostUserProtocolFeatures::DEVICE_STATE
-        | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
-}
-
 /// As many as Linux's vhost has.
 const MEMORY_SLOTS: u64 = 509;
-
-/// What outlives a connection.
-#[derive(Debug, Default)]
-pub(crate) struct Lasting {
-    /// Dirty logging was on when QEMU last said.
-    logging: AtomicBool,
-    /// The machine ran when QEMU last said.
-    running: AtomicBool,
-}
 
 /// Where QEMU has a region of guest memory, and where the guest has it.
 #[derive(Clone, Copy, Debug)]
@@ -69,16 +37,11 @@ struct Mapping {
 
 /// One connection's state.
 pub(crate) struct Session {
-    name: String,
-    device: Arc<dyn TpmDevice>,
-    lasting: Arc<Lasting>,
-    transfer_timeout: Duration,
-    memory: GuestMemoryAtomic<GuestMap>,
+    memory: Memory,
     mappings: Vec<Mapping>,
     dirty: DirtyLog,
-    transfer: Transfer,
-    queue: Arc<RequestQueue>,
-    worker: Worker,
+    tpm: Arc<VirtioTpm>,
+    worker: Worker<VirtioTpm>,
 }
 
 impl Session {
@@ -88,26 +51,30 @@ impl Session {
         lasting: Arc<Lasting>,
         transfer_timeout: Duration,
     ) -> io::Result<Self> {
-        let memory = GuestMemoryAtomic::new(GuestMap::new());
-        let queue =
-            RequestQueue::new(name.clone(), Arc::clone(&device), memory.clone()).map_err(io::Error::other)?;
-        let queue = Arc::new(queue);
+        let memory = Memory::new(GuestMap::new());
+        let tpm = VirtioTpm::new(name.clone(), device, lasting, transfer_timeout, memory.clone());
+        let tpm = Arc::new(tpm.map_err(io::Error::other)?);
         Ok(Self {
-            worker: Worker::spawn(&name, Arc::clone(&queue))?,
-            name,
-            device,
-            lasting,
-            transfer_timeout,
             memory,
             mappings: Vec::new(),
             dirty: DirtyLog::default(),
-            transfer: Transfer::default(),
-            queue,
+            worker: Worker::spawn(&name, Arc::clone(&tpm), tpm.queue().vring().clone())?,
+            tpm,
         })
     }
 
-    fn replace_memory(&self, map: GuestMap) {
+    /// The vring with this index, if there is one.
+    fn vring(&self, index: u32) -> Result<&Vring> {
+        if usize::try_from(index).is_ok_and(|index| index < self.tpm.num_queues()) {
+            Ok(self.tpm.queue().vring())
+        } else {
+            Err(Error::InvalidParam)
+        }
+    }
+
+    fn replace_memory(&self, map: GuestMap) -> Result<()> {
         self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner).replace(map);
+        self.tpm.update_memory(self.memory.clone()).map_err(Error::ReqHandlerError)
     }
 
     fn map(&self, region: &VhostUserMemoryRegion, file: File) -> Result<GuestRegionMmap<RegionLog>> {
@@ -133,15 +100,6 @@ impl Session {
             })
             .ok_or(Error::InvalidParam)
     }
-
-    /// Calls the device so that its panic does not end the process. It ends the connection: QEMU then rings the doorbell
-    /// again on the next one, and no machine runs on with a TPM that missed its reset.
-    fn tell(&self, what: &str, call: impl FnOnce(&dyn TpmDevice)) -> Result<()> {
-        catch_unwind(AssertUnwindSafe(|| call(&*self.device))).map_err(|_| {
-            log::error!("{}: the device panicked in {what}", self.name);
-            Error::BackendInternalError
-        })
-    }
 }
 
 impl Mapping {
@@ -154,11 +112,6 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::ReqHandlerError(io::Error::other(error))
 }
 
-/// There is one queue.
-fn only(index: u32) -> Result<()> {
-    if index == 0 { Ok(()) } else { Err(Error::InvalidParam) }
-}
-
 const UNSUPPORTED: Error = Error::InvalidOperation("not offered");
 
 impl VhostUserBackendReqHandlerMut for Session {
@@ -167,7 +120,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn reset_owner(&mut self) -> Result<()> {
-        self.queue.set_enabled(false);
+        self.tpm.queue().vring().set_enabled(false);
         Ok(())
     }
 
@@ -176,26 +129,23 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_features(&mut self) -> Result<u64> {
-        Ok(FEATURES)
+        Ok(self.tpm.features())
     }
 
     fn set_features(&mut self, features: u64) -> Result<()> {
-        if features & !FEATURES != 0 {
+        if features & !self.tpm.features() != 0 {
             return Err(Error::InvalidParam);
         }
-        self.queue.set_event_idx(features & VIRTIO_F_EVENT_IDX != 0);
+        self.tpm.set_event_idx(features & VIRTIO_F_EVENT_IDX != 0);
         if features & PROTOCOL_FEATURES == 0 {
             // Without SET_VRING_ENABLE the rings are enabled from here on.
-            self.queue.set_enabled(true);
+            self.tpm.queue().vring().set_enabled(true);
             self.worker.wake();
         }
-        let logging = features & LOG_ALL != 0;
-        if !logging {
+        if features & LOG_ALL == 0 {
             self.dirty.clear();
         }
-        if self.lasting.logging.swap(logging, Ordering::AcqRel) != logging {
-            return self.tell("migration_started", |d| d.migration_started(logging));
-        }
+        self.tpm.acked_features(features);
         Ok(())
     }
 
@@ -210,16 +160,15 @@ impl VhostUserBackendReqHandlerMut for Session {
             .zip(files)
             .map(|(region, file)| self.map(region, file))
             .collect::<Result<Vec<_>>>()?;
-        self.replace_memory(GuestMap::from_regions(mapped).map_err(failed)?);
+        self.replace_memory(GuestMap::from_regions(mapped).map_err(failed)?)?;
         self.mappings = regions.iter().map(Mapping::of).collect();
         Ok(None)
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        only(index)?;
-        let size =
-            u16::try_from(num).ok().filter(|size| *size <= MAX_QUEUE_SIZE).ok_or(Error::InvalidParam)?;
-        self.queue.set_size(size).map_err(failed)
+        self.vring(index)?;
+        let size = u16::try_from(num).map_err(|_| Error::InvalidParam)?;
+        self.tpm.queue().set_size(size).map_err(failed)
     }
 
     fn set_vring_addr(
@@ -231,51 +180,49 @@ impl VhostUserBackendReqHandlerMut for Session {
         available: u64,
         _log: u64,
     ) -> Result<()> {
-        only(index)?;
+        let vring = self.vring(index)?;
         let descriptor = self.guest_address(descriptor)?;
         let available = self.guest_address(available)?;
         let used = self.guest_address(used)?;
-        self.queue.set_addresses(descriptor, available, used).map_err(failed)
+        vring.set_queue_info(descriptor, available, used).map_err(failed)
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
-        only(index)?;
-        self.queue.set_base(u16::try_from(base).map_err(|_| Error::InvalidParam)?);
+        self.vring(index)?;
+        self.tpm.queue().set_base(u16::try_from(base).map_err(|_| Error::InvalidParam)?);
         Ok(())
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
-        only(index)?;
-        let kick = self.queue.kick();
-        self.worker.set_kick(kick.as_deref(), None).map_err(Error::ReqHandlerError)?;
-        let base = self.queue.stop();
-        log::debug!("{}: stopped at {base}", self.name);
-        Ok(VhostUserVringState::new(0, u32::from(base)))
+        let vring = self.vring(index)?;
+        self.worker.unwatch();
+        self.tpm.stop_vring(index).map_err(Error::ReqHandlerError)?;
+        Ok(VhostUserVringState::new(index, u32::from(vring.queue_next_avail())))
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        only(index.into())?;
-        let kick = fd.map(Arc::new);
-        let old = self.queue.start(kick.clone());
-        self.worker.set_kick(old.as_deref(), kick.as_deref()).map_err(Error::ReqHandlerError)?;
+        self.vring(index.into())?;
+        self.worker.unwatch();
+        self.tpm.queue().start(fd);
+        self.worker.watch().map_err(Error::ReqHandlerError)?;
         self.worker.wake();
         Ok(())
     }
 
     fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        only(index.into())?;
-        self.queue.set_call(fd);
+        self.vring(index.into())?;
+        self.tpm.queue().set_call(fd);
         Ok(())
     }
 
     fn set_vring_err(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        only(index.into())?;
-        self.queue.set_error(fd);
+        self.vring(index.into())?;
+        self.tpm.queue().set_error(fd);
         Ok(())
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        Ok(protocol_features())
+        Ok(self.tpm.protocol_features())
     }
 
     fn set_protocol_features(&mut self, _features: u64) -> Result<()> {
@@ -283,12 +230,11 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_queue_num(&mut self) -> Result<u64> {
-        Ok(1)
+        u64::try_from(self.tpm.num_queues()).map_err(failed)
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
-        only(index)?;
-        self.queue.set_enabled(enable);
+        self.vring(index)?.set_enabled(enable);
         if enable {
             self.worker.wake();
         }
@@ -296,24 +242,11 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_config(&mut self, offset: u32, size: u32, _: VhostUserConfigFlags) -> Result<Vec<u8>> {
-        let running = self.lasting.running.load(Ordering::Acquire);
-        config::read(running, offset, size).ok_or(Error::InvalidParam)
+        Ok(self.tpm.get_config(offset, size))
     }
 
     fn set_config(&mut self, offset: u32, buf: &[u8], _: VhostUserConfigFlags) -> Result<()> {
-        match config::doorbell(offset, buf) {
-            Doorbell::MachineReset => self.tell("machine_reset", |d| d.machine_reset())?,
-            Doorbell::RunState(running) => {
-                self.lasting.running.store(running, Ordering::Release);
-                self.tell("run_state", |d| d.run_state(running))?;
-            }
-            Doorbell::Nothing => log::warn!(
-                "{}: {} bytes written at {offset} of the configuration space mean nothing",
-                self.name,
-                buf.len()
-            ),
-        }
-        Ok(())
+        self.tpm.set_config(offset, buf).map_err(Error::ReqHandlerError)
     }
 
     fn set_gpu_socket(&mut self, _: GpuBackend) -> Result<()> {
@@ -344,7 +277,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     ) -> Result<Option<u64>> {
         let mapped = Arc::new(self.map(region, file)?);
         let map = self.memory.memory().insert_region(mapped).map_err(failed)?;
-        self.replace_memory(map);
+        self.replace_memory(map)?;
         self.mappings.push(Mapping::of(region));
         Ok(None)
     }
@@ -353,7 +286,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         let (guest, size) = (region.guest_phys_addr, region.memory_size);
         let (map, _unmapped) =
             self.memory.memory().remove_region(GuestAddress(guest), size).map_err(failed)?;
-        self.replace_memory(map);
+        self.replace_memory(map)?;
         self.mappings.retain(|m| m.guest != guest);
         Ok(())
     }
@@ -361,28 +294,14 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn set_device_state_fd(
         &mut self,
         direction: VhostTransferStateDirection,
-        _phase: VhostTransferStatePhase,
+        phase: VhostTransferStatePhase,
         file: File,
     ) -> Result<Option<File>> {
-        let direction = match direction {
-            VhostTransferStateDirection::SAVE => Direction::Save,
-            VhostTransferStateDirection::LOAD => Direction::Load,
-        };
-        self.transfer
-            .start(&self.device, direction, file, self.transfer_timeout)
-            .inspect_err(|e| log::error!("{}: {direction:?}: {e}", self.name))
-            .map_err(failed)?;
-        Ok(None)
+        self.tpm.set_device_state_fd(direction, phase, file).map_err(Error::ReqHandlerError)
     }
 
     fn check_device_state(&mut self) -> Result<()> {
-        self.transfer
-            .check()
-            .inspect_err(|e| {
-                let cause = std::error::Error::source(e).map_or(String::new(), |s| format!(": {s}"));
-                log::error!("{}: {e}{cause}", self.name);
-            })
-            .map_err(failed)
+        self.tpm.check_device_state().map_err(Error::ReqHandlerError)
     }
 
     fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {

@@ -8,7 +8,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::{Descriptor, VirtqUsedElem};
 use virtio_queue::mock::{AvailRing, DescriptorTable, UsedRing};
-use vm_memory::Bytes;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::device::{DeviceError, MAX_COMMAND_SIZE};
@@ -120,9 +120,9 @@ impl<'a> Bench<'a> {
     fn start(&self, base: u16) {
         self.queue.set_size(SIZE).unwrap();
         self.queue.set_base(base);
-        self.queue.set_addresses(TABLE, AVAIL, USED).unwrap();
+        self.queue.vring().set_queue_info(TABLE, AVAIL, USED).unwrap();
         self.queue.start(None);
-        self.queue.set_enabled(true);
+        self.queue.vring().set_enabled(true);
     }
 
     fn descriptor(&self, index: u16, address: u64, len: usize, flags: u16, next: u16) {
@@ -461,7 +461,7 @@ fn rings_outside_memory_break_the_ring() {
     ] {
         let memory = memory();
         let bench = Bench::new(&memory);
-        bench.queue.set_addresses(table, avail, used).unwrap();
+        bench.queue.vring().set_queue_info(table, avail, used).unwrap();
         bench.avail.idx().store(1);
         bench.assert_broken();
     }
@@ -485,11 +485,11 @@ fn the_avail_index_may_wrap_round() {
 fn nothing_is_taken_before_the_queue_is_enabled() {
     let memory = memory();
     let bench = Bench::new(&memory);
-    bench.queue.set_enabled(false);
+    bench.queue.vring().set_enabled(false);
     bench.offer(&good_command(), 64);
     bench.queue.serve();
     assert_eq!(bench.executed(), 0);
-    bench.queue.set_enabled(true);
+    bench.queue.vring().set_enabled(true);
     assert_eq!(bench.serve_one(), (16, good_response()));
 }
 
@@ -497,7 +497,7 @@ fn nothing_is_taken_before_the_queue_is_enabled() {
 fn stopping_executes_what_is_available_and_says_where_to_go_on() {
     let memory = memory();
     let bench = Bench::new(&memory);
-    bench.queue.set_enabled(false);
+    bench.queue.vring().set_enabled(false);
     for _ in 0..3 {
         bench.offer(&good_command(), 64);
     }
@@ -552,7 +552,7 @@ fn the_driver_is_interrupted_when_it_asked_to_be() {
     assert_eq!(call.read(), Ok(1));
 
     // With VIRTIO_F_EVENT_IDX only when the used index passes used_event.
-    bench.queue.set_event_idx(true);
+    bench.queue.vring().set_queue_event_idx(true);
     let used_event = AVAIL + 4 + u64::from(SIZE) * 2;
     bench.memory.write_obj(2u16, GuestAddress(used_event)).unwrap();
     bench.assert_works();
