@@ -141,6 +141,7 @@ fn demo(setup: &Setup, scratch: &Path, timeline: &mut Timeline) -> Result<()> {
 
     timeline
         .step("destination: vtpmctl migrate prepare; source: vtpmctl migrate arm", || hosts.prepare(NAME))?;
+    let id = migration_id(&hosts.destination)?;
     let attempt = timeline.step("the machine migrates live, its TPM with it", || {
         // Nothing is altered; the relay is there to record.
         let record: Tamper = Box::new(|stream| Fate::Pass(stream.to_vec()));
