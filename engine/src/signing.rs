@@ -109,12 +109,11 @@ pub fn verify(key: &Object, digest: &Tpm2bDigest, signature: &TpmtSignature) -> 
         (PublicParms::Rsa { .. }, TpmtSignature::Rsa { scheme, hash, sig }) => {
             let alg = implemented(*hash)?;
             let public = rsa_public(&key.public)?;
-            digest.len() == alg.digest_size()
-                && match *scheme {
-                    TpmAlgId::RSASSA => public.verify_rsassa(alg, digest, sig),
-                    TpmAlgId::RSAPSS => public.verify_rsapss(alg, digest, sig),
-                    _ => return Err(ResponseCode::SCHEME),
-                }
+            match *scheme {
+                TpmAlgId::RSASSA => public.verify_rsassa(alg, digest, sig),
+                TpmAlgId::RSAPSS => public.verify_rsapss(alg, digest, sig),
+                _ => return Err(ResponseCode::SCHEME),
+            }
         }
         (PublicParms::Ecc { curve: id, .. }, TpmtSignature::Ecc { scheme, hash, r, s }) => {
             let alg = implemented(*hash)?;

@@ -129,9 +129,23 @@ fn a_policy_for_a_cp_hash_or_a_name_hash_serves_this_command_on_these_entities()
     assert_eq!(with(&name_hash, |s| s.flags.is_name_hash_defined = true), ResponseCode::SUCCESS);
     assert_eq!(with(&name_hash, |s| s.flags.is_cp_hash_defined = true), refused);
     assert_eq!(with(&cp_hash, |s| s.flags.is_name_hash_defined = true), refused);
-    // The second parameter of this command is no template.
-    let second = SHA256.digest(&[&[]]);
-    assert_eq!(with(&second, |s| s.flags.is_template_hash_defined = true), refused);
+}
+
+#[test]
+fn what_only_looks_like_a_template_is_none() {
+    let mut tpm = TestTpm::started();
+    let key = load(&mut tpm, policy_key());
+    let handle = session(&mut tpm, TpmSe::POLICY);
+    // The null scheme of a quote is 16, the size of what follows.
+    let selection: TpmlPcrSelection = Tpml(vec![TpmsPcrSelection::of(TpmAlgId::SHA256, [0]); 2]);
+    let input = (Tpm2bData::empty(), TpmtSigScheme(Scheme::NULL), &selection).to_bytes();
+    assert_eq!((input[2..4].to_vec(), input.len()), (vec![0, 16], 4 + 16));
+    change(&mut tpm, handle, |s| {
+        s.cp_hash = Tpm2bDigest::new(SHA256.digest(&[&input[4..]]).to_vec()).unwrap();
+        s.flags.is_template_hash_defined = true;
+    });
+    let command = command_bytes(TpmCc::QUOTE, &[key], &area(handle, b""), &input);
+    assert_eq!(tpm.rc(&command), ResponseCode::POLICY_FAIL.session(1));
 }
 
 #[test]
@@ -181,6 +195,24 @@ fn a_policy_for_a_password_takes_it_and_answers_without_an_hmac() {
     // The next use needs the policy anew, and takes no password then.
     assert_eq!(sign(&mut tpm, key, handle, AUTH), ResponseCode::BAD_AUTH.session(1));
     assert_eq!(sign(&mut tpm, key, handle, b""), ResponseCode::SUCCESS);
+}
+
+#[test]
+fn a_wrong_password_counts_when_the_session_is_bound_to_what_is_protected() {
+    let mut tpm = TestTpm::started();
+    let mut free = policy_key();
+    free.public.attributes = free.public.attributes | TpmaObject::NO_DA;
+    free.name = object_name(&free.public);
+    let free = load(&mut tpm, free);
+    let handle = session(&mut tpm, TpmSe::POLICY);
+    for (da_bound, expected) in [(false, ResponseCode::BAD_AUTH), (true, ResponseCode::AUTH_FAIL)] {
+        change(&mut tpm, handle, |s| {
+            s.flags.is_password_needed = true;
+            s.flags.is_da_bound = da_bound;
+        });
+        assert_eq!(sign(&mut tpm, free, handle, b"wrong"), expected.session(1));
+        assert_eq!(tpm.state().permanent.da.failed_tries, u32::from(da_bound));
+    }
 }
 
 #[test]

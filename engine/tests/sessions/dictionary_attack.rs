@@ -62,6 +62,15 @@ fn one_failure_is_forgotten_in_two_hours_and_another_one_starts_the_time_anew() 
     fail(&mut bench, &key);
     assert_eq!(bench.fails(&use_), rc::LOCKOUT);
 
+    bench.world.now += RECOVERY_MS * 3 / 2;
+    bench.ok(&use_);
+    fail(&mut bench, &key);
+    bench.world.now += RECOVERY_MS / 2;
+    assert_eq!(bench.fails(&use_), rc::LOCKOUT);
+    bench.world.now += RECOVERY_MS / 2;
+    bench.ok(&use_);
+    fail(&mut bench, &key);
+
     bench.world.now += RECOVERY_MS * 3;
     for _ in 0..3 {
         bench.ok(&use_);

@@ -63,3 +63,17 @@ fn clock_and_firmware(state: &State, key: &Object, now: u64) -> (TpmsClockInfo, 
     };
     (clock, FIRMWARE_VERSION.wrapping_add(number(0..8)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_firmware_version_is_that_of_this_release() {
+        let version = |part: &str| part.parse::<u64>().unwrap();
+        let major = version(env!("CARGO_PKG_VERSION_MAJOR"));
+        let minor = version(env!("CARGO_PKG_VERSION_MINOR"));
+        let patch = version(env!("CARGO_PKG_VERSION_PATCH"));
+        assert_eq!(FIRMWARE_VERSION, major << 48 | minor << 32 | patch << 16);
+    }
+}
