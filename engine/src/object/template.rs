@@ -30,12 +30,13 @@ pub fn check_creation(
     let wrong_origin = match public.parms {
         // The secret of an asymmetric key is never the caller's.
         PublicParms::Rsa { .. } | PublicParms::Ecc { .. } => !tpm_is_origin,
-        PublicParms::KeyedHash { .. } if sealed => tpm_is_origin,
-        // A parent whose secret the caller knows must not look like one that never left the TPM.
         PublicParms::KeyedHash { .. } | PublicParms::SymCipher { .. } => {
-            a.has(TpmaObject::RESTRICTED)
+            // A parent whose secret the caller knows must not look like one that never left the TPM.
+            let known_parent = a.has(TpmaObject::RESTRICTED)
                 && !tpm_is_origin
-                && a.any(TpmaObject::FIXED_PARENT | TpmaObject::FIXED_TPM)
+                && a.any(TpmaObject::FIXED_PARENT | TpmaObject::FIXED_TPM);
+            let is_keyed_hash = matches!(public.parms, PublicParms::KeyedHash { .. });
+            known_parent || (is_keyed_hash && sealed && tpm_is_origin)
         }
     };
     if need_without_data || data_without_need || wrong_origin {

@@ -33,6 +33,7 @@ pub fn import(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respon
         Tpm2bEncryptedSecret,
         TpmtSymDefObject,
     ) = parameters(r)?;
+    check_named(&public).map_err(|e| e.parameter(2))?;
     if public.attributes.any(TpmaObject::FIXED_TPM | TpmaObject::FIXED_PARENT) {
         return Err(ResponseCode::ATTRIBUTES.parameter(2));
     }
@@ -61,7 +62,6 @@ pub fn import(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respon
         }
         Some(seed)
     };
-    check_named(&public).map_err(|e| e.parameter(2))?;
     let name = object_name(&public);
     let wrappers = Wrappers {
         inner: key_size.map(|_| &key),

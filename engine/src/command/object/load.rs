@@ -22,12 +22,12 @@ const BLAME: Blame = Blame { public: 2, sensitive: 1 };
 /// a private area that is not of this parent and public area, `TPM_RC_SENSITIVE`; and those of [`check_object`].
 pub fn load(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (private, Sized2b(public)): (Tpm2bPrivate, Tpm2bPublic) = parameters(r)?;
+    check_named(&public).map_err(|e| e.parameter(2))?;
     check_slot(cx.state)?;
     if private.is_empty() {
         return Err(ResponseCode::SIZE.parameter(1));
     }
     let parent = parent(cx.state, cx.handle(0)?)?;
-    check_named(&public).map_err(|e| e.parameter(2))?;
     let name = object_name(&public);
     let sensitive = protect::from_private(&parent, &name, &private).map_err(|e| e.parameter(1))?;
     check_object(Some(&parent), &public, Some(&sensitive), BLAME)?;
