@@ -1,4 +1,4 @@
-//! Creation data: in which circumstances an object was made (Part 2, 15.1; Part 1, 27.7 "Creation Data").
+//! Creation data: in which circumstances an object was made (Part 2, 15.1; Part 1, "Creation Data").
 
 use crate::alg::{digest_2b, hash_alg};
 use crate::command::Context;

@@ -1,4 +1,4 @@
-//! Generation of objects (Part 1, 27.2 "Primary Object Creation", 27.4 "Ordinary Object Creation").
+//! Generation of objects (Part 1, "Object Creation").
 //!
 //! # Primary objects
 //!
@@ -153,7 +153,7 @@ fn draw(source: &mut dyn RandomSource, size: usize) -> Zeroizing<Vec<u8>> {
 }
 
 /// The unique field of a keyed hash or symmetric cipher: a digest of seedValue and secret, or for a parent, whose seedValue is a key, an
-/// HMAC (Part 1, 27.5.3.2).
+/// HMAC.
 #[must_use]
 pub fn symmetric_unique(alg: HashAlg, public: &TpmtPublic, sensitive: &TpmtSensitive) -> Tpm2bDigest {
     let (seed, secret) = (sensitive.seed_value.expose(), sensitive.sensitive.expose());

@@ -1,4 +1,4 @@
-//! Objects as they are loaded (Part 1, 27.5; Part 3, 12.2.1).
+//! Objects as they are loaded (Part 1, "Object Loading"; Part 3, 12.2).
 
 use super::generate::auth_value;
 use crate::entity::{handle_name, object_name, qualified_name};

@@ -1,4 +1,4 @@
-//! What the object commands share (Part 1, chapters 23 to 27, "Object Structure", "Protected Storage"): checks of templates, generation,
+//! What the object commands share (Part 1, "Object Structure", "Protected Storage"): checks of templates, generation,
 //! creation data, protection of sensitive areas outside the TPM, and the check of what comes back.
 
 pub mod creation;

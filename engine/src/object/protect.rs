@@ -1,4 +1,4 @@
-//! Sensitive areas outside the TPM (Part 1, 22 "Protected Storage", 23.3 "Duplication").
+//! Sensitive areas outside the TPM (Part 1, "Protected Storage", "Duplication").
 //!
 //! A child's private area is HMAC, IV and encrypted sensitive area, under keys from the parent's seedValue. A duplicate has up to two wrappers: inside
 //! one with a symmetric key that the caller gives or gets, outside one from a seed that is encrypted to the new parent.

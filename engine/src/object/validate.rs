@@ -1,4 +1,4 @@
-//! Whether a public area is usable and a sensitive area belongs to it (Part 1, 27.5 "Object loading", Part 3, 12.2 and 12.3).
+//! Whether a public area is usable and a sensitive area belongs to it (Part 1, "Object Loading"; Part 3, 12.2 and 12.3).
 
 use super::Blame;
 use super::generate::symmetric_unique;
