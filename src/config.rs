@@ -8,7 +8,6 @@
 //!
 //! [limits]
 //! instances    = 1024                      # of the whole tree, the root included
-//! stream_bytes = 16777216                  # the largest migration stream that is taken in
 //! ```
 //!
 //! Everything may be left out. A key that is not known is an error, so that a misspelt one does not go unnoticed.
@@ -118,13 +117,11 @@ impl From<LogLevel> for log::LevelFilter {
 pub struct Limits {
     /// The most instances in the tree, the root included.
     pub instances: u32,
-    /// The most bytes in a migration stream that is taken in.
-    pub stream_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { instances: 1024, stream_bytes: 16 << 20 }
+        Self { instances: 1024 }
     }
 }
 
@@ -266,12 +263,8 @@ impl Config {
                 return Err(ConfigError::Relative { path: path.to_owned(), key });
             }
         }
-        for (key, is_zero) in
-            [("instances", limits.instances == 0), ("stream_bytes", limits.stream_bytes == 0)]
-        {
-            if is_zero {
-                return Err(ConfigError::ZeroLimit { path: path.to_owned(), key });
-            }
+        if limits.instances == 0 {
+            return Err(ConfigError::ZeroLimit { path: path.to_owned(), key: "instances" });
         }
         let default = Self::default();
         Ok(Self {
@@ -335,14 +328,14 @@ mod tests {
     #[test]
     fn every_key_is_taken_over() {
         let config = parse(
-            "state_dir = '/s'\nruntime_dir = '/r'\nhost_key = '/k'\nlog_level = 'trace'\n[limits]\ninstances = 3\nstream_bytes = 4\n",
+            "state_dir = '/s'\nruntime_dir = '/r'\nhost_key = '/k'\nlog_level = 'trace'\n[limits]\ninstances = 3\n",
         );
         let expected = Config {
             state_dir: "/s".into(),
             runtime_dir: "/r".into(),
             host_key: Some("/k".into()),
             log_level: LogLevel::Trace,
-            limits: Limits { instances: 3, stream_bytes: 4 },
+            limits: Limits { instances: 3 },
         };
         assert_eq!(config.unwrap(), expected);
     }
@@ -394,7 +387,7 @@ mod tests {
             runtime_dir: "q".into(),
             host_key: Some("/l".into()),
             log_level: LogLevel::Debug,
-            limits: Limits { instances: 5, ..Limits::default() },
+            limits: Limits { instances: 5 },
         };
         assert_eq!(config, expected);
     }

@@ -69,6 +69,28 @@ fn instances_are_made_listed_shown_and_deleted() {
 }
 
 #[test]
+fn no_more_instances_are_made_than_the_configuration_allows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), "a");
+    host.terminate();
+    let config = dir.path().join("vtpmd.toml");
+    std::fs::write(&config, "[limits]\ninstances = 2\n").unwrap();
+    host.run_with(&["--config", config.to_str().unwrap()]);
+    host.ctl(&["create", "one"]);
+    assert!(host.refused(&["create", "two"]).contains("TPM_RC_NV_SPACE"));
+    host.ctl(&["delete", "one"]);
+    host.ctl(&["create", "two"]);
+}
+
+#[test]
+fn the_platform_hierarchy_of_the_root_is_nobodys() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), "a");
+    let (rc, _) = host.raw().run(TpmCc::CLEAR, &[TpmHandle::PLATFORM], Some(b""), &()).unwrap();
+    assert_eq!(rc, ResponseCode::BAD_AUTH.session(1));
+}
+
+#[test]
 fn the_owner_authorization_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let host = Host::start(dir.path(), "a");

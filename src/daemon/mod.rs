@@ -59,6 +59,7 @@ impl Daemon {
         let store = Arc::new(Store::open(&config.database(), &host_key)?);
         let owner = OwnerAuth::load(&config.state_dir)?;
         let tree = Tree::open(store.clone(), owner.into_bytes())?;
+        tree.set_limit(usize::try_from(config.limits.instances).unwrap_or(usize::MAX));
         let doors = Arc::new(Doors::new(&config.runtime_dir)?);
         tree.set_listener({
             let doors = doors.clone();

@@ -12,10 +12,10 @@ use vtpm_protocol::instance::{
     InstanceAttributes, InstanceName, InstanceState, LockFlags, MAX_INSTANCE_COMMAND, Uuid, cc,
 };
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{HEADER_SIZE, TpmCc, TpmSt, TpmSu};
+use vtpm_protocol::tpm::{HEADER_SIZE, TpmCc, TpmHandle, TpmSt, TpmSu};
 use zeroize::Zeroizing;
 
-use super::environment::{CommandEnvironment, code_of};
+use super::environment::{CommandEnvironment, code_of, fill_random};
 use super::manager::Transaction;
 use super::persistence::{Ops, Stored, name};
 use super::replay::LastCommand;
@@ -154,14 +154,25 @@ impl Instance {
         Ok(())
     }
 
-    /// `_TPM_Init` and `TPM2_Startup(CLEAR)` of the root, which nobody else powers on.
+    /// `_TPM_Init` and `TPM2_Startup(CLEAR)` of the root, which nobody else powers on; locks its platform hierarchy out.
     pub(super) fn start_root(&self) -> Result<(), TreeError> {
         self.machine_reset();
         let mut startup = Vec::new();
         (TpmSt::NO_SESSIONS, 12u32, TpmCc::STARTUP, TpmSu::CLEAR).encode(&mut startup);
-        match code_of(&self.execute_long(&startup)) {
+        self.start_step("TPM2_Startup", &startup)?;
+        // Startup leaves platformAuth empty, and the platform can clear the owner. Nobody is the platform of the root.
+        let mut auth = Zeroizing::new([0; 32]);
+        fill_random(&mut *auth);
+        let mut change = Zeroizing::new(Vec::with_capacity(64));
+        (TpmSt::SESSIONS, 61u32, TpmCc::HIERARCHY_CHANGE_AUTH, TpmHandle::PLATFORM, 9u32).encode(&mut change);
+        (TpmHandle::RS_PW, 0u16, 0u8, 0u16, 32u16, *auth).encode(&mut change);
+        self.start_step("TPM2_HierarchyChangeAuth", &change)
+    }
+
+    fn start_step(&self, command: &'static str, bytes: &[u8]) -> Result<(), TreeError> {
+        match code_of(&self.execute_long(bytes)) {
             ResponseCode::SUCCESS => Ok(()),
-            code => Err(TreeError::Root { command: "TPM2_Startup", code }),
+            code => Err(TreeError::Root { command, code }),
         }
     }
 

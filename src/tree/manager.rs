@@ -4,6 +4,7 @@
 //! operations for the store and the effect on the memory in [`Pending`]; the environment of the command commits the first and
 //! then lets the second happen. Until then the target stays locked.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
 use vtpm_engine::instances::InstanceManager;
@@ -339,11 +340,11 @@ impl InstanceManager for Transaction<'_> {
         }
         let births = self.tree.births();
         let taken = self.tree.topology();
-        if taken.values().any(|i| *i.name() == input.name) {
+        if taken.values().any(|i| *i.name() == input.name || i.uuid() == input.uuid) {
             return Err(ResponseCode::NV_DEFINED);
         }
-        if taken.values().any(|i| i.uuid() == input.uuid) {
-            return Err(ResponseCode::NV_DEFINED);
+        if taken.len() >= self.tree.max_instances.load(Ordering::Relaxed) {
+            return Err(ResponseCode::NV_SPACE);
         }
         let slot = DestinationLocked::create(input.uuid, &input.storage_public, &mut fill_random)
             .map_err(|_| ResponseCode::KEY.parameter(4))?;

@@ -36,7 +36,7 @@ mod replay;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use vtpm_protocol::instance::{INSTANCE_LAST, INSTANCE_SELF, InstanceAttributes, InstanceName, Uuid};
@@ -112,6 +112,8 @@ pub struct Tree {
     topology: RwLock<Arc<Topology>>,
     /// Held from the choice of a name, UUID and handle until they are in the topology or given up.
     births: Mutex<()>,
+    /// The most instances, the root included.
+    max_instances: AtomicUsize,
     listener: OnceLock<Listener>,
     /// The store does not know what came of a commit that made or destroyed an instance.
     in_doubt: AtomicBool,
@@ -140,6 +142,7 @@ impl Tree {
             root,
             topology: RwLock::default(),
             births: Mutex::new(()),
+            max_instances: AtomicUsize::new(usize::MAX),
             listener: OnceLock::new(),
             in_doubt: AtomicBool::new(false),
         });
@@ -216,6 +219,11 @@ impl Tree {
     /// Who is told of instances that come and go. The first call counts.
     pub fn set_listener(&self, listener: impl Fn(&TreeEvent) + Send + Sync + 'static) {
         let _ = self.listener.set(Box::new(listener));
+    }
+
+    /// How many instances there may be, the root included; those that are there stay. Without a call, as many as handles.
+    pub fn set_limit(&self, max_instances: usize) {
+        self.max_instances.store(max_instances, Ordering::Relaxed);
     }
 
     /// A client that sends instance commands to the root within the process.

@@ -45,7 +45,12 @@ impl Host {
 
     /// Starts the daemon and waits until it answers.
     pub fn run(&mut self) {
-        self.child = Some(self.vtpmd("run").spawn().unwrap());
+        self.run_with(&[]);
+    }
+
+    /// As [`Self::run`], with more arguments.
+    pub fn run_with(&mut self, arguments: &[&str]) {
+        self.child = Some(self.vtpmd("run").args(arguments).spawn().unwrap());
         let until = Instant::now() + Duration::from_secs(60);
         while UnixStream::connect(self.runtime().join("root/tpm.sock")).is_err() {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
