@@ -159,7 +159,7 @@ fn the_corpus_succeeds_as_it_is() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn arbitrary_bytes(commands in vec(vec(any::<u8>(), 0..200), 1..20)) {
