@@ -10,6 +10,8 @@ mod object;
 mod pcr;
 mod permanent;
 mod save;
+#[cfg(test)]
+mod saved_by_releases;
 mod session;
 mod slots;
 mod volatile;

@@ -1,0 +1,126 @@
+//! The states that earlier releases saved load in this one. `saved/<release>.hex` holds a record a line: key, value.
+//!
+//! A release that changes a record raises its version, keeps reading the old one, and adds its own file with
+//! `cargo test -p vtpm-engine write_saved_state -- --ignored`.
+
+use crate::env::RecordKey;
+use crate::testing::TestTpm;
+use crate::testing::objects::{create_primary, ecc_storage_key};
+use crate::tpm::Tpm;
+use vtpm_protocol::codec::{Reader, decode_exact};
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::*;
+use zeroize::Zeroizing;
+
+const RELEASES: [(&str, &str); 1] = [("0.1.0", include_str!("saved/0.1.0.hex"))];
+
+const PERSISTENT: TpmHandle = TpmHandle(0x8100_0001);
+const DATA: TpmHandle = TpmHandle(0x0100_0001);
+const COUNTER: TpmHandle = TpmHandle(0x0100_0002);
+const PCR_16: TpmHandle = TpmHandle(16);
+
+/// A TPM in use, with something in every kind of record.
+fn in_use() -> TestTpm {
+    let mut tpm = TestTpm::started();
+    let owner = TpmHandle::OWNER;
+    let key = create_primary(&mut tpm, owner, ecc_storage_key()).unwrap().handle;
+    tpm.run_with(TpmCc::EVICT_CONTROL, &[owner, key], &[b""], &PERSISTENT).unwrap();
+    let write = TpmaNv::OWNER_WRITE | TpmaNv::OWNER_READ;
+    for (nv_index, attributes, data_size) in [(DATA, write, 5), (COUNTER, write.with_nt(TpmNt::Counter), 8)] {
+        let public = TpmsNvPublic {
+            nv_index,
+            name_alg: TpmiAlgHash(TpmAlgId::SHA256),
+            attributes,
+            auth_policy: Tpm2bDigest::empty(),
+            data_size,
+        };
+        let input = (Tpm2bAuth::new(*b"nv").unwrap(), Sized2b(public));
+        tpm.run_with(TpmCc::NV_DEFINE_SPACE, &[owner], &[b""], &input).unwrap();
+    }
+    let data = (Tpm2bMaxNvBuffer::new(*b"hello").unwrap(), 0u16);
+    tpm.run_with(TpmCc::NV_WRITE, &[owner, DATA], &[b""], &data).unwrap();
+    tpm.run_with(TpmCc::NV_INCREMENT, &[owner, COUNTER], &[b""], &()).unwrap();
+    let event = Tpm2bEvent::new(*b"event").unwrap();
+    tpm.run_with(TpmCc::PCR_EVENT, &[PCR_16], &[b""], &event).unwrap();
+    let nonce = Tpm2bNonce::new([7; 16]).unwrap();
+    for kind in [TpmSe::HMAC, TpmSe::POLICY] {
+        let input = (&nonce, 0u16, kind, TpmAlgId::NULL, TpmAlgId::SHA256);
+        tpm.run(TpmCc::START_AUTH_SESSION, &[TpmHandle::NULL; 2], &input).unwrap();
+    }
+    tpm.run(TpmCc::CONTEXT_SAVE, &[TpmHandle(0x0200_0000)], &()).unwrap();
+    let auth = Tpm2bAuth::new(*b"owner").unwrap();
+    tpm.run_with(TpmCc::HIERARCHY_CHANGE_AUTH, &[owner], &[b""], &auth).unwrap();
+    tpm
+}
+
+fn load(text: &str) -> TestTpm {
+    let records: Vec<(RecordKey, Zeroizing<Vec<u8>>)> = text
+        .lines()
+        .map(|line| {
+            let (key, value) = line.split_once(' ').unwrap();
+            let key = RecordKey::from_bytes(&hex::decode(key).unwrap()).unwrap();
+            (key, Zeroizing::new(hex::decode(value).unwrap()))
+        })
+        .collect();
+    let mut tpm = TestTpm::manufactured();
+    tpm.tpm = Tpm::from_records(&records).unwrap();
+    tpm.resave();
+    tpm
+}
+
+#[test]
+fn the_states_of_every_release_load_and_work() {
+    for (release, text) in RELEASES {
+        let mut tpm = load(text);
+        let read = |tpm: &mut TestTpm, index, size: u16| {
+            let (_, out) =
+                tpm.run_with(TpmCc::NV_READ, &[TpmHandle::OWNER, index], &[b"owner"], &(size, 0u16)).unwrap();
+            out[2..].to_vec()
+        };
+        assert_eq!(read(&mut tpm, DATA, 5), b"hello", "{release}");
+        assert_eq!(read(&mut tpm, COUNTER, 8), 1u64.to_be_bytes(), "{release}");
+        let selection = Tpml(vec![TpmsPcrSelection::of(TpmAlgId::SHA256, [16])]);
+        let out = tpm.run(TpmCc::PCR_READ, &[], &(selection as TpmlPcrSelection)).unwrap();
+        assert_eq!(
+            hex::encode(&out[out.len() - 32..]),
+            "12db50484c569ef2d5446a9790ee2be42a913d1c755cde998469926762f54066",
+            "{release}"
+        );
+        // The session that was loaded goes on; the object that was persistent is there, and its seed gives it again.
+        tpm.run(TpmCc::POLICY_AUTH_VALUE, &[TpmHandle(0x0300_0001)], &()).unwrap();
+        assert_eq!(
+            tpm.run(TpmCc::POLICY_AUTH_VALUE, &[TpmHandle(0x0200_0000)], &()),
+            Err(ResponseCode::VALUE.handle(1))
+        );
+        let public = |out: &[u8]| decode_exact::<TpmtPublic>(Reader::new(out).sized(1024).unwrap()).unwrap();
+        let kept = public(&tpm.run(TpmCc::READ_PUBLIC, &[PERSISTENT], &()).unwrap());
+        let input = (
+            Tpm2bSensitiveCreate::default(),
+            Sized2b(ecc_storage_key()),
+            Tpm2bData::empty(),
+            TpmlPcrSelection::default(),
+        );
+        let (_, out) = tpm.run_with(TpmCc::CREATE_PRIMARY, &[TpmHandle::OWNER], &[b"owner"], &input).unwrap();
+        assert!(kept == public(&out), "{release}: the primary key is another one");
+    }
+}
+
+#[test]
+fn the_newest_file_is_what_this_release_saves() {
+    let (release, text) = RELEASES[RELEASES.len() - 1];
+    assert!(text == written(&mut in_use()), "records changed since {release}: see the module documentation");
+}
+
+fn written(tpm: &mut TestTpm) -> String {
+    let line = |(key, value): (RecordKey, Zeroizing<Vec<u8>>)| {
+        format!("{} {}\n", hex::encode(key.to_bytes()), hex::encode(&*value))
+    };
+    tpm.tpm.records().into_iter().map(line).collect()
+}
+
+#[test]
+#[ignore = "writes the file of this release, once"]
+fn write_saved_state() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/saved/", env!("CARGO_PKG_VERSION"), ".hex");
+    std::fs::write(path, written(&mut in_use())).unwrap();
+}
