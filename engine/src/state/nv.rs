@@ -53,23 +53,19 @@ impl NvIndex {
 }
 
 impl State {
-    /// What Startup does to NV indices (Part 1, "NV Index attributes"): locks and data that last until a Restart end at a Reset or Restart;
-    /// orderly data that was not saved by `TPM2_Shutdown` is gone, but for counters, which are durable here at all times.
-    pub fn start_nv_indices(&mut self, resume: bool, orderly: bool) {
+    /// What a Startup that is no Resume does to NV indices (Part 1, "NV Index attributes"; Part 3, 9.3): locks and data that last until a
+    /// Restart end; at a Reset orderly data ends, too, but for counters, which are durable here at all times.
+    pub fn start_nv_indices(&mut self, reset: bool) {
         for index in self.nv.values_mut() {
             let old = index.public.attributes;
-            let mut new = old;
-            if !resume {
-                new = new.with(TpmaNv::READ_LOCKED, false);
-                if !old.has(TpmaNv::WRITE_DEFINE) || !old.has(TpmaNv::WRITTEN) {
-                    new = new.with(TpmaNv::WRITE_LOCKED, false);
-                }
-                if old.has(TpmaNv::CLEAR_ST_CLEAR) {
-                    new = new.with(TpmaNv::WRITTEN, false);
-                }
-            }
-            if !orderly && old.has(TpmaNv::ORDERLY) && old.nt() != Ok(TpmNt::Counter) {
+            let mut new = old.with(TpmaNv::READ_LOCKED, false);
+            let ends = old.has(TpmaNv::CLEAR_ST_CLEAR) || (reset && old.has(TpmaNv::ORDERLY));
+            if ends && old.nt() != Ok(TpmNt::Counter) {
                 new = new.with(TpmaNv::WRITTEN, false);
+            }
+            // As it is now: what has no data any more must be writable.
+            if !new.has(TpmaNv::WRITE_DEFINE) || !new.has(TpmaNv::WRITTEN) {
+                new = new.with(TpmaNv::WRITE_LOCKED, false);
             }
             if new != old {
                 Arc::make_mut(index).public.attributes = new;

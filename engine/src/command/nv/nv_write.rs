@@ -149,16 +149,23 @@ mod tests {
     }
 
     #[test]
-    fn orderly_data_survives_an_orderly_shutdown_only() {
-        let mut tpm = defined(OPEN | TpmaNv::ORDERLY, 4);
+    fn orderly_data_survives_what_is_no_reset() {
+        let mut tpm = defined(OPEN | TpmaNv::ORDERLY | TpmaNv::WRITE_DEFINE, 4);
         write(&mut tpm, OWNER, b"", &[1, 2, 3, 4], 0).unwrap();
+        set_attribute(&mut tpm, TpmaNv::WRITE_LOCKED, true);
+        for kind in [TpmSu::STATE, TpmSu::CLEAR] {
+            tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
+            tpm.init();
+            tpm.run(TpmCc::STARTUP, &[], &kind).unwrap();
+            assert_eq!(read(&mut tpm, OWNER, b"", 4, 0).unwrap(), [1, 2, 3, 4]);
+            assert_eq!(write(&mut tpm, OWNER, b"", &[9], 0), Err(ResponseCode::NV_LOCKED));
+        }
         tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::CLEAR).unwrap();
         tpm.init();
         tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).unwrap();
-        assert_eq!(read(&mut tpm, OWNER, b"", 4, 0).unwrap(), [1, 2, 3, 4]);
-        tpm.init();
-        tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).unwrap();
         assert_eq!(read(&mut tpm, OWNER, b"", 4, 0), Err(ResponseCode::NV_UNINITIALIZED));
+        // The lock goes with the data.
+        assert_eq!(write(&mut tpm, OWNER, b"", &[9], 0), Ok(()));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use vtpm_protocol::tpm::TpmSu;
 /// off (Resume).
 ///
 /// # Errors
-/// `TPM_RC_INITIALIZE` when it has been started; `TPM_RC_LOCALITY` for another locality than 0 or 3; `TPM_RC_VALUE` for an unknown type, or for STATE
-/// without a `TPM2_Shutdown(STATE)` before it from the same locality.
+/// `TPM_RC_INITIALIZE` when it has been started; `TPM_RC_LOCALITY` for another locality than 0 or 3, or for STATE from another one than
+/// the Startup before; `TPM_RC_VALUE` for an unknown type, or for STATE without a `TPM2_Shutdown(STATE)` before it.
 pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (kind,): (TpmSu,) = parameters(r)?;
     if cx.state.volatile.started {
@@ -23,7 +23,10 @@ pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respo
     let saved = cx.state.permanent.orderly;
     let resume = match kind {
         TpmSu::CLEAR => false,
-        TpmSu::STATE if saved == OrderlyState::State && cx.state.volatile.startup_locality == cx.locality => {
+        TpmSu::STATE if saved == OrderlyState::State => {
+            if cx.state.volatile.startup_locality != cx.locality {
+                return Err(ResponseCode::LOCALITY);
+            }
             true
         }
         _ => return Err(ResponseCode::VALUE.parameter(1)),
@@ -43,7 +46,9 @@ pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respo
     volatile.ph_enable = true;
     volatile.orderly = saved != OrderlyState::None;
     volatile.startup_locality = locality;
-    cx.state.start_nv_indices(resume, saved != OrderlyState::None);
+    if !resume {
+        cx.state.start_nv_indices(saved != OrderlyState::State);
+    }
     let permanent = cx.state.permanent_mut();
     permanent.orderly = OrderlyState::None;
     // Part 3, 25.3: without a recovery time it takes a reboot to make lockoutAuth usable again.
@@ -79,6 +84,8 @@ fn restart(cx: &mut Context<'_>) {
 fn count_restart(cx: &mut Context<'_>) {
     let group = &mut cx.state.volatile_mut().state_reset;
     group.restart_count = group.restart_count.wrapping_add(1);
+    // Saved sessions live on, but not all the PCRs that their policies checked.
+    cx.state.count_pcr_change();
 }
 
 #[cfg(test)]
@@ -111,6 +118,31 @@ mod tests {
         tpm.init();
         assert!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).is_ok());
         assert_ne!(tpm.state().volatile.state_reset.null_seed.expose(), null_seed);
+    }
+
+    #[test]
+    fn a_resume_comes_from_the_locality_of_the_start() {
+        let mut tpm = TestTpm::started();
+        tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
+        tpm.init();
+        tpm.locality = 3;
+        assert_eq!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE), Err(ResponseCode::LOCALITY));
+        tpm.locality = 1;
+        assert_eq!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR), Err(ResponseCode::LOCALITY));
+        tpm.locality = 0;
+        assert!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE).is_ok());
+    }
+
+    #[test]
+    fn policies_on_pcrs_that_were_checked_before_a_restart_are_void_after_it() {
+        let mut tpm = TestTpm::started();
+        for kind in [TpmSu::CLEAR, TpmSu::STATE] {
+            let before = tpm.state().volatile.state_reset.pcr_counter;
+            tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
+            tpm.init();
+            tpm.run(TpmCc::STARTUP, &[], &kind).unwrap();
+            assert_ne!(tpm.state().volatile.state_reset.pcr_counter, before);
+        }
     }
 
     #[test]
