@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    Secret2b, Tpm2bAuth, Tpm2bName, TpmHandle, TpmHt, TpmaNv, TpmaObject, TpmsNvPublic, TpmtPublic,
+    Secret2b, Tpm2bAuth, Tpm2bName, TpmCc, TpmHandle, TpmHt, TpmaNv, TpmaObject, TpmsNvPublic, TpmtPublic,
 };
 
 /// The first persistent handle of the platform; those below belong to owner and endorsement.
@@ -87,19 +87,19 @@ impl State {
         self.nv.get_mut(&handle.0).map(Arc::make_mut).ok_or(ResponseCode::HANDLE)
     }
 
-    /// Whether what handle number `n` (from 1) of a command names is there and accessible.
+    /// Whether what handle number `n` (from 1) of `command` names is there and accessible.
     ///
     /// # Errors
-    /// `TPM_RC_HIERARCHY` for a disabled hierarchy, `TPM_RC_HANDLE` for a persistent object or an NV index that is not there,
-    /// `TPM_RC_REFERENCE_Hx` for a transient object or a session that is not loaded.
-    pub fn check_present(&self, handle: TpmHandle, n: u32) -> Result<(), ResponseCode> {
+    /// `TPM_RC_HIERARCHY` for a disabled hierarchy, `TPM_RC_HANDLE` for a persistent object or an NV index that is not there, and for a session
+    /// of the other type, `TPM_RC_REFERENCE_Hx` for a transient object or a session that is not loaded.
+    pub fn check_present(&self, command: TpmCc, handle: TpmHandle, n: u32) -> Result<(), ResponseCode> {
         let reference =
             ResponseCode::from_value(ResponseCode::REFERENCE_H0.value().saturating_add(n.saturating_sub(1)));
         match handle.handle_type() {
             TpmHt::PERMANENT if !self.hierarchy_enabled(handle) => Err(ResponseCode::HIERARCHY.handle(n)),
             TpmHt::TRANSIENT => self.transient.get(&handle.0).map(|_| ()).ok_or(reference),
             TpmHt::PERSISTENT => match self.persistent.get(&handle.0) {
-                Some(object) if self.persistent_accessible(handle, object) => Ok(()),
+                Some(object) if self.persistent_accessible(command, handle, object) => Ok(()),
                 _ => Err(ResponseCode::HANDLE.handle(n)),
             },
             TpmHt::NV_INDEX => match self.nv.get(&handle.0) {
@@ -108,15 +108,20 @@ impl State {
             },
             TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION => match self.session(handle) {
                 Ok(s) if s.is_policy() == (handle.handle_type() == TpmHt::POLICY_SESSION) => Ok(()),
-                _ => Err(reference),
+                Ok(_) => Err(ResponseCode::HANDLE.handle(n)),
+                Err(_) => Err(reference),
             },
             _ => Ok(()),
         }
     }
 
-    fn persistent_accessible(&self, handle: TpmHandle, object: &Object) -> bool {
-        (handle.0 < PLATFORM_PERSISTENT || self.volatile.ph_enable)
-            && self.hierarchy_enabled(object.hierarchy)
+    /// A persistent object is there while the hierarchy is enabled to whose range its handle belongs, and its own. The owner may also remove
+    /// objects of a disabled endorsement hierarchy.
+    fn persistent_accessible(&self, command: TpmCc, handle: TpmHandle, object: &Object) -> bool {
+        let range = if handle.0 >= PLATFORM_PERSISTENT { TpmHandle::PLATFORM } else { TpmHandle::OWNER };
+        let own = self.hierarchy_enabled(object.hierarchy)
+            || (object.hierarchy == TpmHandle::ENDORSEMENT && command == TpmCc::EVICT_CONTROL);
+        self.hierarchy_enabled(range) && own
     }
 
     /// Whether the hierarchy to which an NV index belongs is enabled.

@@ -20,7 +20,7 @@ pub fn decode(state: &State, command: &Command, r: &mut Reader<'_>) -> Result<Ve
         handles.push(handle);
     }
     for (&handle, n) in handles.iter().zip(1u32..) {
-        state.check_present(handle, n)?;
+        state.check_present(command.code, handle, n)?;
     }
     Ok(handles)
 }

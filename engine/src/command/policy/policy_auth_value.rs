@@ -54,6 +54,6 @@ mod tests {
         let hmac = start(&mut tpm, TpmSe::HMAC);
         assert_eq!(tpm.run(TpmCc::POLICY_AUTH_VALUE, &[hmac], &()), Err(ResponseCode::VALUE.handle(1)));
         let alias = TpmHandle::new(TpmHt::POLICY_SESSION, hmac.index());
-        assert_eq!(tpm.run(TpmCc::POLICY_AUTH_VALUE, &[alias], &()), Err(ResponseCode::REFERENCE_H0));
+        assert_eq!(tpm.run(TpmCc::POLICY_AUTH_VALUE, &[alias], &()), Err(ResponseCode::HANDLE.handle(1)));
     }
 }

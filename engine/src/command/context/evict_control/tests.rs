@@ -112,3 +112,31 @@ fn there_is_room_for_so_many() {
     let one_more = TpmHandle(0x8100_0000 + max);
     assert_eq!(evict(&mut tpm, TpmHandle::OWNER, transient, one_more), Err(ResponseCode::NV_SPACE));
 }
+
+#[test]
+fn objects_of_a_disabled_hierarchy_are_not_seen_but_the_owner_removes_those_of_the_endorsement_hierarchy() {
+    let mut tpm = TestTpm::started();
+    let (owner, read) = (TpmHandle::OWNER, TpmCc::READ_PUBLIC);
+    let other = TpmHandle(0x8100_0002);
+    for (hierarchy, persistent) in [(owner, OWNERS), (TpmHandle::ENDORSEMENT, other)] {
+        let object = key(&mut tpm, hierarchy);
+        evict(&mut tpm, owner, object, persistent).unwrap();
+    }
+    let missing = ResponseCode::HANDLE;
+    tpm.state().volatile_mut().state_clear.eh_enable = false;
+    tpm.resave();
+    assert!(tpm.run(read, &[OWNERS], &()).is_ok());
+    assert_eq!(tpm.run(read, &[other], &()), Err(missing.handle(1)));
+    // A handle of the owner's range goes with the owner's hierarchy, whatever the object's own is.
+    let state = &mut tpm.state().volatile_mut().state_clear;
+    (state.sh_enable, state.eh_enable) = (false, true);
+    tpm.resave();
+    for handle in [OWNERS, other] {
+        assert_eq!(tpm.run(read, &[handle], &()), Err(missing.handle(1)));
+        assert_eq!(evict(&mut tpm, TpmHandle::PLATFORM, handle, handle), Err(missing.handle(2)));
+    }
+    let state = &mut tpm.state().volatile_mut().state_clear;
+    (state.sh_enable, state.eh_enable) = (true, false);
+    tpm.resave();
+    assert_eq!(evict(&mut tpm, owner, other, other), Ok(()));
+}
