@@ -4,7 +4,7 @@ use crate::env::{CommitFailed, Environment, RecordKey};
 use crate::execute;
 use crate::state::{
     DictionaryAttack, Hierarchy, OrderlyState, PcrBanks, Permanent, Policy, RestoreError, SavedContexts,
-    State, StateClear, StateReset, Volatile, random_secret,
+    SelfTest, State, StateClear, StateReset, Volatile, random_secret,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl Tpm {
             clock_base: now,
             clock_safe: true,
             time_epoch: 0,
-            self_tested: false,
+            self_test: SelfTest::NotRun,
         };
         Self {
             state: State {
@@ -93,15 +93,11 @@ impl Tpm {
         state.sessions.clear();
         let volatile = state.volatile_mut();
         volatile.started = false;
-        volatile.self_tested = false;
+        volatile.self_test = SelfTest::NotRun;
         volatile.time = 0;
         volatile.time_epoch = volatile.time_epoch.wrapping_add(1);
         volatile.exclusive_audit_session = TpmHandle::UNASSIGNED;
-        for slot in &mut volatile.state_reset.contexts.slots {
-            if *slot == SavedContexts::LOADED {
-                *slot = 0;
-            }
-        }
+        volatile.state_reset.contexts.forget_loaded();
         let changes = self.state.changes_since(&before);
         env.commit(changes, &[]).inspect_err(|_| self.state = before)
     }

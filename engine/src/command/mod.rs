@@ -192,6 +192,8 @@ pub struct Context<'a> {
     pub sessions: Sessions,
     /// The command's row.
     pub command: &'static Command,
+    /// A test of the cryptography failed, which is remembered although the command fails.
+    pub test_failed: bool,
 }
 
 impl Context<'_> {

@@ -12,7 +12,7 @@ pub use da::self_heal;
 
 use crate::command::{Command, Context, table};
 use crate::env::Environment;
-use crate::state::{NvIndex, OrderlyState, State};
+use crate::state::{NvIndex, OrderlyState, SelfTest, State};
 use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
@@ -26,12 +26,14 @@ pub struct Failure {
     counted: Option<AuthFailure>,
     /// PIN indices as authorizations that succeeded before left them.
     pins: Vec<(u32, Arc<NvIndex>)>,
+    /// The cryptography failed its test.
+    test_failed: bool,
 }
 
 impl Failure {
     /// A failed authorization.
     fn of(rc: ResponseCode, counted: Option<AuthFailure>) -> Self {
-        Self { rc, counted, pins: Vec::new() }
+        Self { rc, counted, pins: Vec::new(), test_failed: false }
     }
 }
 
@@ -57,10 +59,13 @@ pub fn execute(state: &mut State, env: &mut dyn Environment, locality: u8, comma
             *state = before;
             response::error(ResponseCode::NV_UNAVAILABLE)
         }
-        Err(Failure { rc, counted, pins }) => {
+        Err(Failure { rc, counted, pins, test_failed }) => {
             *state = before.clone();
             let response = response::error(rc);
             state.nv.extend(pins);
+            if test_failed {
+                state.volatile_mut().self_test = SelfTest::Failed;
+            }
             if let Some(failure) = counted {
                 state.observe_time(now);
                 self_heal(state, now);
@@ -107,24 +112,40 @@ fn process(
     bytes: &[u8],
 ) -> Result<Vec<u8>, Failure> {
     let (tag, code, mut r) = header(bytes)?;
+    // Failure mode (Part 3, 10.1), also before Startup.
+    let failed = state.volatile.self_test == SelfTest::Failed;
+    let answers = matches!(code, TpmCc::GET_TEST_RESULT | TpmCc::GET_CAPABILITY) && tag == TpmSt::NO_SESSIONS;
+    if failed && !answers {
+        return Err(ResponseCode::FAILURE.into());
+    }
     let command = find(code, env)?;
-    if state.volatile.started == (code == TpmCc::STARTUP) {
+    if !failed && state.volatile.started == (code == TpmCc::STARTUP) {
         return Err(ResponseCode::INITIALIZE.into());
     }
     let handles = handles::decode(state, command, &mut r)?;
     let before = (state.permanent.orderly != OrderlyState::None).then(|| state.clone());
-    let mut cx = Context { state, env, locality, now, handles, sessions: Sessions::default(), command };
+    let mut cx = Context {
+        state,
+        env,
+        locality,
+        now,
+        handles,
+        sessions: Sessions::default(),
+        command,
+        test_failed: false,
+    };
     let response = run(&mut cx, tag, r).map_err(|failure| Failure {
         // A PIN that was right counts as used, whatever becomes of the command.
         pins: core::mem::take(&mut cx.sessions.pins),
+        test_failed: cx.test_failed,
         ..failure
     })?;
 
-    // A command after TPM2_Shutdown makes the shutdown void, if it changed anything.
+    // A command after TPM2_Shutdown makes the shutdown void, if it changed anything that was saved (Part 3, 9.4).
     if code != TpmCc::SHUTDOWN
         && let Some(before) = before
         && code != TpmCc::STARTUP
-        && !cx.state.changes_since(&before).is_empty()
+        && !cx.state.without_unsaved().changes_since(&before.without_unsaved()).is_empty()
     {
         cx.state.permanent_mut().orderly = OrderlyState::None;
     }

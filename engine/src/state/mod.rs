@@ -24,12 +24,13 @@ pub use permanent::{DictionaryAttack, OrderlyState, Permanent};
 pub use save::RestoreError;
 pub use session::{Session, SessionFlags};
 pub use slots::{CONTEXT_GAP_MAX, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS, MAX_PERSISTENT_OBJECTS};
-pub use volatile::{MAX_ACTIVE_SESSIONS, SavedContexts, StateClear, StateReset, Volatile};
+pub use volatile::{MAX_ACTIVE_SESSIONS, SavedContexts, SelfTest, StateClear, StateReset, Volatile};
 
 use crate::env::{Change, RecordKey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vtpm_protocol::codec::Encode;
+use vtpm_protocol::tpm::TpmHandle;
 use zeroize::Zeroizing;
 
 /// The state of one TPM.
@@ -58,6 +59,22 @@ impl State {
     /// The volatile part, for changing.
     pub fn volatile_mut(&mut self) -> &mut Volatile {
         Arc::make_mut(&mut self.volatile)
+    }
+
+    /// A copy without what no `TPM2_Shutdown` saves: objects and sessions in memory, PCRs outside the static root of trust, and what is
+    /// known of this boot only.
+    #[must_use]
+    pub fn without_unsaved(&self) -> Self {
+        let mut saved = self.clone();
+        saved.transient.clear();
+        saved.sessions.clear();
+        let volatile = saved.volatile_mut();
+        let banks: Vec<_> = volatile.pcrs.hashes().collect();
+        volatile.pcrs = PcrBanks::startup(&banks, volatile.startup_locality, Some(&volatile.pcrs));
+        volatile.exclusive_audit_session = TpmHandle::UNASSIGNED;
+        volatile.self_test = SelfTest::NotRun;
+        volatile.state_reset.contexts.forget_loaded();
+        saved
     }
 
     /// Every record.

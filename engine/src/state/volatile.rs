@@ -60,6 +60,38 @@ structure! {
     }
 }
 
+/// What is known of the self-test since `_TPM_Init`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SelfTest {
+    /// It was not run.
+    NotRun,
+    /// All algorithms were tested and work.
+    Passed,
+    /// A test failed: the TPM is in Failure mode.
+    Failed,
+}
+
+impl Encode for SelfTest {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::NotRun => 0,
+            Self::Passed => 1,
+            Self::Failed => 2,
+        });
+    }
+}
+
+impl Decode for SelfTest {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        match u8::decode(r)? {
+            0 => Ok(Self::NotRun),
+            1 => Ok(Self::Passed),
+            2 => Ok(Self::Failed),
+            _ => Err(ResponseCode::VALUE),
+        }
+    }
+}
+
 /// The session context array of Part 1, "Session Context Management": for every active session slot 0 for free, 1 to 3 stand for
 /// loaded, else the number of its saved context.
 #[derive(Clone)]
@@ -75,6 +107,13 @@ impl SavedContexts {
     pub const LOADED: u64 = 1;
     /// The first value of the counter, above the marks.
     pub const FIRST: u64 = 2;
+
+    /// Frees the slots of loaded sessions: those are gone.
+    pub fn forget_loaded(&mut self) {
+        for slot in self.slots.iter_mut().filter(|slot| **slot == Self::LOADED) {
+            *slot = 0;
+        }
+    }
 }
 
 impl Default for SavedContexts {
@@ -126,7 +165,7 @@ structure! {
         pub clock_safe: bool,
         /// Changes whenever Time may have jumped, so that policy time-outs do not survive it.
         pub time_epoch: u32,
-        /// `TPM2_SelfTest` result: all algorithms were tested.
-        pub self_tested: bool,
+        /// The self-test since `_TPM_Init`.
+        pub self_test: SelfTest,
     }
 }

@@ -119,6 +119,20 @@ mod tests {
     }
 
     #[test]
+    fn a_shutdown_is_void_when_a_session_is_saved_after_it_but_not_when_one_is_started() {
+        let mut tpm = TestTpm::started();
+        tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
+        let _ = start(&mut tpm);
+        tpm.init();
+        tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE).unwrap();
+        tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
+        let session = start(&mut tpm);
+        let _ = save(&mut tpm, session);
+        tpm.init();
+        assert_eq!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE), Err(ResponseCode::VALUE.parameter(1)));
+    }
+
+    #[test]
     fn saved_sessions_live_on_after_a_resume() {
         let mut tpm = TestTpm::started();
         let session = start(&mut tpm);

@@ -121,8 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn an_extend_voids_a_shutdown() {
+    fn an_extend_of_a_pcr_that_was_saved_voids_a_shutdown() {
         let mut tpm = TestTpm::started();
+        tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
+        for pcr in [16, 23] {
+            extend(&mut tpm, TpmHandle(pcr), &Tpml(vec![digest(TpmAlgId::SHA1, 20)])).unwrap();
+        }
+        tpm.init();
+        tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE).unwrap();
         tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
         extend(&mut tpm, TpmHandle(0), &Tpml(vec![digest(TpmAlgId::SHA1, 20)])).unwrap();
         tpm.init();

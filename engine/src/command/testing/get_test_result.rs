@@ -1,17 +1,22 @@
 //! `TPM2_GetTestResult` (Part 3, 10.4).
 
 use crate::command::{Context, Output, parameters};
+use crate::state::SelfTest;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::Tpm2bMaxBuffer;
 
-/// Tells whether the cryptography was tested since `_TPM_Init`: success, or `TPM_RC_NEEDS_TEST`. There is no further data.
+/// Tells whether the cryptography was tested since `_TPM_Init`: success, `TPM_RC_NEEDS_TEST`, or `TPM_RC_FAILURE`. There is no further data.
 ///
 /// # Errors
 /// Those of the parameters.
 pub fn get_test_result(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let () = parameters(r)?;
-    let result = if cx.state.volatile.self_tested { ResponseCode::SUCCESS } else { ResponseCode::NEEDS_TEST };
+    let result = match cx.state.volatile.self_test {
+        SelfTest::Passed => ResponseCode::SUCCESS,
+        SelfTest::NotRun => ResponseCode::NEEDS_TEST,
+        SelfTest::Failed => ResponseCode::FAILURE,
+    };
     Ok(Output::of(&(Tpm2bMaxBuffer::empty(), result.value())))
 }
 
