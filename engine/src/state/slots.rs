@@ -33,9 +33,9 @@ impl State {
     /// Takes a free slot for a new session.
     ///
     /// # Errors
-    /// `TPM_RC_SESSION_MEMORY` when as many as possible are loaded, `TPM_RC_SESSION_HANDLES` when as many as possible are active.
+    /// Those of [`Self::check_session_memory`]; `TPM_RC_SESSION_HANDLES` when as many as possible are active.
     pub fn allocate_session(&mut self) -> Result<u32, ResponseCode> {
-        self.check_session_memory()?;
+        self.check_session_memory(None)?;
         let slots = &mut self.volatile_mut().state_reset.contexts.slots;
         let (index, slot) =
             slots.iter_mut().enumerate().find(|(_, s)| **s == 0).ok_or(ResponseCode::SESSION_HANDLES)?;
@@ -43,12 +43,25 @@ impl State {
         u32::try_from(index).map_err(|_| ResponseCode::SESSION_HANDLES)
     }
 
-    /// Whether one more session can be loaded.
+    /// Whether one more session can be loaded: the one saved under `number`, or a new one.
     ///
     /// # Errors
-    /// `TPM_RC_SESSION_MEMORY`.
-    pub fn check_session_memory(&self) -> Result<(), ResponseCode> {
-        if self.sessions.len() >= MAX_LOADED_SESSIONS { Err(ResponseCode::SESSION_MEMORY) } else { Ok(()) }
+    /// `TPM_RC_SESSION_MEMORY` when as many as possible are loaded; `TPM_RC_CONTEXT_GAP` when the last free slot is all there is to load
+    /// the oldest saved session, without which no other can be saved.
+    pub fn check_session_memory(&self, number: Option<u64>) -> Result<(), ResponseCode> {
+        let free = MAX_LOADED_SESSIONS.saturating_sub(self.sessions.len());
+        match (free, self.session_that_stops_saving()) {
+            (0, _) => Err(ResponseCode::SESSION_MEMORY),
+            (1, Some(oldest)) if number != Some(oldest) => Err(ResponseCode::CONTEXT_GAP),
+            _ => Ok(()),
+        }
+    }
+
+    /// The number of the oldest saved session, once it is so old that the next number would be too far from it.
+    fn session_that_stops_saving(&self) -> Option<u64> {
+        let contexts = &self.volatile.state_reset.contexts;
+        let oldest = contexts.slots.iter().copied().filter(|s| *s >= SavedContexts::FIRST).min()?;
+        (contexts.counter.saturating_sub(oldest) >= CONTEXT_GAP_MAX).then_some(oldest)
     }
 
     /// The number under which the session in slot `index` is saved, if it is.
@@ -61,16 +74,15 @@ impl State {
     /// Gives the loaded session in slot `index` the next number of a saved context and takes it out of memory.
     ///
     /// # Errors
-    /// `TPM_RC_CONTEXT_GAP` when the oldest saved context is too old; that one, and only that, must be loaded first.
+    /// `TPM_RC_CONTEXT_GAP` when the oldest saved context is too old; that one must be loaded or flushed first.
+    /// `TPM_RC_TOO_MANY_CONTEXTS` when there is no next number.
     pub fn save_session(&mut self, index: u32) -> Result<u64, ResponseCode> {
-        let contexts = &self.volatile.state_reset.contexts;
-        let number = contexts.counter;
-        let oldest = contexts.slots.iter().filter(|s| **s >= SavedContexts::FIRST).min();
-        if oldest.is_some_and(|o| number.saturating_sub(*o) >= CONTEXT_GAP_MAX) {
+        if self.session_that_stops_saving().is_some() {
             return Err(ResponseCode::CONTEXT_GAP);
         }
         let contexts = &mut self.volatile_mut().state_reset.contexts;
-        contexts.counter = contexts.counter.saturating_add(1);
+        let number = contexts.counter;
+        contexts.counter = number.checked_add(1).ok_or(ResponseCode::TOO_MANY_CONTEXTS)?;
         let slot = usize::try_from(index).ok().and_then(|i| contexts.slots.get_mut(i));
         *slot.ok_or(ResponseCode::HANDLE)? = number;
         self.sessions.remove(&index);

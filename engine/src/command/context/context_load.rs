@@ -13,7 +13,7 @@ use vtpm_protocol::tpm::{TpmHandle, TpmHt, TpmsContext};
 /// # Errors
 /// `TPM_RC_SIZE`, `TPM_RC_INTEGRITY` for a damaged or outdated context; `TPM_RC_HANDLE` for a session that was loaded or flushed since;
 /// `TPM_RC_VALUE` for an unknown handle; `TPM_RC_HIERARCHY` for a disabled hierarchy; `TPM_RC_OBJECT_MEMORY`,
-/// `TPM_RC_SESSION_MEMORY` when there is no room.
+/// `TPM_RC_SESSION_MEMORY` when there is no room; `TPM_RC_CONTEXT_GAP` when the room that is left is for the oldest session.
 pub fn context_load(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (context,): (TpmsContext,) = parameters(r)?;
     let handle = match context.saved_handle {
@@ -50,7 +50,7 @@ fn load_session(cx: &mut Context<'_>, context: &TpmsContext) -> Result<TpmHandle
     if cx.state.saved_session(handle.index()) != Some(context.sequence) {
         return Err(ResponseCode::HANDLE);
     }
-    cx.state.check_session_memory()?;
+    cx.state.check_session_memory(Some(context.sequence))?;
     cx.state.mark_session_loaded(handle.index());
     cx.state.sessions.insert(handle.index(), Arc::new(session));
     Ok(handle)
@@ -130,6 +130,29 @@ mod tests {
         let _ = save(&mut tpm, session);
         tpm.init();
         assert_eq!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE), Err(ResponseCode::VALUE.parameter(1)));
+    }
+
+    #[test]
+    fn a_session_that_was_saved_too_long_ago_is_loaded_before_others_are_saved() {
+        let mut tpm = TestTpm::started();
+        let (first, second) = (start(&mut tpm), start(&mut tpm));
+        let (oldest, newer) = (save(&mut tpm, first), save(&mut tpm, second));
+        tpm.state().volatile_mut().state_reset.contexts.counter =
+            oldest.sequence + crate::state::CONTEXT_GAP_MAX - 1;
+        tpm.resave();
+        let third = start(&mut tpm);
+        let _ = save(&mut tpm, third);
+        let fourth = start(&mut tpm);
+        let gap = Err(ResponseCode::CONTEXT_GAP);
+        assert_eq!(tpm.run(TpmCc::CONTEXT_SAVE, &[fourth], &()), gap);
+        let _ = start(&mut tpm);
+        let input =
+            (Tpm2bNonce::new(vec![7; 16]).unwrap(), 0u16, TpmSe::POLICY, TpmAlgId::NULL, TpmAlgId::SHA256);
+        assert_eq!(tpm.run(TpmCc::START_AUTH_SESSION, &[TpmHandle::NULL; 2], &input), gap);
+        assert_eq!(load(&mut tpm, &newer), Err(ResponseCode::CONTEXT_GAP));
+        assert_eq!(load(&mut tpm, &oldest), Ok(first));
+        let _ = save(&mut tpm, first);
+        assert_eq!(load(&mut tpm, &newer), Ok(second));
     }
 
     #[test]
