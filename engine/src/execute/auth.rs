@@ -582,12 +582,11 @@ pub fn encode_responses(
             hmac(alg, &key, &[&rp, &session.nonce_tpm, &entry.nonce_caller, &[attributes.0]])
         };
         (&session.nonce_tpm, attributes, crate::alg::digest_2b(&mac)).encode(out);
-        let (is_policy, now, epoch) =
-            (session.is_policy(), cx.state.time(cx.now), cx.state.volatile.time_epoch);
+        let is_policy = session.is_policy();
         if !attributes.has(TpmaSession::CONTINUE_SESSION) {
             cx.state.flush_session(handle);
         } else if is_policy {
-            cx.state.session_mut(handle)?.reset_policy(now, epoch);
+            cx.state.session_mut(handle)?.reset_policy();
         }
     }
     Ok(())

@@ -102,7 +102,7 @@ structure! {
 }
 
 impl State {
-    /// Ends a loaded session and frees its slot.
+    /// Ends the session in the slot of `handle`, loaded or saved, and frees the slot. Which type of session the handle names does not matter.
     pub fn flush_session(&mut self, handle: TpmHandle) {
         self.sessions.remove(&handle.index());
         let volatile = self.volatile_mut();
@@ -111,7 +111,8 @@ impl State {
         {
             *slot = 0;
         }
-        if volatile.exclusive_audit_session == handle {
+        let exclusive = volatile.exclusive_audit_session;
+        if exclusive != TpmHandle::UNASSIGNED && exclusive.index() == handle.index() {
             volatile.exclusive_audit_session = TpmHandle::UNASSIGNED;
         }
     }
@@ -130,8 +131,8 @@ impl Session {
         TpmHandle::new(if self.is_policy() { TpmHt::POLICY_SESSION } else { TpmHt::HMAC_SESSION }, slot)
     }
 
-    /// Forgets what policy commands recorded, as `TPM2_PolicyRestart` and the end of a use do.
-    pub fn reset_policy(&mut self, now: u64, epoch: u32) {
+    /// Forgets what policy commands recorded, as `TPM2_PolicyRestart` and the end of a use do; not when the session began.
+    pub fn reset_policy(&mut self) {
         let size = vtpm_protocol::tpm::hash_size(self.auth_hash.0).unwrap_or_default();
         self.policy_digest = Tpm2bDigest::new(vec![0; size]).unwrap_or_default();
         self.flags = SessionFlags {
@@ -145,9 +146,7 @@ impl Session {
         self.command_code = TpmCc(0);
         self.command_locality = TpmaLocality(0);
         self.pcr_counter = 0;
-        self.start_time = now;
         self.timeout = 0;
-        self.epoch = epoch;
     }
 
     /// The session hash as an algorithm id.

@@ -5,8 +5,8 @@ use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmHt, TpmiDhContext};
 
-/// Removes a transient object, or a session, loaded or saved. The handle is a parameter here, so that no authorization and
-/// no session goes with the command.
+/// Removes a transient object, or a session, loaded or saved, whichever of the two types its handle tells. The handle is a parameter
+/// here, so that no authorization and no session goes with the command.
 ///
 /// # Errors
 /// `TPM_RC_HANDLE` when nothing of that handle is there.
@@ -17,11 +17,7 @@ pub fn flush_context(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output,
         cx.state.transient.remove(&handle.0).ok_or(missing)?;
         return Ok(Output::none());
     }
-    let loaded = cx
-        .state
-        .session(handle)
-        .is_ok_and(|s| s.is_policy() == (handle.handle_type() == TpmHt::POLICY_SESSION));
-    if !loaded && cx.state.saved_session(handle.index()).is_none() {
+    if cx.state.session(handle).is_err() && cx.state.saved_session(handle.index()).is_none() {
         return Err(missing);
     }
     cx.state.flush_session(handle);
@@ -31,8 +27,24 @@ pub fn flush_context(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output,
 #[cfg(test)]
 mod tests {
     use crate::testing::TestTpm;
+    use crate::testing::objects::start_policy;
     use vtpm_protocol::rc::ResponseCode;
-    use vtpm_protocol::tpm::{TpmCc, TpmHandle};
+    use vtpm_protocol::tpm::{TpmCc, TpmHandle, TpmSe};
+
+    #[test]
+    fn the_type_of_a_session_handle_is_ignored() {
+        let mut tpm = TestTpm::started();
+        for saved in [false, true] {
+            let session = start_policy(&mut tpm, TpmSe::POLICY);
+            if saved {
+                tpm.run(TpmCc::CONTEXT_SAVE, &[session], &()).unwrap();
+            }
+            let alias = TpmHandle(0x0200_0000 + session.index());
+            tpm.run(TpmCc::FLUSH_CONTEXT, &[], &alias).unwrap();
+            let again = tpm.run(TpmCc::FLUSH_CONTEXT, &[], &session);
+            assert_eq!(again, Err(ResponseCode::HANDLE.parameter(1)));
+        }
+    }
 
     #[test]
     fn what_is_not_there_is_not_flushed() {

@@ -89,7 +89,7 @@ pub fn start_auth_session(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Ou
         }
     }
     if session.is_policy() {
-        session.reset_policy(cx.state.time(cx.now), cx.state.volatile.time_epoch);
+        session.reset_policy();
     }
     let handle = session.handle(slot);
     cx.state.sessions.insert(slot, Arc::new(session));
