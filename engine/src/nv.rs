@@ -115,6 +115,17 @@ impl State {
         MAX_BYTES.saturating_sub(used)
     }
 
+    /// The highest value that a counter has, or had when it was deleted.
+    #[must_use]
+    pub fn highest_counter(&self) -> u64 {
+        let counters = self
+            .nv
+            .values()
+            .filter(|i| i.public.attributes.nt() == Ok(TpmNt::Counter))
+            .filter_map(|i| i.value());
+        counters.fold(self.permanent.max_counter, u64::max)
+    }
+
     /// Removes an index. The value of a counter is remembered, so that a new one cannot show it again.
     pub fn remove_nv_index(&mut self, handle: TpmHandle) {
         let Some(index) = self.nv.remove(&handle.0) else { return };

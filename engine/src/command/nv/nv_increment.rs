@@ -6,7 +6,7 @@ use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::TpmNt;
 
-/// Adds one to a counter. A new counter begins above the highest value that a deleted one had.
+/// Adds one to a counter. A new counter begins above the highest value that any other has or, if it was deleted, had (Part 3, 31.2).
 ///
 /// # Errors
 /// `TPM_RC_NV_LOCKED` and `TPM_RC_NV_AUTHORIZATION`, see [`nv::check_write`]; `TPM_RC_ATTRIBUTES` for an index that is no counter; `TPM_RC_NV_RANGE`
@@ -19,7 +19,7 @@ pub fn nv_increment(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, 
     if index.public.attributes.nt()? != TpmNt::Counter {
         return Err(ResponseCode::ATTRIBUTES.handle(2));
     }
-    let old = index.value().unwrap_or(cx.state.permanent.max_counter);
+    let old = index.value().unwrap_or_else(|| cx.state.highest_counter());
     let new = old.checked_add(1).ok_or(ResponseCode::NV_RANGE)?;
     cx.state.nv_index_mut(handle)?.write(0, &new.to_be_bytes())?;
     Ok(Output::none())
@@ -76,6 +76,20 @@ mod tests {
         undefine(&mut tpm);
         increment(&mut tpm).unwrap();
         assert_eq!(value(&mut tpm), 7);
+    }
+
+    #[test]
+    fn a_new_counter_begins_above_every_other() {
+        let mut tpm = counter(OPEN);
+        for _ in 0..3 {
+            increment(&mut tpm).unwrap();
+        }
+        let other = TpmHandle(INDEX.0 + 1);
+        define(&mut tpm, OWNER, b"", public(other, OPEN.with_nt(TpmNt::Counter), 8)).unwrap();
+        tpm.run_with(TpmCc::NV_INCREMENT, &[OWNER, other], &[b""], &()).map(|_| ()).unwrap();
+        assert_eq!(tpm.state().nv_index(other).unwrap().value(), Some(4));
+        increment(&mut tpm).unwrap();
+        assert_eq!(value(&mut tpm), 4);
     }
 
     #[test]
