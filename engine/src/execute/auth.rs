@@ -161,6 +161,10 @@ fn retrieve(cx: &Context<'_>, area: &[u8]) -> Result<Sessions, ResponseCode> {
         if i == MAX_SESSIONS {
             return Err(ResponseCode::SIZE.session(n));
         }
+        // Of an entry that is wrong in several ways, what is told is that its handle is.
+        if !TpmHandle::decode(&mut r.clone()).map_or(true, is_session_handle) {
+            return Err(ResponseCode::VALUE.session(n));
+        }
         let entry = TpmsAuthCommand::decode(&mut r).map_err(|e| e.session(n))?;
         check_entry(cx, &sessions, &entry, n)?;
         sessions.entries.push(SessionUse {
@@ -173,6 +177,13 @@ fn retrieve(cx: &Context<'_>, area: &[u8]) -> Result<Sessions, ResponseCode> {
         });
     }
     Ok(sessions)
+}
+
+/// `TPMI_SH_AUTH_SESSION`, with the handle of passwords.
+fn is_session_handle(handle: TpmHandle) -> bool {
+    let in_range = usize::try_from(handle.index()).is_ok_and(|i| i < MAX_ACTIVE_SESSIONS);
+    let is_session = matches!(handle.handle_type(), TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION);
+    handle == TpmHandle::RS_PW || (is_session && in_range)
 }
 
 fn check_entry(
@@ -193,10 +204,6 @@ fn check_entry(
         return Ok(());
     }
     let ht = entry.session_handle.handle_type();
-    let in_range = usize::try_from(entry.session_handle.index()).is_ok_and(|i| i < MAX_ACTIVE_SESSIONS);
-    if !matches!(ht, TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION) || !in_range {
-        return Err(ResponseCode::VALUE.session(n));
-    }
     let reference =
         ResponseCode::from_value(ResponseCode::REFERENCE_S0.value().saturating_add(n.saturating_sub(1)));
     let session = cx.state.session(entry.session_handle).map_err(|_| reference)?;

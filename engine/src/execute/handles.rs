@@ -1,7 +1,7 @@
 //! The handle area: interface types of Part 2, chapter 9, then presence.
 
 use crate::command::{Command, HandleKind};
-use crate::state::State;
+use crate::state::{MAX_LOADED_OBJECTS, State};
 use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{PCR_COUNT, TpmHandle, TpmHt};
@@ -27,7 +27,9 @@ pub fn decode(state: &State, command: &Command, r: &mut Reader<'_>) -> Result<Ve
 
 fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
     let ht = handle.handle_type();
-    let is_object = matches!(ht, TpmHt::TRANSIENT | TpmHt::PERSISTENT);
+    // TRANSIENT_LAST follows from the number of slots.
+    let is_transient = ht == TpmHt::TRANSIENT && handle.index() < MAX_LOADED_OBJECTS;
+    let is_object = is_transient || ht == TpmHt::PERSISTENT;
     let is_pcr = ht == TpmHt::PCR && handle.index() < PCR_COUNT;
     let is_hierarchy = matches!(handle, TpmHandle::OWNER | TpmHandle::ENDORSEMENT | TpmHandle::PLATFORM);
     let is_null = handle == TpmHandle::NULL;
@@ -45,9 +47,7 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
         HandleKind::Pcr => is_pcr,
         HandleKind::PcrOrNull => is_pcr || is_null,
         HandleKind::PolicySession => ht == TpmHt::POLICY_SESSION,
-        HandleKind::Context => {
-            matches!(ht, TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION | TpmHt::TRANSIENT)
-        }
+        HandleKind::Context => is_transient || matches!(ht, TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION),
         HandleKind::HierarchyOrNull => is_hierarchy || is_null,
         HandleKind::HierarchyAuth => is_hierarchy || handle == TpmHandle::LOCKOUT,
         HandleKind::Provision => matches!(handle, TpmHandle::OWNER | TpmHandle::PLATFORM),

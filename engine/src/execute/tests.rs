@@ -66,6 +66,25 @@ fn sign_after(at_locality: u8, prepare: impl Fn(&mut TestTpm, &mut Session)) -> 
 }
 
 #[test]
+fn of_a_session_entry_with_several_faults_the_handle_is_told() {
+    let mut tpm = TestTpm::started();
+    let key = load(&mut tpm, keyed_hash(HMAC));
+    let mut rc = |area: &[u8]| tpm.rc(&command_bytes(TpmCc::SIGN, &[key], area, &sign_parameters()));
+    let reserved_attributes = (0u16, 0x18u8, 0u16);
+    let cut_off = (0x7f00u16, 0u8, 0u16);
+    for no_session in [TpmHandle::OWNER, TpmHandle::NULL, TpmHandle(0x0200_ffff)] {
+        assert_eq!(rc(&(no_session, reserved_attributes).to_bytes()), ResponseCode::VALUE.session(1));
+        assert_eq!(rc(&(no_session, cut_off).to_bytes()), ResponseCode::VALUE.session(1));
+    }
+    assert_eq!(
+        rc(&(TpmHandle::RS_PW, reserved_attributes).to_bytes()),
+        ResponseCode::RESERVED_BITS.session(1)
+    );
+    let first = (TpmHandle::RS_PW, 0u16, 0u8, Tpm2bAuth::new(AUTH).unwrap());
+    assert_eq!(rc(&(first, TpmHandle::OWNER, cut_off).to_bytes()), ResponseCode::VALUE.session(2));
+}
+
+#[test]
 fn a_fresh_policy_session_fulfils_the_empty_policy() {
     assert_eq!(sign_after(0, |_, _| {}), ResponseCode::SUCCESS);
 }

@@ -72,9 +72,9 @@ pub fn auth_value(auth: &Tpm2bAuth, name_alg: TpmAlgId) -> Result<Tpm2bAuth, Res
 /// Makes the sensitive area for a template that was checked, and completes the template's unique field. `blame` numbers the errors.
 ///
 /// # Errors
-/// `TPM_RC_RANGE` for an RSA exponent that is neither 0 nor a prime from 65,537 on, blaming the public area; `TPM_RC_SIZE` for an
-/// authorization value or an HMAC or XOR key that is too long, `TPM_RC_KEY_SIZE` for a symmetric key of another size than the template
-/// says, blaming the sensitive area.
+/// `TPM_RC_SIZE` for an authorization value that is too long, blaming the sensitive area. Blaming nothing, as other TPMs have it:
+/// `TPM_RC_RANGE` for an RSA exponent that is neither 0 nor a prime from 65,537 on, `TPM_RC_SIZE` for an HMAC or XOR key that is too long,
+/// `TPM_RC_KEY_SIZE` for a symmetric key of another size than the template says.
 pub fn generate(
     public: &mut TpmtPublic,
     create: &Tpm2bSensitiveCreate,
@@ -88,7 +88,7 @@ pub fn generate(
     let sensitive = match public.parms {
         PublicParms::Rsa { key_bits, exponent, .. } => {
             let (n, p) = RsaPrivate::generate(usize::from(key_bits), exponent, key).map_err(|e| match e {
-                CryptoError::Exponent => ResponseCode::RANGE.parameter(blame.public),
+                CryptoError::Exponent => ResponseCode::RANGE,
                 CryptoError::KeySize => ResponseCode::VALUE.parameter(blame.public),
                 _ => ResponseCode::NO_RESULT,
             })?;
@@ -108,7 +108,7 @@ pub fn generate(
             let size = usize::from(key_bits / 8);
             let bits = given(public, create).map_or_else(|| draw(key, size), |d| Zeroizing::new(d.to_vec()));
             if bits.len() != size {
-                return Err(ResponseCode::KEY_SIZE.parameter(blame.sensitive));
+                return Err(ResponseCode::KEY_SIZE);
             }
             SensitiveComposite::Sym(Secret2b::new(bits.as_slice())?)
         }
@@ -119,7 +119,7 @@ pub fn generate(
                 .map_or_else(|| draw(key, alg.digest_size()), |d| Zeroizing::new(d.to_vec()));
             // A longer key would be hashed down to something weaker than it looks.
             if is_key && bits.len() > alg.block_size() {
-                return Err(ResponseCode::SIZE.parameter(blame.sensitive));
+                return Err(ResponseCode::SIZE);
             }
             SensitiveComposite::Bits(Tpm2bSensitiveData::new(bits.as_slice())?)
         }

@@ -10,7 +10,7 @@ use crate::secret;
 use crate::state::Object;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    PublicId, PublicParms, SensitiveComposite, TpmAlgId, TpmEccCurve, TpmaObject, TpmsEccPoint, TpmtPublic,
+    PublicId, PublicParms, SensitiveComposite, TpmEccCurve, TpmaObject, TpmsEccPoint, TpmtPublic,
     TpmtSensitive, TpmtSymDef, TpmtSymDefObject,
 };
 
@@ -21,7 +21,8 @@ use vtpm_protocol::tpm::{
 /// Those of [`check_attributes`] (a public area alone and one without a name algorithm: of [`check_schemes`]), `TPM_RC_KEY` for a unique
 /// field of a wrong size, `TPM_RC_ECC_POINT` for a point that is not on the curve, `TPM_RC_VALUE` for an exponent, all blaming the public area;
 /// `TPM_RC_TYPE` for areas of different types, `TPM_RC_SIZE` for an authorization value or a parent's seedValue, `TPM_RC_KEY_SIZE` for a
-/// secret or a seedValue of a wrong size, blaming the sensitive area; `TPM_RC_BINDING`, blaming neither, when both areas are well formed but do
+/// secret or a seedValue of a wrong size, blaming the sensitive area; `TPM_RC_KEY_SIZE` for an ECC secret that is none of the curve and
+/// `TPM_RC_BINDING`, blaming neither, when both areas are well formed but do
 /// not belong together.
 pub fn check_object(
     parent: Option<&Object>,
@@ -137,7 +138,7 @@ fn check_ecc_pair(
     blame: Blame,
 ) -> Result<(), ResponseCode> {
     let curve = secret::curve(curve).ok_or(ResponseCode::CURVE.parameter(blame.public))?;
-    let expected = ecc::public_of(curve, d).map_err(|_| ResponseCode::KEY_SIZE.parameter(blame.sensitive))?;
+    let expected = ecc::public_of(curve, d).map_err(|_| ResponseCode::KEY_SIZE)?;
     let same = number(&point.x) == number(&expected.x) && number(&point.y) == number(&expected.y);
     // Without a name algorithm the public area is not relied on.
     if same || !bound { Ok(()) } else { Err(ResponseCode::BINDING) }
@@ -162,12 +163,4 @@ fn check_symmetric_binding(
         PublicId::Digest(unique) if *unique == symmetric_unique(alg, public, sensitive) => Ok(()),
         _ => Err(ResponseCode::BINDING),
     }
-}
-
-/// Refuses a public area without a name algorithm, for commands that take none.
-///
-/// # Errors
-/// `TPM_RC_HASH`.
-pub fn check_named(public: &TpmtPublic) -> Result<(), ResponseCode> {
-    if public.name_alg == TpmAlgId::NULL { Err(ResponseCode::HASH) } else { Ok(()) }
 }

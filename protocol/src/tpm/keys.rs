@@ -351,18 +351,37 @@ impl Encode for TpmtPublic {
 }
 
 impl Decode for TpmtPublic {
-    /// As `TPMT_PUBLIC+`: a null name algorithm decodes, and commands that do not take one refuse it with `TPM_RC_HASH`.
+    /// As `TPMT_PUBLIC+`: a null name algorithm decodes.
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Self::decode_with(r, decode_hash_alg_or_null)
+    }
+}
+
+impl TpmtPublic {
+    fn decode_with(
+        r: &mut Reader<'_>,
+        decode_name_alg: fn(&mut Reader<'_>) -> Result<TpmAlgId, ResponseCode>,
+    ) -> Result<Self, ResponseCode> {
         let alg = TpmAlgId::decode(r)?;
         if ![TpmAlgId::RSA, TpmAlgId::ECC, TpmAlgId::KEYEDHASH, TpmAlgId::SYMCIPHER].contains(&alg) {
             return Err(ResponseCode::TYPE);
         }
-        let name_alg = decode_hash_alg_or_null(r)?;
+        let name_alg = decode_name_alg(r)?;
         let attributes = TpmaObject::decode(r)?;
         let auth_policy = Tpm2bDigest::decode(r)?;
         let parms = PublicParms::decode_for(alg, r)?;
         let unique = PublicId::decode_for(alg, r)?;
         Ok(Self { name_alg, attributes, auth_policy, parms, unique })
+    }
+}
+
+/// `TPMT_PUBLIC` without the plus sign: a null name algorithm is `TPM_RC_HASH`, whatever is wrong behind it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamedPublic(pub TpmtPublic);
+
+impl Decode for NamedPublic {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        TpmtPublic::decode_with(r, decode_hash_alg).map(Self)
     }
 }
 

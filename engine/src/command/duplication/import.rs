@@ -4,13 +4,13 @@ use super::inner_key_size;
 use crate::command::{Context, Output, parameters};
 use crate::entity::object_name;
 use crate::object::protect::{self, Wrappers};
-use crate::object::validate::{check_named, check_object};
+use crate::object::validate::check_object;
 use crate::object::{Blame, parent};
 use crate::secret;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    Secret2b, Sized2b, Tpm2bEncryptedSecret, Tpm2bPrivate, Tpm2bPublic, TpmaObject, TpmtSymDefObject,
+    NamedPublic, Secret2b, Sized2b, Tpm2bEncryptedSecret, Tpm2bPrivate, TpmaObject, TpmtSymDefObject,
 };
 
 /// The numbers of objectPublic and duplicate.
@@ -26,14 +26,13 @@ const BLAME: Blame = Blame { public: 2, sensitive: 3 };
 /// for a null name algorithm; `TPM_RC_INTEGRITY`, `TPM_RC_SIZE`, `TPM_RC_INSUFFICIENT` (parameter 3) for a duplicate of another key, public
 /// area or shape; and, when the parent is fixedTPM, those of [`check_object`].
 pub fn import(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (key, Sized2b(public), duplicate, in_sym_seed, symmetric): (
+    let (key, Sized2b(NamedPublic(public)), duplicate, in_sym_seed, symmetric): (
         Secret2b<66>,
-        Tpm2bPublic,
+        Sized2b<NamedPublic>,
         Tpm2bPrivate,
         Tpm2bEncryptedSecret,
         TpmtSymDefObject,
     ) = parameters(r)?;
-    check_named(&public).map_err(|e| e.parameter(2))?;
     if public.attributes.any(TpmaObject::FIXED_TPM | TpmaObject::FIXED_PARENT) {
         return Err(ResponseCode::ATTRIBUTES.parameter(2));
     }

@@ -7,7 +7,7 @@ use crate::object::generate::{Sources, auth_value, generate, primary_streams};
 use crate::object::{self, Blame, check_slot, template};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Sized2b, Tpm2bData, Tpm2bPublic, Tpm2bSensitiveCreate, TpmlPcrSelection};
+use vtpm_protocol::tpm::{NamedPublic, Sized2b, Tpm2bData, Tpm2bSensitiveCreate, TpmlPcrSelection};
 
 /// The numbers of inPublic and inSensitive.
 const BLAME: Blame = Blame { public: 2, sensitive: 1 };
@@ -18,9 +18,9 @@ const BLAME: Blame = Blame { public: 2, sensitive: 1 };
 /// # Errors
 /// `TPM_RC_OBJECT_MEMORY` without a free slot, else those of `TPM2_Create`.
 pub fn create_primary(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (sensitive, Sized2b(mut public), outside_info, pcrs): (
+    let (sensitive, Sized2b(NamedPublic(mut public)), outside_info, pcrs): (
         Tpm2bSensitiveCreate,
-        Tpm2bPublic,
+        Sized2b<NamedPublic>,
         Tpm2bData,
         TpmlPcrSelection,
     ) = parameters(r)?;

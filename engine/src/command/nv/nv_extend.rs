@@ -54,7 +54,7 @@ mod tests {
         extend(&mut tpm, &[2; 1024]).unwrap();
         let second = HashAlg::Sha256.digest(&[&first, &[2; 1024]]);
         assert_eq!(read(&mut tpm, OWNER, b"", 32, 0).unwrap(), second.as_slice());
-        assert_eq!(write(&mut tpm, OWNER, b"", &[0; 32], 0), Err(ResponseCode::ATTRIBUTES.handle(2)));
+        assert_eq!(write(&mut tpm, OWNER, b"", &[0; 32], 0), Err(ResponseCode::ATTRIBUTES));
     }
 
     #[test]

@@ -46,7 +46,7 @@ mod tests {
         set(&mut tpm, 0x8000_0000_0000_0001).unwrap();
         set(&mut tpm, 6).unwrap();
         assert_eq!(read(&mut tpm, OWNER, b"", 8, 0).unwrap(), [0x80, 0, 0, 0, 0, 0, 0, 7]);
-        assert_eq!(write(&mut tpm, OWNER, b"", &[0; 8], 0), Err(ResponseCode::ATTRIBUTES.handle(2)));
+        assert_eq!(write(&mut tpm, OWNER, b"", &[0; 8], 0), Err(ResponseCode::ATTRIBUTES));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub fn nv_write(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Resp
     nv::check_write(cx.state, auth, handle)?;
     let public = &cx.state.nv_index(handle)?.public;
     if !matches!(public.attributes.nt()?, TpmNt::Ordinary | TpmNt::PinFail | TpmNt::PinPass) {
-        return Err(ResponseCode::ATTRIBUTES.handle(2));
+        return Err(ResponseCode::ATTRIBUTES);
     }
     if offset > public.data_size {
         return Err(ResponseCode::VALUE.parameter(2));
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn counters_are_not_written() {
         let mut tpm = defined(OPEN.with_nt(TpmNt::Counter), 8);
-        assert_eq!(write(&mut tpm, OWNER, b"", &[0; 8], 0), Err(ResponseCode::ATTRIBUTES.handle(2)));
+        assert_eq!(write(&mut tpm, OWNER, b"", &[0; 8], 0), Err(ResponseCode::ATTRIBUTES));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::object::generate::{Sources, auth_value, generate};
 use crate::object::{Blame, parent, protect, template};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Sized2b, Tpm2bData, Tpm2bPublic, Tpm2bSensitiveCreate, TpmlPcrSelection};
+use vtpm_protocol::tpm::{NamedPublic, Sized2b, Tpm2bData, Tpm2bSensitiveCreate, TpmlPcrSelection};
 
 /// The numbers of inPublic and inSensitive.
 const BLAME: Blame = Blame { public: 2, sensitive: 1 };
@@ -15,13 +15,14 @@ const BLAME: Blame = Blame { public: 2, sensitive: 1 };
 /// Makes a child of a storage key (handle 1, USER), which is returned protected by that key and not loaded.
 ///
 /// # Errors
-/// `TPM_RC_TYPE` for a handle that is no storage key; the codes of [`template::check_creation`] for inPublic (parameter 2); for
-/// inSensitive (parameter 1) `TPM_RC_SIZE` for a userAuth longer than the digest of the name algorithm or a keyed-hash key longer than a block, and
-/// `TPM_RC_KEY_SIZE` for a symmetric key that is not as long as inPublic says; `TPM_RC_RANGE` for an RSA exponent that is no prime above 2^16.
+/// `TPM_RC_TYPE` for a handle that is no storage key; the codes of [`template::check_creation`] for inPublic (parameter 2);
+/// `TPM_RC_SIZE` (parameter 1) for a userAuth longer than the digest of the name algorithm. Without a number: `TPM_RC_SIZE` for a
+/// keyed-hash key longer than a block, `TPM_RC_KEY_SIZE` for a symmetric key that is not as long as inPublic says, `TPM_RC_RANGE` for an
+/// RSA exponent that is no prime above 2^16.
 pub fn create(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (sensitive, Sized2b(mut public), outside_info, pcrs): (
+    let (sensitive, Sized2b(NamedPublic(mut public)), outside_info, pcrs): (
         Tpm2bSensitiveCreate,
-        Tpm2bPublic,
+        Sized2b<NamedPublic>,
         Tpm2bData,
         TpmlPcrSelection,
     ) = parameters(r)?;

@@ -2,11 +2,11 @@
 
 use crate::command::{Context, Output, parameters};
 use crate::entity::object_name;
-use crate::object::validate::{check_named, check_object};
+use crate::object::validate::check_object;
 use crate::object::{self, Blame, check_slot, parent, protect};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Sized2b, Tpm2bPrivate, Tpm2bPublic};
+use vtpm_protocol::tpm::{NamedPublic, Sized2b, Tpm2bPrivate};
 
 /// The numbers of inPublic and inPrivate.
 const BLAME: Blame = Blame { public: 2, sensitive: 1 };
@@ -21,8 +21,7 @@ const BLAME: Blame = Blame { public: 2, sensitive: 1 };
 /// key; `TPM_RC_HASH` for a null name algorithm; `TPM_RC_INTEGRITY`, `TPM_RC_SIZE`, `TPM_RC_INSUFFICIENT`, `TPM_RC_VALUE` (parameter 1) for
 /// a private area that is not of this parent and public area, `TPM_RC_SENSITIVE`; and those of [`check_object`].
 pub fn load(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (private, Sized2b(public)): (Tpm2bPrivate, Tpm2bPublic) = parameters(r)?;
-    check_named(&public).map_err(|e| e.parameter(2))?;
+    let (private, Sized2b(NamedPublic(public))): (Tpm2bPrivate, Sized2b<NamedPublic>) = parameters(r)?;
     check_slot(cx.state)?;
     if private.is_empty() {
         return Err(ResponseCode::SIZE.parameter(1));

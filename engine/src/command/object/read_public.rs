@@ -39,6 +39,10 @@ mod tests {
         let mut tpm = TestTpm::started();
         let mut rc = |h| tpm.run(TpmCc::READ_PUBLIC, &[TpmHandle(h)], &()).unwrap_err();
         assert_eq!(rc(0x8000_0000), ResponseCode::REFERENCE_H0);
+        assert_eq!(rc(0x8000_0002), ResponseCode::REFERENCE_H0);
+        // There is no such slot: TRANSIENT_LAST.
+        assert_eq!(rc(0x8000_0003), ResponseCode::VALUE.handle(1));
+        assert_eq!(rc(0x8080_0000), ResponseCode::VALUE.handle(1));
         assert_eq!(rc(0x8100_0000), ResponseCode::HANDLE.handle(1));
         assert_eq!(rc(0x4000_0001), ResponseCode::VALUE.handle(1));
     }
