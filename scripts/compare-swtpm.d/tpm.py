@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+"""The two TPMs: processes behind UNIX sockets, and how to put a command together for them."""
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import time
+
+OWNER, NULL, LOCKOUT, ENDORSEMENT, PLATFORM = 0x40000001, 0x40000007, 0x4000000A, 0x4000000B, 0x4000000C
+PASSWORD = 0x40000009
+TRANSIENT = 0x80000000
+
+CC = {
+    "Clear": 0x126, "HierarchyChangeAuth": 0x129, "NV_DefineSpace": 0x12A, "CreatePrimary": 0x131,
+    "NV_Increment": 0x134, "NV_SetBits": 0x135, "NV_Extend": 0x136, "NV_Write": 0x137,
+    "DictionaryAttackLockReset": 0x139, "NV_UndefineSpace": 0x122, "PCR_Event": 0x13C, "PCR_Reset": 0x13D,
+    "SelfTest": 0x143, "Startup": 0x144, "NV_Read": 0x14E, "Create": 0x153, "Import": 0x156, "Load": 0x157,
+    "FlushContext": 0x165, "LoadExternal": 0x167, "NV_ReadPublic": 0x169, "ReadPublic": 0x173,
+    "StartAuthSession": 0x176, "GetCapability": 0x17A, "GetTestResult": 0x17C, "Hash": 0x17D, "PCR_Read": 0x17E,
+    "ReadClock": 0x181, "PCR_Extend": 0x182,
+}
+
+
+class Died(Exception):
+    """A TPM closed its connection, or did not answer in time."""
+
+
+def u16(value):
+    return struct.pack(">H", value)
+
+
+def u32(value):
+    return struct.pack(">I", value)
+
+
+def tpm2b(data):
+    return u16(len(data)) + data
+
+
+def command(name, handles=(), parameters=b"", passwords=None):
+    """A command with one password session for each of `passwords`, or without sessions."""
+    body = b"".join(map(u32, handles))
+    if passwords is not None:
+        area = b"".join(u32(PASSWORD) + b"\0\0\0" + tpm2b(password) for password in passwords)
+        body += u32(len(area)) + area
+    body += parameters
+    return struct.pack(">HII", 0x8001 if passwords is None else 0x8002, 10 + len(body), CC[name]) + body
+
+
+def resized(raw):
+    """`raw` with the size in its header made right."""
+    return raw[:2] + u32(len(raw)) + raw[6:]
+
+
+class Tpm:
+    """A TPM program of its own directory. One client is served at a time: steps() or raw()."""
+
+    def __init__(self, name, directory, arguments):
+        self.name = name
+        self.directory = directory
+        self.socket_path = os.path.join(directory, "tpm.sock")
+        self.arguments = arguments
+        self.process = None
+        self.connection = None
+
+    def start(self):
+        """Starts it anew, with a state of its own making; ends what was there."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        os.makedirs(os.path.join(self.directory, "state"))
+        with open(os.path.join(self.directory, "log"), "wb") as log:
+            arguments = [a.format(dir=self.directory, socket=self.socket_path) for a in self.arguments]
+            self.process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.connect()
+                return
+            except OSError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise Died(f"{self.name} does not start: {self.log()}") from None
+                time.sleep(0.01)
+
+    def stop(self):
+        self.disconnect()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def log(self):
+        with open(os.path.join(self.directory, "log"), errors="replace") as log:
+            return log.read()[-2000:].strip()
+
+    def connect(self):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(60)
+        connection.connect(self.socket_path)
+        self.connection = connection
+
+    def disconnect(self):
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def _receive(self, count):
+        data = b""
+        while len(data) < count:
+            try:
+                part = self.connection.recv(count - len(data))
+            except OSError as error:
+                raise Died(f"{self.name}: {error}") from None
+            if not part:
+                raise Died(f"{self.name} closed the connection")
+            data += part
+        return data
+
+    def raw(self, data):
+        """Sends a command as it is: the response code, and what follows the response's header."""
+        if self.connection is None:
+            self.connect()
+        try:
+            self.connection.sendall(data)
+        except OSError as error:
+            raise Died(f"{self.name}: {error}") from None
+        header = self._receive(10)
+        size, code = struct.unpack(">II", header[2:])
+        return code, self._receive(size - 10)
+
+    def run(self, name, handles=(), parameters=b"", passwords=None):
+        return self.raw(command(name, handles, parameters, passwords))
+
+    def handles(self, first):
+        """The handles from `first` on of the same type."""
+        code, body = self.run("GetCapability", (), u32(1) + u32(first) + u32(200))
+        if code != 0:
+            return []
+        count = struct.unpack(">I", body[5:9])[0]
+        return list(struct.unpack(f">{count}I", body[9:9 + 4 * count]))
+
+    def tpm_property(self, which):
+        """The value of one TPM property."""
+        _, body = self.run("GetCapability", (), u32(6) + u32(which) + u32(1))
+        return struct.unpack(">I", body[13:17])[0]
+
+    def settle(self):
+        """No object and no session stays loaded, and wrong authorizations are forgotten where that needs no password."""
+        if not self.tpm_property(0x200) & 4:  # TPM_PT_PERMANENT, lockoutAuthSet
+            self.run("DictionaryAttackLockReset", (LOCKOUT,), passwords=[b""])
+        for first in (0x80000000, 0x02000000, 0x03000000):
+            for handle in self.handles(first):
+                self.run("FlushContext", (), u32(handle))
+
+
+def both(directory, simulator):
+    """swtpm and ours, in this order, not started yet."""
+    def below(name):
+        return os.path.join(directory, name)
+
+    swtpm = ["swtpm", "socket", "--tpm2", "--tpmstate", "dir={dir}/state", "--server", "type=unixio,path={socket}",
+             "--ctrl", "type=unixio,path={dir}/control.sock", "--flags", "not-need-init,startup-clear"]
+    return [Tpm("swtpm", below("swtpm"), swtpm), Tpm("ours", below("ours"), [simulator, "{socket}"])]
