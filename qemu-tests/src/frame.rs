@@ -6,14 +6,16 @@
 //! may be sent again: the agent keeps its last response and answers a repeated number from there.
 //!
 //! ```text
-//! magic "vTg1" | kind u8 | body length u32 | first 4 bytes of SHA-256(kind | body) | body
+//! magic "vTg1" | kind u8 | body length u32 | its complement u32 | first 4 bytes of SHA-256(kind | body) | body
 //! ```
+//!
+//! A length of which a part got lost would have the reader wait for a body that never comes; hence the complement.
 
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 const MAGIC: &[u8; 4] = b"vTg1";
-const HEADER: usize = 13;
+const HEADER: usize = 17;
 
 /// The largest body; a command's output beyond what fits is cut by the agent.
 pub const MAX_BODY: usize = 4 << 20;
@@ -87,7 +89,9 @@ impl Frame {
         let mut frame = Vec::new();
         frame.extend(MAGIC);
         frame.push(kind);
-        frame.extend(length(&body));
+        let length = length(&body);
+        frame.extend(length);
+        frame.extend(length.map(|byte| !byte));
         frame.extend(checksum(kind, &body));
         frame.extend(body);
         frame
@@ -172,10 +176,12 @@ impl FrameReader {
 
             let kind = *self.buffer.get(4)?;
             let length = u32::from_be_bytes(*self.buffer.get(5..9)?.first_chunk()?);
+            let complement = u32::from_be_bytes(*self.buffer.get(9..13)?.first_chunk()?);
+            let whole = length == !complement;
             let length = usize::try_from(length).unwrap_or(usize::MAX);
-            if length <= MAX_BODY {
+            if whole && length <= MAX_BODY {
                 let end = HEADER.saturating_add(length);
-                let sum = *self.buffer.get(9..HEADER)?.first_chunk()?;
+                let sum = *self.buffer.get(13..HEADER)?.first_chunk()?;
                 let body = self.buffer.get(HEADER..end)?;
                 if checksum(kind, body) == sum
                     && let Some(frame) = Frame::decode(kind, body)
@@ -229,6 +235,28 @@ mod tests {
         assert_eq!(reader.next_frame(), None);
     }
 
+    /// A serial port that is opened or set up clears its FIFO, somewhere in the middle of what arrives.
+    #[test]
+    fn what_was_lost_in_the_middle_of_a_frame_does_not_hold_up_the_next() {
+        let ping = Frame::Request(Request {
+            id: 0x18de_0123_4567_89ab,
+            timeout: Duration::ZERO,
+            argv: vec![],
+            stdin: vec![],
+        });
+        let whole = ping.encode();
+        for start in 0..whole.len() {
+            for end in start..whole.len() {
+                let mut reader = FrameReader::default();
+                reader.push(&whole[..start]);
+                reader.push(&whole[end..]);
+                reader.push(&whole);
+                reader.push(&whole);
+                assert_eq!(reader.next_frame(), Some(ping.clone()), "without bytes {start} to {end}");
+            }
+        }
+    }
+
     #[test]
     fn drops_a_frame_with_a_wrong_checksum() {
         let mut reader = FrameReader::default();
@@ -243,7 +271,7 @@ mod tests {
     #[test]
     fn a_length_beyond_the_cap_does_not_stop_the_reader() {
         let mut reader = FrameReader::default();
-        reader.push(b"vTg1\x01\xff\xff\xff\xff....");
+        reader.push(b"vTg1\x01\xff\xff\xff\xff\0\0\0\0....");
         reader.push(&response().encode());
         assert_eq!(reader.next_frame(), Some(response()));
     }
