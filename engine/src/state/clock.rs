@@ -48,11 +48,15 @@ impl State {
         volatile.clock_base = now;
     }
 
-    /// When the environment's time lies before the base, as after a step of the host's clock or on another host, both clocks stand where
-    /// they stood at the base and go on from there.
+    /// When the environment's time lies before the base, as after a step of the host's clock, both clocks stand where they stood at the
+    /// base and go on from there. Clock may have shown more since that base, so that it is not safe until `TPM2_Clear`; and
+    /// policies that expire cannot tell how long the step took.
     pub fn observe_time(&mut self, now: u64) {
         if now < self.volatile.clock_base {
-            self.volatile_mut().clock_base = now;
+            let volatile = self.volatile_mut();
+            volatile.clock_base = now;
+            volatile.clock_safe = false;
+            volatile.time_epoch = volatile.time_epoch.wrapping_add(1);
         }
     }
 }

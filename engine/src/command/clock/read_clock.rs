@@ -17,7 +17,7 @@ pub fn read_clock(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Re
 mod tests {
     use crate::testing::TestTpm;
     use vtpm_protocol::codec::decode_exact;
-    use vtpm_protocol::tpm::{TpmCc, TpmSu, TpmsTimeInfo};
+    use vtpm_protocol::tpm::{TpmCc, TpmHandle, TpmSu, TpmsTimeInfo};
 
     fn read(tpm: &mut TestTpm) -> TpmsTimeInfo {
         decode_exact(&tpm.run(TpmCc::READ_CLOCK, &[], &()).unwrap()).unwrap()
@@ -42,9 +42,15 @@ mod tests {
         tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::CLEAR).unwrap();
         tpm.env.now += 2000;
         tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::CLEAR).unwrap();
+        assert!(read(&mut tpm).clock_info.safe);
+        let epoch = tpm.state().volatile.time_epoch;
         tpm.env.now -= 1900;
-        assert_eq!(read(&mut tpm).clock_info.clock, 2000);
+        let info = read(&mut tpm).clock_info;
+        assert_eq!((info.clock, info.safe), (2000, false));
+        assert_ne!(tpm.state().volatile.time_epoch, epoch);
         tpm.env.now += 5;
         assert_eq!(read(&mut tpm).clock_info.clock, 2005);
+        tpm.run_with(TpmCc::CLEAR, &[TpmHandle::LOCKOUT], &[b""], &()).unwrap();
+        assert!(read(&mut tpm).clock_info.safe);
     }
 }
