@@ -52,8 +52,9 @@ pub fn primary_streams(
     let context = Zeroizing::new([digest.as_slice(), data].concat());
     let key = KdfaStream::new(HashAlg::Sha512, seed, b"Primary Object Creation", &context);
     let seed = (hierarchy == TpmHandle::ENDORSEMENT).then(|| {
-        let proofs = [TpmHandle::OWNER, TpmHandle::ENDORSEMENT].map(|h| state.proof(h).expose());
-        let context = Zeroizing::new([context.as_slice(), &proofs.concat()].concat());
+        let [owner, endorsement] =
+            [TpmHandle::OWNER, TpmHandle::ENDORSEMENT].map(|h| state.proof(h).expose());
+        let context = Zeroizing::new([context.as_slice(), owner, endorsement].concat());
         KdfaStream::new(HashAlg::Sha512, seed, b"Primary Object Seed", &context)
     });
     (key, seed)
