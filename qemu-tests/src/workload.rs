@@ -105,7 +105,7 @@ impl Workload {
     pub fn rounds(&self, guest: &mut Guest) -> Result<u64> {
         let name = &self.name;
         let text = guest.shell(&format!(
-            "cd /tmp; if [ -e {name}.status ]; then cat {name}.errors {name}.json >&2; exit 1; fi; \
+            "cd /tmp; if [ -s {name}.status ]; then cat {name}.errors {name}.json >&2; exit 1; fi; \
              if [ -e {name}.rounds ]; then cat {name}.rounds; else echo 0; fi"
         ))?;
         text.trim().parse().map_err(|_| Error::Format { what: "rounds of the loop".into(), text })
@@ -129,7 +129,7 @@ impl Workload {
     pub fn stop(self, guest: &mut Guest) -> Result<Summary> {
         let name = &self.name;
         let text = guest.shell(&format!(
-            "cd /tmp; touch {name}.stop; while [ ! -e {name}.status ]; do usleep 10000; done; \
+            "cd /tmp; touch {name}.stop; while [ ! -s {name}.status ]; do usleep 10000; done; \
              [ \"$(cat {name}.status)\" = 0 ] || {{ cat {name}.errors >&2; exit 1; }}; cat {name}.json"
         ))?;
         serde_json::from_str(&text).map_err(|_| Error::Format { what: "summary of the loop".into(), text })
