@@ -124,11 +124,18 @@ pub fn encode_sized(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes.iter().take(usize::from(size)));
 }
 
-/// Appends what `f` writes, preceded by its 16-bit size: a `TPM2B` around a structure.
+/// Appends what `f` writes, preceded by its 16-bit size: a `TPM2B` around a structure. It is written in place, so that of a secret no second
+/// copy comes to be; what is too long is cut, as in [`encode_sized`].
 pub fn encode_sized_with(out: &mut Vec<u8>, f: impl FnOnce(&mut Vec<u8>)) {
-    let mut inner = Vec::new();
-    f(&mut inner);
-    encode_sized(&inner, out);
+    let at = out.len();
+    0u16.encode(out);
+    let start = out.len();
+    f(out);
+    let size = u16::try_from(out.len().saturating_sub(start)).unwrap_or(u16::MAX);
+    out.truncate(start.saturating_add(usize::from(size)));
+    if let Some(field) = out.get_mut(at..).and_then(|o| o.first_chunk_mut()) {
+        *field = size.to_be_bytes();
+    }
 }
 
 macro_rules! integers {
@@ -254,8 +261,15 @@ mod tests {
 
     #[test]
     fn a_tpm2b_around_a_structure_carries_its_size() {
-        let mut out = Vec::new();
+        let mut out = vec![9];
         encode_sized_with(&mut out, |o| 0x0102_0304u32.encode(o));
-        assert_eq!(out, [0, 4, 1, 2, 3, 4]);
+        assert_eq!(out, [9, 0, 4, 1, 2, 3, 4]);
+        // One in another, none, and one that is too long.
+        out.clear();
+        encode_sized_with(&mut out, |o| encode_sized_with(o, |_| ()));
+        assert_eq!(out, [0, 2, 0, 0]);
+        out.clear();
+        encode_sized_with(&mut out, |o| o.resize(70_000, 7));
+        assert_eq!((out.len(), &out[..3]), (2 + 65_535, &[0xff, 0xff, 7][..]));
     }
 }
