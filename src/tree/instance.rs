@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use vtpm_backend::device::{DeviceError, MAX_COMMAND_SIZE, MAX_RESPONSE_SIZE, TpmDevice};
 use vtpm_engine::Tpm;
@@ -37,6 +37,8 @@ pub(super) struct Inner {
     pub(super) tpm: Option<Tpm>,
     /// The last command of its queue that changed anything.
     pub(super) last: Option<LastCommand>,
+    /// The machine was reset when its TPM could not be: it is, before it executes another command.
+    pub(super) reset_owed: bool,
 }
 
 /// One instance.
@@ -65,7 +67,14 @@ struct Origin {
 impl Instance {
     /// An instance of the store, which is read when it is first used.
     pub(super) fn new(tree: Weak<Tree>, row: InstanceRow, parent: Option<u32>) -> Result<Self, TreeError> {
-        let inner = Inner { loaded: false, deleted: false, state: State::new_live(), tpm: None, last: None };
+        let inner = Inner {
+            loaded: false,
+            deleted: false,
+            state: State::new_live(),
+            tpm: None,
+            last: None,
+            reset_owed: false,
+        };
         Ok(Self { tree, identity: Identity::read(row)?, parent, inner: Mutex::new(inner) })
     }
 
@@ -115,6 +124,12 @@ impl Instance {
         self.enter(&tree).ok().map(|inner| inner.state.kind())
     }
 
+    /// Whether it is gone from the tree, for good.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).deleted
+    }
+
     /// Whether an ordinary command would be executed now.
     #[must_use]
     pub fn executes(&self) -> bool {
@@ -150,7 +165,8 @@ impl Instance {
         let state = State::from_record(record).map_err(|rc| format!("its state does not decode: {rc}"))?;
         let tpm = if state.executes() { Some(restore(stored.live)?) } else { None };
         let last = stored.last_command.as_ref().and_then(|bytes| LastCommand::from_record(bytes));
-        *inner = Inner { loaded: true, deleted: false, state, tpm, last };
+        let reset_owed = inner.reset_owed || stored.reset_owed;
+        *inner = Inner { loaded: true, deleted: false, state, tpm, last, reset_owed };
         Ok(())
     }
 
@@ -235,6 +251,9 @@ impl Instance {
         if !inner.state.executes() {
             return Err(ResponseCode::RETRY);
         }
+        if inner.reset_owed {
+            self.reset_tpm(tree, inner)?;
+        }
         if let (Some(slot), Some(last)) = (origin.slot, &inner.last)
             && let Some(response) = last.response_to(slot, command)
         {
@@ -272,6 +291,37 @@ impl Instance {
         }
         events.append(&mut env.events);
         Ok(response)
+    }
+
+    /// `_TPM_Init`. Where it cannot be made durable it is still owed: software that boots after a reset must not find the PCRs of
+    /// what ran before.
+    fn reset_tpm(&self, tree: &Tree, inner: &mut Inner) -> Result<(), ResponseCode> {
+        inner.reset_owed = true;
+        self.settle_arrival(tree, inner)?;
+        self.forget_command(tree, inner);
+        if inner.last.is_some() {
+            return Err(ResponseCode::NV_UNAVAILABLE);
+        }
+        let Some(tpm) = &mut inner.tpm else { return Err(ResponseCode::FAILURE) };
+        let mut env = CommandEnvironment::new(tree, self.id(), None, None);
+        let done = tpm.init(&mut env);
+        if env.in_doubt {
+            inner.loaded = false;
+        }
+        done.map_err(|_| ResponseCode::NV_UNAVAILABLE)?;
+        inner.reset_owed = false;
+        Ok(())
+    }
+
+    /// The machine of a source-locked instance was reset: should the instance live again, its PCRs must not be those of the boot
+    /// before.
+    fn owe_reset(&self, tree: &Tree, inner: &mut Inner) {
+        if !inner.reset_owed {
+            inner.reset_owed = true;
+            let mut ops = Ops::new(self.id());
+            ops.put(name::RESET, Zeroizing::new(vec![1]));
+            let _logged = self.commit(tree, inner, ops);
+        }
     }
 
     /// The instance is about to execute for the first time since it was imported: from here on it lives here, durably.
@@ -387,17 +437,15 @@ impl TpmDevice for Instance {
         let Some(tree) = self.tree.upgrade() else { return };
         let Ok(mut inner) = self.enter(&tree) else { return };
         let inner = &mut *inner;
-        if !inner.state.executes() || self.settle_arrival(&tree, inner).is_err() {
-            return;
-        }
-        self.forget_command(&tree, inner);
-        let Some(tpm) = &mut inner.tpm else { return };
-        let mut env = CommandEnvironment::new(&tree, self.id(), None, None);
-        if tpm.init(&mut env).is_err() {
-            log::error!("instance {}: the machine was reset, but its TPM could not be", self.name());
-        }
-        if env.in_doubt {
-            inner.loaded = false;
+        if inner.state.source_locked() {
+            self.owe_reset(&tree, inner);
+        } else if inner.state.executes()
+            && let Err(code) = self.reset_tpm(&tree, inner)
+        {
+            log::error!(
+                "instance {}: the machine was reset, but its TPM not yet ({code}); it is before its next command",
+                self.name()
+            );
         }
     }
 

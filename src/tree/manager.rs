@@ -123,8 +123,10 @@ impl<'a> Transaction<'a> {
                 target.state = *state;
                 match tpm {
                     TpmChange::Keep => {}
-                    TpmChange::Remove => (target.tpm, target.last) = (None, None),
-                    TpmChange::Install(tpm) => (target.tpm, target.last) = (Some(*tpm), None),
+                    TpmChange::Remove => (target.tpm, target.last, target.reset_owed) = (None, None, false),
+                    TpmChange::Install(tpm) => {
+                        (target.tpm, target.last, target.reset_owed) = (Some(*tpm), None, false);
+                    }
                 }
                 None
             }
@@ -186,6 +188,7 @@ impl<'a> Transaction<'a> {
         ops.put(name::STATE, state.to_record());
         if !matches!(tpm, TpmChange::Keep) {
             ops.delete(name::LAST_COMMAND);
+            ops.delete(name::RESET);
         }
         let effect = Effect::Change { target: target.inner, state: Box::new(state), tpm };
         self.pending = Some(Pending { ops: ops.list, effect });
@@ -221,6 +224,14 @@ impl<'a> Transaction<'a> {
         })?;
         tpm.thaw_clock(self.tree.clock.now_ms());
         Ok(Box::new(tpm))
+    }
+
+    /// The `_TPM_Init` that a machine reset called for while it could not be done. All records of `tpm` are about to be written.
+    fn pay_reset(&self, inner: &Inner, tpm: &mut Tpm) -> Result<(), ResponseCode> {
+        if inner.reset_owed {
+            tpm.init(&mut Workshop(&self.tree.clock)).map_err(|_| ResponseCode::FAILURE)?;
+        }
+        Ok(())
     }
 
     fn put_records(ops: &mut Ops, records: &content::Records) -> Result<(), ResponseCode> {
@@ -268,8 +279,13 @@ impl<'a> Transaction<'a> {
                 for &key in stored.escrow.keys() {
                     ops.delete(name::escrow(key).map_err(|e| store_failed(&e))?);
                 }
-                let tpm = self.thaw(target.instance, stored.all())?;
-                Self::put_records(&mut ops, &tpm.records().into_iter().collect())?;
+                let mut tpm = self.thaw(target.instance, stored.all())?;
+                self.pay_reset(&target.inner, &mut tpm)?;
+                let records: content::Records = tpm.records().into_iter().collect();
+                for key in stored.live.keys().filter(|key| !records.contains_key(key)) {
+                    ops.delete(live_name(*key)?);
+                }
+                Self::put_records(&mut ops, &records)?;
                 self.change(target, ops, state, TpmChange::Install(tpm));
                 receipt_out(&[])
             }
@@ -380,6 +396,7 @@ impl InstanceManager for Transaction<'_> {
         }
         // What the engine keeps in memory only, such as the time since the last commit, becomes part of the records.
         let mut tpm = target.inner.tpm.clone().ok_or(ResponseCode::FAILURE)?;
+        self.pay_reset(&target.inner, &mut tpm)?;
         tpm.freeze_clock(self.tree.clock.now_ms());
         let records: content::Records = tpm.records().into_iter().collect();
         let mut ops = Ops::new(target.instance.id());

@@ -73,6 +73,8 @@ pub(super) mod name {
     pub(crate) const LAST_COMMAND: RecordName = RecordName::kind(0x81);
     /// The content so far of a piece whose last part is still out.
     pub(crate) const PARTIAL: RecordName = RecordName::kind(0x82);
+    /// There when the machine was reset while the instance was source-locked: its TPM is to be reset before it lives again.
+    pub(crate) const RESET: RecordName = RecordName::kind(0x83);
     /// In front of the name of a record that is in the escrow.
     pub(super) const ESCROW: u8 = 0x90;
 
@@ -94,6 +96,7 @@ pub(super) struct Stored {
     pub(super) state: Option<Zeroizing<Vec<u8>>>,
     pub(super) last_command: Option<Zeroizing<Vec<u8>>>,
     pub(super) partial: Zeroizing<Vec<u8>>,
+    pub(super) reset_owed: bool,
     pub(super) live: Records,
     pub(super) escrow: Records,
 }
@@ -115,6 +118,8 @@ impl Stored {
                 stored.last_command = Some(value);
             } else if name == name::PARTIAL {
                 stored.partial = value;
+            } else if name == name::RESET {
+                stored.reset_owed = true;
             } else {
                 log::warn!("{id} has a {name} that this program does not know; it is left alone");
             }

@@ -97,6 +97,22 @@ fn a_command_that_cannot_be_made_durable_is_taken_back() {
 }
 
 #[test]
+fn a_machine_reset_that_cannot_be_made_durable_comes_before_the_next_command() {
+    let host = Host::with_vm(0);
+    let vm = host.vm();
+    vm.execute(0, &extend(1), None);
+    host.memory.fail.store(true, Ordering::SeqCst);
+    vm.machine_reset();
+    for command in [get_random(), startup()] {
+        assert_eq!(code(&vm.execute(0, &command, None)), ResponseCode::NV_UNAVAILABLE);
+    }
+    host.memory.fail.store(false, Ordering::SeqCst);
+    assert_eq!(code(&vm.execute(0, &get_random(), None)), ResponseCode::INITIALIZE);
+    assert_eq!(code(&vm.execute(0, &startup(), None)), ResponseCode::SUCCESS);
+    assert_eq!(pcr16(&vm), [0; 32]);
+}
+
+#[test]
 fn after_a_commit_of_unknown_outcome_the_store_says_what_is() {
     let host = Host::with_vm(0);
     let vm = host.vm();

@@ -13,6 +13,7 @@ use vtpm_protocol::stream::{FRAME_PREFIX, Frame, StreamDecoder};
 
 use super::{
     Host, NV, PERSISTENT, UUID, code, define_nv, extend, get_random, make_persistent, pcr16, possessions,
+    startup,
 };
 use crate::migration::client::{ClientError, Departure};
 use crate::tree::{ECC_STORAGE_KEY, RSA_STORAGE_KEY};
@@ -153,6 +154,37 @@ fn a_destination_that_gives_up_lets_the_source_live_again() {
     pair.source.client().abort(here, &void).unwrap();
     assert_eq!(pcr16(&pair.source.vm()), before);
     assert_eq!(pcr16(&pair.source.crash().vm()), before);
+}
+
+#[test]
+fn a_machine_that_was_reset_while_its_tpm_was_locked_does_not_find_the_pcrs_of_the_boot_before() {
+    for (crash, strict) in [(false, false), (true, false), (true, true)] {
+        let flags = if strict { LockFlags::STRICT } else { LockFlags::default() };
+        let mut pair = Pair::with(ECC_STORAGE_KEY, flags);
+        let before = pcr16(&pair.source.vm());
+        if strict {
+            // Nothing has left yet, so that even a strict source can come back.
+            pair.source.client().lock(pair.source.vm().handle(), &pair.ticket, flags).unwrap();
+        } else {
+            pair.save();
+        }
+        pair.source.vm().machine_reset();
+        pair.source.vm().machine_reset();
+        if crash {
+            pair.source = pair.source.crash();
+        }
+        let void = pair.destination.client().abort(pair.destination.vm().handle(), &[]).unwrap();
+        pair.source.client().abort(pair.source.vm().handle(), &void).unwrap();
+        for _ in 0..2 {
+            let vm = pair.source.vm();
+            assert_eq!(code(&vm.execute(0, &get_random(), None)), ResponseCode::INITIALIZE);
+            pair.source = pair.source.crash();
+        }
+        let vm = pair.source.vm();
+        assert_eq!(code(&vm.execute(0, &startup(), None)), ResponseCode::SUCCESS);
+        assert_ne!(pcr16(&vm), before);
+        assert_eq!(pcr16(&vm), [0; 32]);
+    }
 }
 
 #[test]
