@@ -113,7 +113,7 @@ pub static COMMANDS: &[Command] = &[
     row(
         TpmCc::NV_READ,
         &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
-        Flags { encrypt: true, ..N },
+        Flags { nv_read: true, encrypt: true, ..N },
         nv::nv_read,
     ),
     row(
