@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 LONG_HEX = re.compile(r"\b(0x)?[0-9a-fA-F]{32,}\b")
 CLOCK = re.compile(r"^((?:time|clock|time_info\.clock|clock_info\.clock): )\d+$")
+# ECDSA's in DER, whose length varies with its numbers.
+SIGNATURE = re.compile(r"\bsig: [0-9a-f]+$")
 CODE = re.compile(r"\((0x[0-9A-Fa-f]+)\)")
 SECONDS = 120
 
@@ -57,6 +59,7 @@ def flat(text):
 def normalised(text, masked):
     lines = [CLOCK.sub(r"\1<now>", line) for line in flat(text)]
     if masked:
+        lines = [SIGNATURE.sub("sig: <signature>", line) for line in lines]
         lines = [LONG_HEX.sub(lambda m: f"<{len(m[0])} digits>", line) for line in lines]
     return lines
 
