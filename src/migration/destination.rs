@@ -259,13 +259,13 @@ impl Importing {
     /// Lifts the lock. The caller has checked that the records make a TPM.
     ///
     /// # Errors
-    /// [`StepError::Incomplete`], [`StepError::Digest`].
+    /// [`StepError::Digest`], [`StepError::Incomplete`]: the digest is step 1708 of figure 17, and comes before anything of ours.
     pub fn unlock(self, digest: &[u8]) -> Result<Imported, StepError> {
-        if !self.complete {
-            return Err(StepError::Incomplete);
-        }
         if !self.digest.matches(digest) {
             return Err(StepError::Digest);
+        }
+        if !self.complete {
+            return Err(StepError::Incomplete);
         }
         Ok(Imported { slot: self.slot })
     }

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::content::{PieceId, Records};
 use super::destination::{Accepted, DestinationLocked, Importing};
+use super::session::MigrationDigest;
 use super::source::{ExportNext, Exporting, MIN_PART, storage_name};
 use super::state::{Settled, State};
 use super::{Step, StepError};
@@ -265,8 +266,14 @@ fn a_truncated_stream_does_not_unlock() {
     let (source, destination) = keyed(LockFlags::default());
     let stream = export_all(source, 3000);
     let pieces = split(&stream.data);
+    let ticket = &destination.slot.ticket;
+    let mut digest = MigrationDigest::initial(&ticket.migration_id, ticket.uuid);
     for n in 1..pieces.len() {
         let error = import(destination.clone(), &pieces[..n], &stream.digest).err();
+        assert_eq!(error, Some(StepError::Digest), "{n} pieces");
+        // Nor with the digest of what came.
+        digest = digest.extended(&pieces[n - 1]);
+        let error = import(destination.clone(), &pieces[..n], digest.as_bytes()).err();
         assert_eq!(error, Some(StepError::Incomplete), "{n} pieces");
     }
     let all = stream.data.concat();
@@ -394,7 +401,7 @@ fn a_slot_that_became_a_new_tpm_voids_its_ticket() {
     let (_, destination) = locked(LockFlags::default());
     let void = *destination.slot.void.expose();
     let ticket = &destination.slot.ticket;
-    let initial = super::session::MigrationDigest::initial(&ticket.migration_id, ticket.uuid);
+    let initial = MigrationDigest::initial(&ticket.migration_id, ticket.uuid);
     assert_eq!(destination.clone().unlock_fresh(&[0; 32]).err(), Some(StepError::Digest));
     let live = State::Live(destination.unlock_fresh(initial.as_bytes()).unwrap());
     assert!(matches!(live.clone().abort(&[]), Ok(Settled::Revealed(None, s)) if *s.expose() == void));
