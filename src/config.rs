@@ -4,6 +4,7 @@
 //! state_dir   = "/var/lib/vtpmd"           # the database; private to the daemon's user
 //! runtime_dir = "/run/vtpmd"               # the sockets
 //! host_key    = "/etc/vtpmd/host.key"      # without it: the systemd credential, or host.key in state_dir
+//! socket_group = "kvm"                     # may connect to the vhost-user sockets; without it the daemon's user alone
 //! log_level   = "info"                     # error, warn, info, debug, trace
 //!
 //! [limits]
@@ -17,6 +18,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Group;
 use serde::Deserialize;
 
 use crate::host_key::{HostKey, HostKeyError};
@@ -71,6 +73,9 @@ pub enum ConfigError {
         /// The key.
         key: &'static str,
     },
+    /// There is no such group.
+    #[error("socket_group: there is no group {0:?} on this host")]
+    Group(String),
     /// The state directory could not be made.
     #[error("cannot make the state directory {path}")]
     StateDir {
@@ -134,6 +139,8 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// The file of the host key, if one is named.
     pub host_key: Option<PathBuf>,
+    /// The group that may connect to the vhost-user sockets, by name or number.
+    pub socket_group: Option<String>,
     /// How much is logged.
     pub log_level: LogLevel,
     /// What is refused.
@@ -146,6 +153,7 @@ impl Default for Config {
             state_dir: DEFAULT_STATE_DIR.into(),
             runtime_dir: DEFAULT_RUNTIME_DIR.into(),
             host_key: None,
+            socket_group: None,
             log_level: LogLevel::default(),
             limits: Limits::default(),
         }
@@ -167,6 +175,9 @@ pub struct ConfigArgs {
     /// File of the host key [default: the systemd credential vtpmd-host-key, or host.key in the state directory]
     #[arg(long, value_name = "FILE")]
     pub host_key: Option<PathBuf>,
+    /// Group that may connect to the vhost-user sockets, that of QEMU's processes [default: none, only the daemon's user may]
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<String>,
     /// How much to log [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
@@ -205,6 +216,7 @@ struct ConfigFile {
     state_dir: Option<PathBuf>,
     runtime_dir: Option<PathBuf>,
     host_key: Option<PathBuf>,
+    socket_group: Option<String>,
     log_level: Option<LogLevel>,
     limits: Limits,
 }
@@ -226,11 +238,12 @@ impl ConfigArgs {
     }
 
     fn over(self, file: Config) -> Config {
-        let Self { config: _, state_dir, runtime_dir, host_key, log_level } = self;
+        let Self { config: _, state_dir, runtime_dir, host_key, socket_group, log_level } = self;
         Config {
             state_dir: state_dir.unwrap_or(file.state_dir),
             runtime_dir: runtime_dir.unwrap_or(file.runtime_dir),
             host_key: host_key.or(file.host_key),
+            socket_group: socket_group.or(file.socket_group),
             log_level: log_level.unwrap_or(file.log_level),
             limits: file.limits,
         }
@@ -255,7 +268,7 @@ impl Config {
                 message: error.message().trim_end().to_owned(),
             }
         })?;
-        let ConfigFile { state_dir, runtime_dir, host_key, log_level, limits } = file;
+        let ConfigFile { state_dir, runtime_dir, host_key, socket_group, log_level, limits } = file;
         for (key, value) in
             [("state_dir", &state_dir), ("runtime_dir", &runtime_dir), ("host_key", &host_key)]
         {
@@ -271,6 +284,7 @@ impl Config {
             state_dir: state_dir.unwrap_or(default.state_dir),
             runtime_dir: runtime_dir.unwrap_or(default.runtime_dir),
             host_key,
+            socket_group,
             log_level: log_level.unwrap_or_default(),
             limits,
         })
@@ -288,6 +302,18 @@ impl Config {
             Some(path) => HostKeySource::File(path.clone()),
             None if HostKey::credential_is_present() => HostKeySource::Credential,
             None => HostKeySource::File(self.state_dir.join(HOST_KEY_NAME)),
+        }
+    }
+
+    /// The number of the group that may connect to the vhost-user sockets.
+    pub fn socket_gid(&self) -> Result<Option<u32>, ConfigError> {
+        let Some(name) = &self.socket_group else { return Ok(None) };
+        if let Ok(number) = name.parse() {
+            return Ok(Some(number));
+        }
+        match Group::from_name(name) {
+            Ok(Some(group)) => Ok(Some(group.gid.as_raw())),
+            Ok(None) | Err(_) => Err(ConfigError::Group(name.clone())),
         }
     }
 
@@ -328,12 +354,13 @@ mod tests {
     #[test]
     fn every_key_is_taken_over() {
         let config = parse(
-            "state_dir = '/s'\nruntime_dir = '/r'\nhost_key = '/k'\nlog_level = 'trace'\n[limits]\ninstances = 3\n",
+            "state_dir = '/s'\nruntime_dir = '/r'\nhost_key = '/k'\nsocket_group = 'kvm'\nlog_level = 'trace'\n[limits]\ninstances = 3\n",
         );
         let expected = Config {
             state_dir: "/s".into(),
             runtime_dir: "/r".into(),
             host_key: Some("/k".into()),
+            socket_group: Some("kvm".into()),
             log_level: LogLevel::Trace,
             limits: Limits { instances: 3 },
         };
@@ -380,16 +407,33 @@ mod tests {
         let from_file = load(&[]);
         assert_eq!(from_file.state_dir, Path::new("/s"));
         assert_eq!(from_file.runtime_dir, Path::new(DEFAULT_RUNTIME_DIR));
-        let config =
-            load(&["--state-dir", "/t", "--host-key", "/l", "--log-level", "debug", "--runtime-dir", "q"]);
+        let config = load(&[
+            "--state-dir=/t",
+            "--host-key=/l",
+            "--log-level=debug",
+            "--runtime-dir=q",
+            "--socket-group=7",
+        ]);
         let expected = Config {
             state_dir: "/t".into(),
             runtime_dir: "q".into(),
             host_key: Some("/l".into()),
+            socket_group: Some("7".into()),
             log_level: LogLevel::Debug,
             limits: Limits { instances: 5 },
         };
         assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_group_is_known_by_name_or_number() {
+        let gid = |group: Option<&str>| {
+            Config { socket_group: group.map(Into::into), ..Config::default() }.socket_gid()
+        };
+        assert_eq!(gid(None).unwrap(), None);
+        assert_eq!(gid(Some("root")).unwrap(), Some(0));
+        assert_eq!(gid(Some("4711")).unwrap(), Some(4711));
+        assert!(matches!(gid(Some("no-such-group")), Err(ConfigError::Group(_))));
     }
 
     #[test]

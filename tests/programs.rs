@@ -11,7 +11,7 @@ mod common;
 use common::Host;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
-use vtpm_protocol::instance::cc;
+use vtpm_protocol::instance::{CreateInstanceIn, INSTANCE_SELF, InstanceAttributes, InstanceName, Uuid, cc};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::*;
 
@@ -83,6 +83,49 @@ fn no_more_instances_are_made_than_the_configuration_allows() {
 }
 
 #[test]
+fn a_group_may_connect_to_the_machines_sockets_and_to_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), "a");
+    host.ctl(&["create", "before"]);
+    let mode = |path: &str| std::fs::metadata(host.runtime().join(path)).unwrap().mode() & 0o777;
+    assert_eq!((mode(""), mode("before"), mode("before/vhost-user.sock")), (0o700, 0o700, 0o600));
+    host.terminate();
+
+    let own = std::fs::metadata(dir.path()).unwrap();
+    let group = if own.uid() == 0 { 4711 } else { own.gid() };
+    host.run_with(&["--socket-group", &group.to_string()]);
+    host.ctl(&["create", "after"]);
+    let found = |path: &str| {
+        let found = std::fs::metadata(host.runtime().join(path)).unwrap();
+        (found.mode() & 0o777, found.gid() == group)
+    };
+    assert_eq!(found(""), (0o710, true));
+    for name in ["before", "after"] {
+        assert_eq!(found(name), (0o710, true));
+        assert_eq!(found(&format!("{name}/vhost-user.sock")), (0o660, true));
+    }
+    assert_eq!((found("root").0, found("root/tpm.sock").0), (0o700, 0o600));
+
+    host.terminate();
+    let refused = host.vtpmd("run").args(["--socket-group", "no-such-group"]).output().unwrap();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("no-such-group"));
+}
+
+#[test]
+fn a_low_soft_limit_on_descriptors_does_not_limit_the_instances() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), "a");
+    host.terminate();
+    host.run_under("ulimit -S -n 24");
+    for n in 0..20 {
+        let name = format!("i{n}");
+        host.ctl(&["create", &name]);
+        std::os::unix::net::UnixStream::connect(host.runtime().join(name).join("vhost-user.sock")).unwrap();
+    }
+}
+
+#[test]
 fn the_platform_hierarchy_of_the_root_is_nobodys() {
     let dir = tempfile::tempdir().unwrap();
     let host = Host::start(dir.path(), "a");
@@ -129,12 +172,15 @@ fn an_instance_moves_as_a_file_once() {
         b.ctl(&["import", "guest", "--input", &stream]);
         assert_eq!(b.state_of("guest"), "imported");
         assert!(b.refused(&["import", "guest", "--input", &stream]).contains("imported"));
+        assert!(b.refused(&["migrate", "commit", "guest"]).contains("has not used it yet"));
         // The destination has not executed a command: it can still give up, and then the source lives again.
         let receipt = b.json(&["migrate", "abort", "guest"])["receipt"].as_str().unwrap().to_owned();
         assert_eq!(b.state_of("guest"), "void");
-        assert!(!a.ctl_output(&["migrate", "commit", "guest", "--receipt", &receipt]).status.success());
+        let wrong = a.refused(&["migrate", "commit", "guest", "--receipt", &receipt]);
+        assert!(wrong.contains("the receipt is not one") && wrong.contains("TPM_RC_SIGNATURE"), "{wrong}");
         a.ctl(&["migrate", "abort", "guest", "--receipt", &receipt]);
         assert_eq!(a.state_of("guest"), "live");
+        assert!(a.refused(&["migrate", "abort", "guest"]).contains("guest is live"));
         b.ctl(&["delete", "guest"]);
         // A new slot is another migration: the old stream is foreign to it.
         let second = prepare(&b, "guest", dir.path(), &format!("{storage_key}.ticket2"), storage_key);
@@ -147,6 +193,17 @@ fn an_instance_moves_as_a_file_once() {
         a.ctl(&["delete", "guest"]);
         b.ctl(&["delete", "guest"]);
     }
+}
+
+#[test]
+fn a_ticket_that_cannot_be_written_leaves_no_instance() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), "a");
+    let prepare = ["migrate", "prepare", "guest", "--uuid", UUID, "--ticket"];
+    assert!(host.refused(&[&prepare[..], &["/nonexistent/ticket"]].concat()).contains("/nonexistent/ticket"));
+    assert_eq!(host.json(&["list"]), serde_json::json!([]));
+    let ticket = dir.path().join("ticket");
+    host.ctl(&[&prepare[..], &[ticket.to_str().unwrap()]].concat());
 }
 
 #[test]
@@ -233,6 +290,25 @@ fn sigkill_at_any_moment_loses_no_acknowledged_command() {
 }
 
 #[test]
+fn a_single_back_end_finishes_the_instance_that_a_killed_one_began() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), "a");
+    let input = CreateInstanceIn {
+        uuid: Uuid([7; 16]),
+        name: InstanceName::new("tpm").unwrap(),
+        attributes: InstanceAttributes::default(),
+        storage_public: Tpm2b::empty(),
+    };
+    let handles = [TpmHandle::OWNER, TpmHandle(INSTANCE_SELF)];
+    let (rc, _) = host.raw().run(cc::CREATE_INSTANCE, &handles, Some(&host.owner_auth()), &input).unwrap();
+    assert_eq!(rc, ResponseCode::SUCCESS);
+    assert_eq!(host.state_of("tpm"), "destination-locked");
+    host.terminate();
+    host.run_single(&dir.path().join("device.sock"));
+    assert_eq!(host.state_of("tpm"), "live");
+}
+
+#[test]
 fn a_manager_starts_one_back_end_with_qemus_conventions() {
     let dir = tempfile::tempdir().unwrap();
     let program = env!("CARGO_BIN_EXE_vtpmd");
@@ -246,8 +322,6 @@ fn a_manager_starts_one_back_end_with_qemus_conventions() {
         .arg(&socket)
         .arg("--state-dir")
         .arg(dir.path().join("state"))
-        .arg("--runtime-dir")
-        .arg(dir.path().join("run"))
         .spawn()
         .unwrap();
     let until = Instant::now() + Duration::from_secs(60);
@@ -255,6 +329,8 @@ fn a_manager_starts_one_back_end_with_qemus_conventions() {
         assert!(Instant::now() < until && child.try_wait().unwrap().is_none());
         std::thread::sleep(Duration::from_millis(10));
     }
+    // Beside others of its kind: all that it makes is in its own directory.
+    assert!(dir.path().join("state/run/root/tpm.sock").exists());
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(child.wait().unwrap().success());

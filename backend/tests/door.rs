@@ -4,7 +4,7 @@ mod common;
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,20 @@ fn the_socket_is_for_its_owner_alone_and_goes_with_the_door() {
     let Fixture { dir: _dir, socket, door, .. } = f;
     door.close();
     assert!(!socket.exists());
+}
+
+#[test]
+fn a_socket_can_be_for_a_group_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    // Any group that this process may give files to: a foreign one for root, its own for others.
+    let own = std::fs::metadata(dir.path()).unwrap();
+    let group = if own.uid() == 0 { 4711 } else { own.gid() };
+    let options = Options { group: Some(group), ..Options::new("test") };
+    let _door = FrontDoor::bind(&socket, Toy::new(), options).unwrap();
+    let found = std::fs::metadata(&socket).unwrap();
+    assert_eq!((found.permissions().mode() & 0o777, found.gid()), (0o660, group));
+    assert!(Qemu::connect(&socket).alive());
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The daemon.
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use vtpmd::config::{Config, ConfigArgs};
+use vtpmd::config::{Config, ConfigArgs, DEFAULT_RUNTIME_DIR};
 use vtpmd::daemon::{self, Daemon, DaemonError, Endpoint, PRINTED_CAPABILITIES};
 
 /// TPM 2.0 for virtual machines: many instances in one daemon, each migrating with its machine.
@@ -97,7 +97,11 @@ fn serve_one(single: Single) -> Result<(), DaemonError> {
                 .exit()
         }
     };
-    daemon::serve_one(&configured(single.config)?, endpoint)
+    let mut config = configured(single.config)?;
+    if config.runtime_dir == Path::new(DEFAULT_RUNTIME_DIR) {
+        config.runtime_dir = config.state_dir.join("run");
+    }
+    daemon::serve_one(&config, endpoint)
 }
 
 /// Takes a descriptor that the parent process left open for us.

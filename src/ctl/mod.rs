@@ -83,6 +83,15 @@ pub enum CtlError {
         #[source]
         source: io::Error,
     },
+    /// The root refused, for a reason that can be said in plain words.
+    #[error("{what}")]
+    Explained {
+        /// The words.
+        what: String,
+        /// What the root said.
+        #[source]
+        source: ClientError,
+    },
     /// The root refused.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -106,14 +115,14 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::Info { name } => ctl.info(&name),
         Command::Delete { name } => {
             let instance = ctl.find(&name)?;
-            ctl.client.delete(instance.instance)?;
+            explained(ctl.client.delete(instance.instance), &instance)?;
             ctl.out.done(&name, "deleted");
             Ok(())
         }
         Command::Lock { name, ticket, strict } => {
             let instance = ctl.find(&name)?;
             let ticket = read_ticket(&ticket, &instance)?;
-            ctl.client.lock(instance.instance, &ticket, lock_flags(strict))?;
+            explained(ctl.client.lock(instance.instance, &ticket, lock_flags(strict)), &instance)?;
             ctl.out.done(&name, "source-locked");
             Ok(())
         }
@@ -172,7 +181,10 @@ impl Ctl {
         let made = self.client.create(parent, &input).map_err(|e| taken(e, name))?;
         // The TPM is made by lifting the lock of the empty instance with the digest of an empty migration.
         let digest = MigrationDigest::initial(&made.ticket.migration_id, input.uuid);
-        self.client.unlock(made.instance, digest.as_bytes())?;
+        if let Err(error) = self.client.unlock(made.instance, digest.as_bytes()) {
+            let _best_effort = self.client.delete(made.instance);
+            return Err(error.into());
+        }
         self.info(name)
     }
 
@@ -204,7 +216,10 @@ impl Ctl {
             }
         };
         let mut sink = create(output)?;
-        self.client.export(instance.instance, &departure, &mut *sink)?;
+        explained(self.client.export(instance.instance, &departure, &mut *sink), &instance)?;
+        drop(sink);
+        // What a strict lock has destroyed here is nowhere else.
+        make_durable(output)?;
         self.out.done_unless_stdout(name, "exported", output);
         Ok(())
     }
@@ -212,7 +227,7 @@ impl Ctl {
     fn import(&self, name: &str, input: &Path) -> Result<()> {
         let instance = self.find(name)?;
         let mut source = open(input)?;
-        self.client.import(instance.instance, &mut *source)?;
+        explained(self.client.import(instance.instance, &mut *source), &instance)?;
         self.out.done(name, "imported");
         Ok(())
     }
@@ -227,7 +242,7 @@ impl Ctl {
                 MigrationDigest::initial(&ticket.migration_id, instance.uuid).as_bytes().to_vec()
             }
         };
-        self.client.unlock(instance.instance, &digest)?;
+        explained(self.client.unlock(instance.instance, &digest), &instance)?;
         self.out.done(name, "unlocked");
         Ok(())
     }
@@ -240,38 +255,40 @@ impl Ctl {
                     StorageKey::Ecc => ECC_STORAGE_KEY,
                 };
                 InstanceName::new(&name).map_err(|_| CtlError::Name(name.clone()))?;
+                // First the file: an instance whose ticket cannot be written is of no use.
+                let mut sink = create(&ticket)?;
                 let made = self
                     .client
                     .prepare(&name, Uuid(*uuid.as_bytes()), storage)
                     .map_err(|e| taken(e, &name))?;
-                let mut sink = create(&ticket)?;
-                sink.write_all(&made.ticket.to_bytes())
-                    .and_then(|()| sink.flush())
-                    .map_err(|source| CtlError::File { path: ticket.clone(), source })?;
+                if let Err(source) = sink.write_all(&made.ticket.to_bytes()).and_then(|()| sink.flush()) {
+                    let _best_effort = self.client.delete(made.instance);
+                    return Err(CtlError::File { path: ticket, source });
+                }
                 self.out.done_unless_stdout(&name, "destination-locked", &ticket);
             }
             Migrate::Arm { name, ticket, strict, disarm: _ } => {
                 let instance = self.find(&name)?;
                 let ticket = ticket.map(|path| read_ticket(&path, &instance)).transpose()?;
                 let word = if ticket.is_some() { "armed" } else { "disarmed" };
-                self.client.arm(instance.instance, ticket, lock_flags(strict))?;
+                explained(self.client.arm(instance.instance, ticket, lock_flags(strict)), &instance)?;
                 self.out.done(&name, word);
             }
             Migrate::Abort { name, receipt } => {
                 let instance = self.find(&name)?;
                 let receipt = receipt.map_or(Ok(Vec::new()), |hex| bytes_32(&hex))?;
-                let returned = self.client.abort(instance.instance, &receipt)?;
+                let returned = explained(self.client.abort(instance.instance, &receipt), &instance)?;
                 self.out.receipt(&name, "aborted", &returned);
             }
             Migrate::Commit { name, receipt } => {
                 let instance = self.find(&name)?;
                 let receipt = receipt.map_or(Ok(Vec::new()), |hex| bytes_32(&hex))?;
-                let returned = self.client.commit(instance.instance, &receipt)?;
+                let returned = explained(self.client.commit(instance.instance, &receipt), &instance)?;
                 self.out.receipt(&name, "committed", &returned);
             }
             Migrate::Reset { name } => {
                 let instance = self.find(&name)?;
-                self.client.reset(instance.instance)?;
+                explained(self.client.reset(instance.instance), &instance)?;
                 self.out.done(&name, "reset");
             }
         }
@@ -291,6 +308,41 @@ fn taken(error: ClientError, name: &str) -> CtlError {
         }
         other => other.into(),
     }
+}
+
+const ABORT: &str = "ABORT_MIGRATION";
+const COMMIT: &str = "COMMIT_MIGRATION";
+
+/// The words for what an operator may meet; anything else is as the root said it.
+fn explained<T>(result: std::result::Result<T, ClientError>, instance: &InstanceSummary) -> Result<T> {
+    let source = match result {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let ClientError::Refused { command, code } = &source else { return Err(source.into()) };
+    let (name, state) = (instance.name.as_str(), instance.state);
+    let what = if code.is(ResponseCode::SEQUENCE) {
+        match (*command, state) {
+            (COMMIT, InstanceState::Imported) => {
+                format!(
+                    "{name} has arrived, but its machine has not used it yet: it is not decided that it lives here"
+                )
+            }
+            (COMMIT | ABORT, InstanceState::Live) => {
+                format!("{name} is live, and no migration of it is to be settled here")
+            }
+            _ => format!("{name} is {state}, which does not go with this"),
+        }
+    } else if code.is(ResponseCode::SIGNATURE) {
+        "the receipt is not one of this migration, or of its other outcome".to_owned()
+    } else if code.is(ResponseCode::DISABLED) {
+        format!("{name} was locked strictly, and what was exported is destroyed")
+    } else if code.is(ResponseCode::PARENT) {
+        format!("{name} has instances below it")
+    } else {
+        return Err(source.into());
+    };
+    Err(CtlError::Explained { what, source })
 }
 
 fn bytes_32(text: &str) -> Result<Vec<u8>> {
@@ -327,6 +379,19 @@ fn open(path: &Path) -> Result<Box<dyn Read>> {
     }
     let file = File::open(path).map_err(|source| CtlError::File { path: path.to_owned(), source })?;
     Ok(Box::new(file))
+}
+
+/// Waits until a file that was written, and its name, are on the medium. A pipe or device has nothing to wait for.
+fn make_durable(path: &Path) -> Result<()> {
+    let sync = || -> io::Result<()> {
+        if is_dash(path) || !fs::metadata(path)?.is_file() {
+            return Ok(());
+        }
+        File::open(path)?.sync_all()?;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(dir)?.sync_all()
+    };
+    sync().map_err(|source| CtlError::File { path: path.to_owned(), source })
 }
 
 fn create(path: &Path) -> Result<Box<dyn Write>> {

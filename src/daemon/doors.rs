@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,20 +12,25 @@ use vtpm_backend::vhost::{FrontDoor, Options};
 use super::{DaemonError, VHOST_USER_SOCKET};
 use crate::tree::{Instance, TreeEvent};
 
+/// A door with the name of its instance.
+type NamedDoor = (String, FrontDoor);
+
 /// All open doors, by instance handle.
 pub(super) struct Doors {
     runtime_dir: PathBuf,
-    open: Mutex<BTreeMap<u32, FrontDoor>>,
+    /// Who may connect besides the user of this process.
+    group: Option<u32>,
+    open: Mutex<BTreeMap<u32, NamedDoor>>,
 }
 
 impl Doors {
     /// No door yet; makes the runtime directory.
-    pub(super) fn new(runtime_dir: &Path) -> Result<Self, DaemonError> {
-        make_private_dir(runtime_dir)?;
-        Ok(Self { runtime_dir: runtime_dir.to_owned(), open: Mutex::default() })
+    pub(super) fn new(runtime_dir: &Path, group: Option<u32>) -> Result<Self, DaemonError> {
+        make_dir_for(runtime_dir, group)?;
+        Ok(Self { runtime_dir: runtime_dir.to_owned(), group, open: Mutex::default() })
     }
 
-    fn open_doors(&self) -> MutexGuard<'_, BTreeMap<u32, FrontDoor>> {
+    fn open_doors(&self) -> MutexGuard<'_, BTreeMap<u32, NamedDoor>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -41,13 +46,22 @@ impl Doors {
     pub(super) fn open(&self, instance: &Arc<Instance>) {
         let name = instance.name().as_str();
         let dir = self.runtime_dir.join(name);
-        let opened = make_private_dir(&dir).and_then(|()| {
-            FrontDoor::bind(&dir.join(VHOST_USER_SOCKET), instance.clone(), Options::new(name))
+        // Names are unique among instances: an earlier one of this name is deleted, and the news of that is on its way.
+        let earlier: Vec<NamedDoor> =
+            self.open_doors().extract_if(.., |_, (of, _)| of == name).map(|(_, door)| door).collect();
+        drop(earlier);
+        let options = Options { group: self.group, ..Options::new(name) };
+        let opened = make_dir_for(&dir, self.group).and_then(|()| {
+            FrontDoor::bind(&dir.join(VHOST_USER_SOCKET), instance.clone(), options)
                 .map_err(DaemonError::from)
         });
         match opened {
             Ok(door) => {
-                self.open_doors().insert(instance.handle(), door);
+                self.open_doors().insert(instance.handle(), (name.to_owned(), door));
+                // Two clients may make and delete it at once, and this may hear of the deletion first.
+                if instance.is_deleted() {
+                    self.close(instance);
+                }
             }
             Err(error) => log::error!("{name} has no vhost-user socket: {}", crate::sentence(&error)),
         }
@@ -56,8 +70,10 @@ impl Doors {
     fn close(&self, instance: &Instance) {
         // Outside the lock: closing waits for the command in flight.
         let door = self.open_doors().remove(&instance.handle());
-        drop(door);
-        remove_dir(&self.runtime_dir.join(instance.name().as_str()));
+        if let Some((name, door)) = door {
+            drop(door);
+            remove_dir(&self.runtime_dir.join(name));
+        }
     }
 
     /// Closes all doors.
@@ -74,6 +90,22 @@ pub(super) fn make_private_dir(path: &Path) -> Result<(), DaemonError> {
         .mode(0o700)
         .create(path)
         .map_err(|source| DaemonError::Make { path: path.to_owned(), source })
+}
+
+/// As [`make_private_dir`]; with a group, whose members can then pass through it but not list it. A directory that everybody can pass
+/// through, such as a common one that was named as the runtime directory, stays as it is.
+fn make_dir_for(path: &Path, group: Option<u32>) -> Result<(), DaemonError> {
+    make_private_dir(path)?;
+    let Some(group) = group else { return Ok(()) };
+    let open = || -> io::Result<()> {
+        let found = fs::metadata(path)?;
+        if found.mode() & 0o001 != 0 || (found.gid() == group && found.mode() & 0o010 != 0) {
+            return Ok(());
+        }
+        lchown(path, None, Some(group))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o710))
+    };
+    open().map_err(|source| DaemonError::Group { path: path.to_owned(), group, source })
 }
 
 fn remove_dir(path: &Path) {

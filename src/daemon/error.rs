@@ -41,6 +41,17 @@ pub enum DaemonError {
         #[source]
         source: io::Error,
     },
+    /// A directory of sockets cannot be given to the group of the configuration.
+    #[error("cannot open {} to group {group}; the daemon's user must be a member", .path.display())]
+    Group {
+        /// The directory.
+        path: PathBuf,
+        /// The number of the group.
+        group: u32,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// Another process has the socket.
     #[error("{} is in use by a running process", .0.display())]
     InUse(PathBuf),

@@ -18,6 +18,7 @@ pub use single::{Endpoint, PRINTED_CAPABILITIES, serve_one};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::config::Config;
@@ -55,12 +56,13 @@ impl Daemon {
     /// [`DaemonError`], when the store cannot be opened or the raw socket of the root cannot be made. A vhost-user
     /// socket that cannot be made is logged and costs its instance only.
     pub fn start(config: &Config) -> Result<Self, DaemonError> {
+        raise_descriptor_limit();
         let host_key = config.host_key_source().load()?;
         let store = Arc::new(Store::open(&config.database(), &host_key)?);
         let owner = OwnerAuth::load(&config.state_dir)?;
         let tree = Tree::open(store.clone(), owner.into_bytes())?;
         tree.set_limit(usize::try_from(config.limits.instances).unwrap_or(usize::MAX));
-        let doors = Arc::new(Doors::new(&config.runtime_dir)?);
+        let doors = Arc::new(Doors::new(&config.runtime_dir, config.socket_gid()?)?);
         tree.set_listener({
             let doors = doors.clone();
             move |event| doors.on_event(event)
@@ -89,6 +91,17 @@ impl Daemon {
         if let Ok(store) = Arc::try_unwrap(store).or_else(|s| Arc::into_inner(s).ok_or(())) {
             store.close();
         }
+    }
+}
+
+/// Each instance takes two descriptors, and some sixteen while a QEMU is connected; the usual soft limit is 1024, and is what it is
+/// for programs that use `select`, which this one does not.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        log::warn!("the limit on open files stays as it is: {error}");
     }
 }
 

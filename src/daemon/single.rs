@@ -2,19 +2,23 @@
 //! back-end programs (`--socket-path`, `--fd`, `--print-capabilities`).
 //!
 //! The state directory holds what the daemon's does: a root, and below it the one instance, which is made with a fresh TPM when
-//! it is not there. The raw TPM socket of the root is in the runtime directory, so that `vtpmctl` serves here too.
+//! it is not there. The raw TPM socket of the root is in the runtime directory, so that `vtpmctl` serves here too; unless one is
+//! named it is `run` in the state directory, for many such processes run on one host.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use vtpm_backend::vhost::{FrontDoor, Options};
+use vtpm_protocol::instance::InstanceState;
 
 use super::raw_socket::RawSocket;
 use super::{DaemonError, OwnerAuth, block_signals, init, root_socket, wait_for_signal};
 use crate::config::Config;
+use crate::migration::client::ClientError;
+use crate::migration::session::MigrationDigest;
 use crate::store::Store;
-use crate::tree::Tree;
+use crate::tree::{Instance, Tree};
 
 /// What `--print-capabilities` prints: the type of QEMU's vhost-user.json, and no optional features.
 pub const PRINTED_CAPABILITIES: &str = r#"{"type": "tpm"}"#;
@@ -44,7 +48,10 @@ pub fn serve_one(config: &Config, endpoint: Endpoint) -> Result<(), DaemonError>
     let owner = OwnerAuth::load(&config.state_dir)?;
     let tree = Tree::open(store.clone(), owner.into_bytes())?;
     let instance = match tree.by_name(NAME) {
-        Some(instance) => instance,
+        Some(instance) => {
+            finish_making(&tree, &instance).map_err(|e| DaemonError::Instance(crate::sentence(&e)))?;
+            instance
+        }
         None => {
             tree.local_client()
                 .create_fresh(NAME, None)
@@ -55,7 +62,8 @@ pub fn serve_one(config: &Config, endpoint: Endpoint) -> Result<(), DaemonError>
     let raw_socket = RawSocket::bind(&root_socket(&config.runtime_dir), tree.root())?;
     match endpoint {
         Endpoint::Path(path) => {
-            let door = FrontDoor::bind(&path, instance, Options::new(NAME))?;
+            let options = Options { group: config.socket_gid()?, ..Options::new(NAME) };
+            let door = FrontDoor::bind(&path, instance, options)?;
             wait_for_signal()?;
             door.close();
         }
@@ -69,7 +77,22 @@ pub fn serve_one(config: &Config, endpoint: Endpoint) -> Result<(), DaemonError>
     Ok(())
 }
 
-fn serve_fd(fd: OwnedFd, instance: Arc<crate::tree::Instance>) -> Result<(), DaemonError> {
+/// A process that was killed between making the instance and making it a TPM left a slot that nothing is to migrate to.
+fn finish_making(tree: &Arc<Tree>, instance: &Instance) -> Result<(), ClientError> {
+    if instance.state() != Some(InstanceState::DestinationLocked) {
+        return Ok(());
+    }
+    let client = tree.local_client();
+    match client.info(instance.handle())?.ticket {
+        Some(ticket) if ticket.storage_name.is_empty() => {
+            let digest = MigrationDigest::initial(&ticket.migration_id, ticket.uuid);
+            client.unlock(instance.handle(), digest.as_bytes())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn serve_fd(fd: OwnedFd, instance: Arc<Instance>) -> Result<(), DaemonError> {
     let mut door = FrontDoor::from_fd(fd, instance, Options::new(NAME))?;
     // The connection ends by itself or the process is asked to: whichever comes first.
     let (done, ended) = std::sync::mpsc::channel();

@@ -50,7 +50,30 @@ impl Host {
 
     /// As [`Self::run`], with more arguments.
     pub fn run_with(&mut self, arguments: &[&str]) {
-        self.child = Some(self.vtpmd("run").args(arguments).spawn().unwrap());
+        let mut program = self.vtpmd("run");
+        program.args(arguments);
+        self.wait_for(program);
+    }
+
+    /// As [`Self::run`], after a line of shell that sets the process up.
+    pub fn run_under(&mut self, line: &str) {
+        let vtpmd = self.vtpmd("run");
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("{line} && exec \"$0\" \"$@\"")).arg(vtpmd.get_program());
+        shell.args(vtpmd.get_args()).stdin(Stdio::null());
+        self.wait_for(shell);
+    }
+
+    /// As [`Self::run`], but as a back end for one device.
+    pub fn run_single(&mut self, socket: &Path) {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_vtpmd"));
+        program.arg("--socket-path").arg(socket).arg("--state-dir").arg(self.state());
+        program.arg("--runtime-dir").arg(self.runtime()).stdin(Stdio::null());
+        self.wait_for(program);
+    }
+
+    fn wait_for(&mut self, mut program: Command) {
+        self.child = Some(program.spawn().unwrap());
         let until = Instant::now() + Duration::from_secs(60);
         while UnixStream::connect(self.runtime().join("root/tpm.sock")).is_err() {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -61,13 +61,15 @@ pub struct Options {
     pub name: String,
     /// How long saving or loading the state may take. QEMU stands still meanwhile.
     pub transfer_timeout: Duration,
+    /// The group that may connect to a socket that the door makes; without one its owner alone may.
+    pub group: Option<u32>,
 }
 
 impl Options {
     /// The usual choices for an instance called `name`.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), transfer_timeout: Duration::from_secs(10) }
+        Self { name: name.into(), transfer_timeout: Duration::from_secs(10), group: None }
     }
 }
 
@@ -99,7 +101,7 @@ struct Socket {
 }
 
 impl FrontDoor {
-    /// Listens on a new socket at `path`, which only its owner may connect to. A socket that a dead process left is
+    /// Listens on a new socket at `path`, which only its owner and the group of the options may connect to. A socket that a dead process left is
     /// replaced.
     ///
     /// # Errors
@@ -108,6 +110,12 @@ impl FrontDoor {
         clear_the_way(path)?;
         let failed = |source: io::Error| FrontDoorError::Bind { path: path.to_owned(), source };
         let listener = listen_privately(path).map_err(failed)?;
+        if let Some(group) = options.group {
+            // The mode comes last, so that no other group could ever connect.
+            lchown(path, None, Some(group))
+                .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)))
+                .map_err(failed)?;
+        }
         let found = std::fs::symlink_metadata(path).map_err(failed)?;
         let mut door = Self::open(Some(listener), None, device, options)?;
         door.socket = Some(Socket { path: path.to_owned(), identity: (found.dev(), found.ino()) });
