@@ -329,7 +329,9 @@ fn explained<T>(result: std::result::Result<T, ClientError>, instance: &Instance
                 )
             }
             (COMMIT | ABORT, InstanceState::Live) => {
-                format!("{name} is live, and no migration of it is to be settled here")
+                format!(
+                    "{name} is live, and no migration of it is to be settled here; `migrate arm --disarm` takes a ticket away"
+                )
             }
             _ => format!("{name} is {state}, which does not go with this"),
         }
