@@ -289,20 +289,38 @@ fn sigkill_at_any_moment_loses_no_acknowledged_command() {
     }
 }
 
-#[test]
-fn a_single_back_end_finishes_the_instance_that_a_killed_one_began() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut host = Host::start(dir.path(), "a");
+/// CreateInstance alone: a slot that is no TPM yet.
+fn create_empty(host: &Host, name: &str) {
     let input = CreateInstanceIn {
         uuid: Uuid([7; 16]),
-        name: InstanceName::new("tpm").unwrap(),
+        name: InstanceName::new(name).unwrap(),
         attributes: InstanceAttributes::default(),
         storage_public: Tpm2b::empty(),
     };
     let handles = [TpmHandle::OWNER, TpmHandle(INSTANCE_SELF)];
     let (rc, _) = host.raw().run(cc::CREATE_INSTANCE, &handles, Some(&host.owner_auth()), &input).unwrap();
     assert_eq!(rc, ResponseCode::SUCCESS);
-    assert_eq!(host.state_of("tpm"), "destination-locked");
+    assert_eq!(host.state_of(name), "destination-locked");
+}
+
+#[test]
+fn unlock_makes_an_empty_instance_a_tpm_unless_the_digest_is_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), "a");
+    create_empty(&host, "guest");
+    assert!(host.refused(&["unlock", "guest", "--digest", &"00".repeat(32)]).contains("TPM_RC_VALUE"));
+    assert!(host.refused(&["unlock", "guest", "--digest", "00"]).contains("32 bytes"));
+    assert_eq!(host.state_of("guest"), "destination-locked");
+    host.ctl(&["unlock", "guest"]);
+    assert_eq!(host.state_of("guest"), "live");
+    assert!(host.refused(&["unlock", "guest"]).contains("live"));
+}
+
+#[test]
+fn a_single_back_end_finishes_the_instance_that_a_killed_one_began() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), "a");
+    create_empty(&host, "tpm");
     host.terminate();
     host.run_single(&dir.path().join("device.sock"));
     assert_eq!(host.state_of("tpm"), "live");
