@@ -190,8 +190,10 @@ fn an_instance_moves_as_a_file_once() {
         assert_eq!(a.state_of("guest"), "source-locked");
         a.ctl(&["export", "guest", "--output", &again]);
         b.ctl(&["import", "guest", "--input", &again]);
-        a.ctl(&["delete", "guest"]);
-        b.ctl(&["delete", "guest"]);
+        for host in [&a, &b] {
+            assert!(host.refused(&["delete", "guest"]).contains("not settled"));
+            host.ctl(&["delete", "guest", "--force"]);
+        }
     }
 }
 

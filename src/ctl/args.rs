@@ -64,6 +64,9 @@ pub enum Command {
     Delete {
         /// Which
         name: String,
+        /// Delete it even though it is part of a migration that is not settled
+        #[arg(long)]
+        force: bool,
     },
     /// Engage the source lock for the migration that a ticket describes
     Lock {

@@ -74,6 +74,17 @@ pub enum CtlError {
     /// An instance that is not locked was to be exported without a ticket.
     #[error("{0:?} has no migration going on: --ticket names the destination's ticket")]
     NoTicket(String),
+    /// The instance holds a receipt or an escrow, or is the only copy.
+    #[error(
+        "{name:?} is {state}: its migration is not settled, and what it holds may be needed to bring the TPM back; \
+         `vtpmctl migrate commit` or `abort` settles it, --force deletes it all the same"
+    )]
+    Unsettled {
+        /// Its name.
+        name: String,
+        /// Where it stands.
+        state: InstanceState,
+    },
     /// A file.
     #[error("cannot use {}", .path.display())]
     File {
@@ -113,8 +124,12 @@ pub fn run(arguments: Arguments) -> Result<()> {
         }
         Command::List => ctl.list(),
         Command::Info { name } => ctl.info(&name),
-        Command::Delete { name } => {
+        Command::Delete { name, force } => {
             let instance = ctl.find(&name)?;
+            // A void one has revealed its receipt; every other one still holds what the other host may need.
+            if !force && !matches!(instance.state, InstanceState::Live | InstanceState::Void) {
+                return Err(CtlError::Unsettled { name, state: instance.state });
+            }
             explained(ctl.client.delete(instance.instance), &instance)?;
             ctl.out.done(&name, "deleted");
             Ok(())
