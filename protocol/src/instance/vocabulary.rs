@@ -1,0 +1,348 @@
+//! The words of the instance commands: names, identities, attributes, states, kinds.
+
+use super::MAX_INSTANCE_NAME;
+use crate::codec::{Decode, Encode, Reader, encode_sized};
+use crate::rc::ResponseCode;
+use core::fmt;
+use core::ops::Deref;
+
+/// A byte string with a 32-bit size, of at most `MAX` bytes. The `TPM2B` of the specification ends at 65,535.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Long2b<const MAX: usize>(Vec<u8>);
+
+impl<const MAX: usize> Long2b<MAX> {
+    /// Wraps bytes.
+    ///
+    /// # Errors
+    /// `TPM_RC_SIZE` when they are more than `MAX`.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, ResponseCode> {
+        let bytes = bytes.into();
+        if bytes.len() > MAX || u32::try_from(bytes.len()).is_err() {
+            return Err(ResponseCode::SIZE);
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The bytes, for good.
+    #[must_use]
+    pub fn into_inner(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+impl<const MAX: usize> Deref for Long2b<MAX> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<const MAX: usize> fmt::Debug for Long2b<MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl<const MAX: usize> Encode for Long2b<MAX> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        // `new` and `decode` let nothing longer than 32 bits in.
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX).encode(out);
+        out.extend_from_slice(&self.0);
+    }
+}
+
+impl<const MAX: usize> Decode for Long2b<MAX> {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let size = usize::try_from(u32::decode(r)?).map_err(|_| ResponseCode::SIZE)?;
+        if size > MAX {
+            return Err(ResponseCode::SIZE);
+        }
+        Ok(Self(r.take(size)?.to_vec()))
+    }
+}
+
+/// The name of an instance: 1 to 64 bytes, letters, digits, `.`, `_`, `-`, and no `.` in front. It stands in paths of sockets, so
+/// nothing else is let in.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceName(String);
+
+impl InstanceName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// `TPM_RC_SIZE` for an empty or too long one, `TPM_RC_VALUE` for a byte that is not allowed.
+    pub fn new(name: &str) -> Result<Self, ResponseCode> {
+        if name.is_empty() || name.len() > MAX_INSTANCE_NAME {
+            return Err(ResponseCode::SIZE);
+        }
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if name.starts_with('.') || !name.bytes().all(allowed) {
+            return Err(ResponseCode::VALUE);
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl Encode for InstanceName {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_sized(self.0.as_bytes(), out);
+    }
+}
+
+impl Decode for InstanceName {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let bytes = r.sized(MAX_INSTANCE_NAME)?;
+        Self::new(core::str::from_utf8(bytes).map_err(|_| ResponseCode::VALUE)?)
+    }
+}
+
+/// A UUID, 16 bytes in the order in which it is written.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uuid(pub [u8; 16]);
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, byte) in self.0.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Encode for Uuid {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for Uuid {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Ok(Self(r.array()?))
+    }
+}
+
+/// Attributes of an instance, 32 bits. Bits that have no meaning must be clear.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct InstanceAttributes(u32);
+
+impl InstanceAttributes {
+    /// Bit 0: the instance is privileged, that is, may have children and processes instance commands.
+    pub const PRIVILEGED: Self = Self(1);
+
+    /// The bits.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// From the bits.
+    ///
+    /// # Errors
+    /// `TPM_RC_RESERVED_BITS` when a bit without a meaning is set.
+    pub const fn from_bits(bits: u32) -> Result<Self, ResponseCode> {
+        if bits & !Self::PRIVILEGED.0 != 0 { Err(ResponseCode::RESERVED_BITS) } else { Ok(Self(bits)) }
+    }
+
+    /// Whether the instance may have children.
+    #[must_use]
+    pub const fn privileged(self) -> bool {
+        self.0 & Self::PRIVILEGED.0 != 0
+    }
+}
+
+impl Encode for InstanceAttributes {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for InstanceAttributes {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Self::from_bits(u32::decode(r)?)
+    }
+}
+
+/// How a source treats what it has exported. 32 bits; bits that have no meaning must be clear.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LockFlags(u32);
+
+impl LockFlags {
+    /// Bit 0: no escrow. A piece is destroyed as it is exported, and from the first one on nothing brings the instance back.
+    pub const STRICT: Self = Self(1);
+
+    /// From the bits.
+    ///
+    /// # Errors
+    /// `TPM_RC_RESERVED_BITS` when a bit without a meaning is set.
+    pub const fn from_bits(bits: u32) -> Result<Self, ResponseCode> {
+        if bits & !Self::STRICT.0 != 0 { Err(ResponseCode::RESERVED_BITS) } else { Ok(Self(bits)) }
+    }
+
+    /// Whether no escrow is kept.
+    #[must_use]
+    pub const fn strict(self) -> bool {
+        self.0 & Self::STRICT.0 != 0
+    }
+}
+
+impl Encode for LockFlags {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for LockFlags {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Self::from_bits(u32::decode(r)?)
+    }
+}
+
+macro_rules! enumeration {
+    ($(#[$m:meta])* $name:ident : $repr:ty { $($(#[$vm:meta])* $v:ident = $n:expr, $text:expr;)* }) => {
+        $(#[$m])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr($repr)]
+        pub enum $name { $($(#[$vm])* $v = $n),* }
+
+        impl $name {
+            /// The word for it in the output of tools.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$v => $text),* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl Encode for $name {
+            fn encode(&self, out: &mut Vec<u8>) {
+                let number: $repr = match self { $(Self::$v => $n),* };
+                number.encode(out);
+            }
+        }
+
+        impl Decode for $name {
+            fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+                match <$repr>::decode(r)? {
+                    $($n => Ok(Self::$v),)*
+                    _ => Err(ResponseCode::VALUE),
+                }
+            }
+        }
+    };
+}
+
+enumeration! {
+    /// Where an instance stands. The arrows between the states are drawn in the package vtpmd, module `migration`.
+    InstanceState: u8 {
+        /// Executes commands.
+        Live = 0x01, "live";
+        /// Source lock engaged.
+        SourceLocked = 0x10, "source-locked";
+        /// Source lock engaged, keys made.
+        SourceKeyed = 0x11, "source-keyed";
+        /// Some pieces are exported.
+        Exporting = 0x12, "exporting";
+        /// All pieces are exported.
+        Exported = 0x13, "exported";
+        /// Destination lock engaged; empty.
+        DestinationLocked = 0x20, "destination-locked";
+        /// Destination lock engaged, keys set.
+        DestinationKeyed = 0x21, "destination-keyed";
+        /// Some pieces are imported.
+        Importing = 0x22, "importing";
+        /// Complete and unlocked; has not executed a command yet.
+        Imported = 0x23, "imported";
+        /// The migration was given up here.
+        Void = 0x24, "void";
+    }
+}
+
+enumeration! {
+    /// What a piece of state is.
+    PieceKind: u16 {
+        /// An NV index with its data.
+        NvIndex = 1, "nv-index";
+        /// A persistent object.
+        Persistent = 2, "persistent";
+        /// What survives `_TPM_Init`: seeds, proofs, authorizations, clock.
+        Permanent = 3, "permanent";
+        /// What a machine reset clears: PCRs, transient objects, sessions.
+        Volatile = 4, "volatile";
+        /// The list of all pieces; always the last.
+        Manifest = 5, "manifest";
+        /// In a request only: all pieces that are left, as many as fit.
+        Everything = 0xffff, "everything";
+    }
+}
+
+enumeration! {
+    /// What GetInstanceCapability can be asked for.
+    InstanceCapability: u32 {
+        /// The NV indices, from handle `property` on.
+        NvIndices = 1, "nv-indices";
+        /// The persistent objects, from handle `property` on.
+        Persistent = 2, "persistent";
+        /// The pieces that are not exported yet, with their sizes, from position `property` on.
+        Pieces = 3, "pieces";
+        /// The limits, see [`LimitTag`], from tag `property` on.
+        Limits = 4, "limits";
+    }
+}
+
+enumeration! {
+    /// Names a limit.
+    LimitTag: u32 {
+        /// The longest instance command, in bytes.
+        MaxCommand = 1, "max-command";
+        /// The longest response to one.
+        MaxResponse = 2, "max-response";
+        /// The longest parameter `data`.
+        MaxData = 3, "max-data";
+        /// What a piece's header and HMAC add to its content.
+        PieceOverhead = 4, "piece-overhead";
+    }
+}
+
+enumeration! {
+    /// Which receipt an instance that came by migration, or a slot for one, can show.
+    Outcome: u8 {
+        /// No migration, or one that is still open.
+        Open = 0, "open";
+        /// It lives here: the `live` receipt.
+        Live = 1, "live";
+        /// It will never live here: the `void` receipt.
+        Void = 2, "void";
+    }
+}
