@@ -16,7 +16,6 @@ pub struct Host {
     child: Option<Child>,
 }
 
-#[allow(dead_code, reason = "each test program uses its own part")]
 impl Host {
     /// A new state below `dir`, and a daemon on it.
     pub fn start(dir: &Path, name: &str) -> Self {
@@ -155,7 +154,6 @@ impl Drop for Host {
 /// A raw TPM socket.
 pub struct Raw(pub UnixStream);
 
-#[allow(dead_code, reason = "each test program uses its own part")]
 impl Raw {
     /// Bytes there and back.
     pub fn transmit(&mut self, command: &[u8]) -> std::io::Result<Vec<u8>> {
