@@ -1,15 +1,12 @@
 //! Runs the commands that the host sends over a serial port.
 
 use crate::Failure;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::sys::termios::{self, FlushArg, SetArg};
+use nix::sys::termios::{self, SetArg};
 use nix::unistd::Pid;
 use qemu_tests::frame::{Frame, FrameReader, MAX_BODY, Request, Response};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -23,63 +20,27 @@ const MAX_OUTPUT: usize = MAX_BODY / 4;
 /// How long after the end of a command its output is waited for; a background process may hold on to the pipe.
 const LINGER: Duration = Duration::from_millis(300);
 
-/// After this long without a byte the port is opened anew: the emulated serial port now and then loses an interrupt, and
-/// then neither side moves. What is lost with it the host sends again.
-const SILENCE_MS: u16 = 3000;
-
-/// A request that comes so often is one whose answer does not get through.
-const REPEATED: u32 = 20;
-
 pub(crate) fn run(tty: &Path) -> Result<(), Failure> {
-    let mut last: Option<Response> = None;
-    loop {
-        serve(tty, &mut last)?;
-    }
-}
-
-fn open(tty: &Path) -> Result<File, Failure> {
-    let port = OpenOptions::new().read(true).write(true).open(tty)?;
+    let mut port = OpenOptions::new().read(true).write(true).open(tty)?;
     let mut settings = termios::tcgetattr(&port)?;
     termios::cfmakeraw(&mut settings);
     termios::tcsetattr(&port, SetArg::TCSAFLUSH, &settings)?;
-    Ok(port)
-}
 
-/// Answers requests until the port has to be opened anew.
-fn serve(tty: &Path, last: &mut Option<Response>) -> Result<(), Failure> {
-    let mut port = open(tty)?;
     let mut reader = FrameReader::default();
-    let mut repeated = 0u32;
+    let mut last: Option<Response> = None;
     let mut buffer = [0; 4096];
     loop {
-        match poll(&mut [PollFd::new(port.as_fd(), PollFlags::POLLIN)], PollTimeout::from(SILENCE_MS)) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(Errno::EINTR) => continue,
-            Err(error) => return Err(error.into()),
-        }
         let length = port.read(&mut buffer)?;
         reader.push(buffer.get(..length).unwrap_or_default());
         while let Some(frame) = reader.next_frame() {
             let Frame::Request(request) = frame else { continue };
             let response = match last.take() {
-                Some(response) if response.id == request.id => {
-                    repeated = repeated.saturating_add(1);
-                    response
-                }
-                _ => {
-                    repeated = 0;
-                    execute(&request)
-                }
+                Some(response) if response.id == request.id => response,
+                _ => execute(&request),
             };
             let frame = Frame::Response(response.clone());
-            *last = Some(response);
-            if repeated >= REPEATED {
-                // Closing would wait for what does not get out.
-                termios::tcflush(&port, FlushArg::TCIOFLUSH)?;
-                return Ok(());
-            }
             port.write_all(&frame.encode())?;
+            last = Some(response);
         }
     }
 }
