@@ -2,10 +2,8 @@
 
 use std::io::{Read, Write};
 
-/// The longest command that a front door passes on, in bytes. What `TPM_PT_MAX_COMMAND_SIZE` says.
-pub const MAX_COMMAND_SIZE: usize = 4096;
-/// The longest response that a device returns, in bytes. What `TPM_PT_MAX_RESPONSE_SIZE` says.
-pub const MAX_RESPONSE_SIZE: usize = 4096;
+/// The longest command that a front door passes on and the longest response that a device returns, in bytes.
+pub use vtpm_protocol::tpm::{MAX_COMMAND_SIZE, MAX_RESPONSE_SIZE};
 
 /// Why a device could not do what its front door asked for; the sentence is for the operator's log.
 #[derive(Debug, thiserror::Error)]

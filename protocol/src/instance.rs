@@ -12,7 +12,7 @@ mod vocabulary;
 use crate::codec::{Decode, Encode, Reader, encode_sized_with};
 use crate::rc::ResponseCode;
 use crate::structure;
-use crate::tpm::{Tpm2b, TpmCc};
+use crate::tpm::{Tpm2b, TpmHt};
 pub use migration::MigrationTicket;
 pub use vocabulary::*;
 
@@ -70,7 +70,7 @@ pub mod cc {
 }
 
 /// First byte of an instance handle, as `TPM_HT` counts handle types. The specification uses none at this place.
-pub const HT_INSTANCE: u8 = 0xa0;
+pub const HT_INSTANCE: u8 = TpmHt::INSTANCE.0;
 /// How the processing instance names itself in the handle area.
 pub const INSTANCE_SELF: u32 = 0xa000_0000;
 /// The first handle that is given to an instance.
@@ -465,9 +465,6 @@ impl Decode for GetInstanceInfoOut {
         Ok(Self { summary, parent, children, next, outcome, ticket })
     }
 }
-
-/// The vendor bit of a command code (`TPMA_CC`, bit 29).
-pub const VENDOR_BIT: TpmCc = TpmCc(0x2000_0000);
 
 #[cfg(test)]
 #[path = "instance/tests.rs"]

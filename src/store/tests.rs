@@ -50,7 +50,14 @@ fn row(store: &Store, parent: Option<InstanceId>, name: &str) -> InstanceRow {
     let number = u32::try_from(id.0).unwrap();
     let mut uuid = [0; 16];
     uuid[12..].copy_from_slice(&number.to_be_bytes());
-    InstanceRow { id, parent, handle: 0x100 | number, name: name.into(), uuid, attributes: 0 }
+    InstanceRow {
+        id,
+        parent,
+        handle: number.checked_add(0x100).unwrap(),
+        name: name.into(),
+        uuid,
+        attributes: 0,
+    }
 }
 
 fn commit(store: &Store, ops: Vec<Op>) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@ use super::migration::{
 };
 use super::*;
 use crate::codec::decode_exact;
+use crate::tpm::TpmCc;
 use core::fmt;
 use proptest::prelude::*;
 use zeroize::Zeroizing;
