@@ -6,10 +6,18 @@ use super::{
     random, session, signature, startup, symmetric, testing,
 };
 use vtpm_protocol::instance::cc;
-use vtpm_protocol::tpm::{TpmCc, TpmaCc};
+use vtpm_protocol::tpm::{TpmCc, TpmCc as CC, TpmaCc};
 
-const fn h(kind: K, role: Role) -> HandleSpec {
-    HandleSpec { kind, role }
+const fn any(kind: K) -> HandleSpec {
+    HandleSpec { kind, role: Role::None }
+}
+
+const fn user(kind: K) -> HandleSpec {
+    HandleSpec { kind, role: Role::User }
+}
+
+const fn dup(kind: K) -> HandleSpec {
+    HandleSpec { kind, role: Role::Dup }
 }
 
 /// Most rows: no check between the authorizations.
@@ -19,12 +27,15 @@ const fn row(code: TpmCc, handles: &'static [HandleSpec], flags: Flags, run: sup
 
 const N: Flags = Flags::NONE;
 const NV: Flags = Flags { nv: true, ..N };
+const DEC: Flags = Flags { decrypt: true, ..N };
+const ENC: Flags = Flags { encrypt: true, ..N };
+const DEC_ENC: Flags = Flags { encrypt: true, ..DEC };
+const NV_DEC: Flags = Flags { decrypt: true, ..NV };
 
 /// Owner authorization, then the target.
-const ON_INSTANCE: &[HandleSpec] = &[h(K::Owner, Role::User), h(K::Instance, Role::None)];
+const ON_INSTANCE: &[HandleSpec] = &[user(K::Owner), any(K::Instance)];
 /// Owner authorization, that of storage key S, then the target.
-const WITH_STORAGE_KEY: &[HandleSpec] =
-    &[h(K::Owner, Role::User), h(K::Object, Role::User), h(K::Instance, Role::None)];
+const WITH_STORAGE_KEY: &[HandleSpec] = &[user(K::Owner), user(K::Object), any(K::Instance)];
 
 /// An instance command: the target is checked after owner authorization and before anything else.
 const fn instance_row(
@@ -37,199 +48,65 @@ const fn instance_row(
 }
 
 /// All commands, in ascending order of their codes, vendor commands last.
+#[rustfmt::skip] // A row is a line, as in the tables of Part 3.
 pub static COMMANDS: &[Command] = &[
-    row(
-        TpmCc::EVICT_CONTROL,
-        &[h(K::Provision, Role::User), h(K::Object, Role::None)],
-        Flags { nv: true, ..N },
-        context::evict_control,
-    ),
-    row(
-        TpmCc::NV_UNDEFINE_SPACE,
-        &[h(K::Provision, Role::User), h(K::NvIndex, Role::None)],
-        NV,
-        nv::nv_undefine_space,
-    ),
-    row(TpmCc::CLEAR, &[h(K::Clear, Role::User)], Flags { nv: true, extensive: true, ..N }, hierarchy::clear),
-    row(
-        TpmCc::HIERARCHY_CHANGE_AUTH,
-        &[h(K::HierarchyAuth, Role::User)],
-        Flags { nv: true, decrypt: true, ..N },
-        hierarchy::hierarchy_change_auth,
-    ),
-    row(
-        TpmCc::NV_DEFINE_SPACE,
-        &[h(K::Provision, Role::User)],
-        Flags { nv: true, decrypt: true, ..N },
-        nv::nv_define_space,
-    ),
-    row(
-        TpmCc::CREATE_PRIMARY,
-        &[h(K::HierarchyOrNull, Role::User)],
-        Flags { r_handle: true, decrypt: true, encrypt: true, ..N },
-        hierarchy::create_primary,
-    ),
-    row(
-        TpmCc::NV_INCREMENT,
-        &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
-        Flags { nv: true, nv_write: true, ..N },
-        nv::nv_increment,
-    ),
-    row(
-        TpmCc::NV_SET_BITS,
-        &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
-        Flags { nv: true, nv_write: true, ..N },
-        nv::nv_set_bits,
-    ),
-    row(
-        TpmCc::NV_EXTEND,
-        &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
-        Flags { nv: true, nv_write: true, decrypt: true, ..N },
-        nv::nv_extend,
-    ),
-    row(
-        TpmCc::NV_WRITE,
-        &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
-        Flags { nv: true, nv_write: true, decrypt: true, ..N },
-        nv::nv_write,
-    ),
-    row(
-        TpmCc::PCR_EVENT,
-        &[h(K::PcrOrNull, Role::User)],
-        Flags { nv: true, decrypt: true, ..N },
-        pcr::pcr_event,
-    ),
-    row(TpmCc::PCR_RESET, &[h(K::Pcr, Role::User)], NV, pcr::pcr_reset),
-    row(TpmCc::SELF_TEST, &[], NV, testing::self_test),
-    row(TpmCc::STARTUP, &[], Flags { nv: true, sessions: false, ..N }, startup::startup),
-    row(TpmCc::SHUTDOWN, &[], Flags { nv: true, ..N }, startup::shutdown),
-    row(TpmCc::STIR_RANDOM, &[], Flags { nv: true, decrypt: true, ..N }, random::stir_random),
-    row(
-        TpmCc::DUPLICATE,
-        &[h(K::Object, Role::Dup), h(K::ObjectOrNull, Role::None)],
-        Flags { decrypt: true, encrypt: true, ..N },
-        duplication::duplicate,
-    ),
-    row(
-        TpmCc::NV_READ,
-        &[h(K::NvAuth, Role::User), h(K::NvIndex, Role::None)],
-        Flags { nv_read: true, encrypt: true, ..N },
-        nv::nv_read,
-    ),
-    row(
-        TpmCc::CREATE,
-        &[h(K::Object, Role::User)],
-        Flags { decrypt: true, encrypt: true, ..N },
-        object::create,
-    ),
-    row(
-        TpmCc::IMPORT,
-        &[h(K::Object, Role::User)],
-        Flags { decrypt: true, encrypt: true, ..N },
-        duplication::import,
-    ),
-    row(
-        TpmCc::LOAD,
-        &[h(K::Object, Role::User)],
-        Flags { r_handle: true, decrypt: true, encrypt: true, ..N },
-        object::load,
-    ),
-    row(
-        TpmCc::QUOTE,
-        &[h(K::ObjectOrNull, Role::User)],
-        Flags { decrypt: true, encrypt: true, ..N },
-        attestation::quote,
-    ),
-    row(TpmCc::SIGN, &[h(K::Object, Role::User)], Flags { decrypt: true, ..N }, signature::sign),
-    row(TpmCc::UNSEAL, &[h(K::Object, Role::User)], Flags { encrypt: true, ..N }, object::unseal),
-    row(TpmCc::CONTEXT_LOAD, &[], Flags { sessions: false, r_handle: true, ..N }, context::context_load),
-    row(
-        TpmCc::CONTEXT_SAVE,
-        &[h(K::Context, Role::None)],
-        Flags { sessions: false, ..N },
-        context::context_save,
-    ),
-    row(TpmCc::FLUSH_CONTEXT, &[], Flags { sessions: false, ..N }, context::flush_context),
-    row(
-        TpmCc::LOAD_EXTERNAL,
-        &[],
-        Flags { r_handle: true, decrypt: true, encrypt: true, ..N },
-        object::load_external,
-    ),
-    row(
-        TpmCc::NV_READ_PUBLIC,
-        &[h(K::NvIndex, Role::None)],
-        Flags { encrypt: true, ..N },
-        nv::nv_read_public,
-    ),
-    row(TpmCc::POLICY_AUTH_VALUE, &[h(K::PolicySession, Role::None)], N, policy::policy_auth_value),
-    row(TpmCc::POLICY_COMMAND_CODE, &[h(K::PolicySession, Role::None)], N, policy::policy_command_code),
-    row(TpmCc::READ_PUBLIC, &[h(K::Object, Role::None)], Flags { encrypt: true, ..N }, object::read_public),
-    row(
-        TpmCc::START_AUTH_SESSION,
-        &[h(K::ObjectOrNull, Role::None), h(K::EntityOrNull, Role::None)],
-        Flags { r_handle: true, decrypt: true, encrypt: true, ..N },
-        session::start_auth_session,
-    ),
-    row(
-        TpmCc::VERIFY_SIGNATURE,
-        &[h(K::Object, Role::None)],
-        Flags { decrypt: true, ..N },
-        signature::verify_signature,
-    ),
-    row(TpmCc::GET_CAPABILITY, &[], N, capability::get_capability),
-    row(TpmCc::GET_RANDOM, &[], Flags { encrypt: true, ..N }, random::get_random),
-    row(TpmCc::GET_TEST_RESULT, &[], Flags { encrypt: true, ..N }, testing::get_test_result),
-    row(TpmCc::HASH, &[], Flags { decrypt: true, encrypt: true, ..N }, symmetric::hash),
-    row(TpmCc::PCR_READ, &[], N, pcr::pcr_read),
-    row(
-        TpmCc::POLICY_PCR,
-        &[h(K::PolicySession, Role::None)],
-        Flags { decrypt: true, ..N },
-        policy::policy_pcr,
-    ),
-    row(TpmCc::POLICY_RESTART, &[h(K::PolicySession, Role::None)], N, session::policy_restart),
-    row(TpmCc::READ_CLOCK, &[], N, clock::read_clock),
-    row(TpmCc::PCR_EXTEND, &[h(K::PcrOrNull, Role::User)], NV, pcr::pcr_extend),
-    row(
-        TpmCc::POLICY_GET_DIGEST,
-        &[h(K::PolicySession, Role::None)],
-        Flags { encrypt: true, ..N },
-        policy::policy_get_digest,
-    ),
+    row(CC::EVICT_CONTROL, &[user(K::Provision), any(K::Object)], NV, context::evict_control),
+    row(CC::NV_UNDEFINE_SPACE, &[user(K::Provision), any(K::NvIndex)], NV, nv::nv_undefine_space),
+    row(CC::CLEAR, &[user(K::Clear)], Flags { nv: true, extensive: true, ..N }, hierarchy::clear),
+    row(CC::HIERARCHY_CHANGE_AUTH, &[user(K::HierarchyAuth)], NV_DEC, hierarchy::hierarchy_change_auth),
+    row(CC::NV_DEFINE_SPACE, &[user(K::Provision)], NV_DEC, nv::nv_define_space),
+    row(CC::CREATE_PRIMARY, &[user(K::HierarchyOrNull)], Flags { r_handle: true, ..DEC_ENC }, hierarchy::create_primary),
+    row(CC::NV_INCREMENT, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV }, nv::nv_increment),
+    row(CC::NV_SET_BITS, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV }, nv::nv_set_bits),
+    row(CC::NV_EXTEND, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV_DEC }, nv::nv_extend),
+    row(CC::NV_WRITE, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV_DEC }, nv::nv_write),
+    row(CC::PCR_EVENT, &[user(K::PcrOrNull)], NV_DEC, pcr::pcr_event),
+    row(CC::PCR_RESET, &[user(K::Pcr)], NV, pcr::pcr_reset),
+    row(CC::SELF_TEST, &[], NV, testing::self_test),
+    row(CC::STARTUP, &[], Flags { nv: true, sessions: false, ..N }, startup::startup),
+    row(CC::SHUTDOWN, &[], NV, startup::shutdown),
+    row(CC::STIR_RANDOM, &[], NV_DEC, random::stir_random),
+    row(CC::DUPLICATE, &[dup(K::Object), any(K::ObjectOrNull)], DEC_ENC, duplication::duplicate),
+    row(CC::NV_READ, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_read: true, ..ENC }, nv::nv_read),
+    row(CC::CREATE, &[user(K::Object)], DEC_ENC, object::create),
+    row(CC::IMPORT, &[user(K::Object)], DEC_ENC, duplication::import),
+    row(CC::LOAD, &[user(K::Object)], Flags { r_handle: true, ..DEC_ENC }, object::load),
+    row(CC::QUOTE, &[user(K::ObjectOrNull)], DEC_ENC, attestation::quote),
+    row(CC::SIGN, &[user(K::Object)], DEC, signature::sign),
+    row(CC::UNSEAL, &[user(K::Object)], ENC, object::unseal),
+    row(CC::CONTEXT_LOAD, &[], Flags { sessions: false, r_handle: true, ..N }, context::context_load),
+    row(CC::CONTEXT_SAVE, &[any(K::Context)], Flags { sessions: false, ..N }, context::context_save),
+    row(CC::FLUSH_CONTEXT, &[], Flags { sessions: false, ..N }, context::flush_context),
+    row(CC::LOAD_EXTERNAL, &[], Flags { r_handle: true, ..DEC_ENC }, object::load_external),
+    row(CC::NV_READ_PUBLIC, &[any(K::NvIndex)], ENC, nv::nv_read_public),
+    row(CC::POLICY_AUTH_VALUE, &[any(K::PolicySession)], N, policy::policy_auth_value),
+    row(CC::POLICY_COMMAND_CODE, &[any(K::PolicySession)], N, policy::policy_command_code),
+    row(CC::READ_PUBLIC, &[any(K::Object)], ENC, object::read_public),
+    row(CC::START_AUTH_SESSION, &[any(K::ObjectOrNull), any(K::EntityOrNull)], Flags { r_handle: true, ..DEC_ENC }, session::start_auth_session),
+    row(CC::VERIFY_SIGNATURE, &[any(K::Object)], DEC, signature::verify_signature),
+    row(CC::GET_CAPABILITY, &[], N, capability::get_capability),
+    row(CC::GET_RANDOM, &[], ENC, random::get_random),
+    row(CC::GET_TEST_RESULT, &[], ENC, testing::get_test_result),
+    row(CC::HASH, &[], DEC_ENC, symmetric::hash),
+    row(CC::PCR_READ, &[], N, pcr::pcr_read),
+    row(CC::POLICY_PCR, &[any(K::PolicySession)], DEC, policy::policy_pcr),
+    row(CC::POLICY_RESTART, &[any(K::PolicySession)], N, session::policy_restart),
+    row(CC::READ_CLOCK, &[], N, clock::read_clock),
+    row(CC::PCR_EXTEND, &[user(K::PcrOrNull)], NV, pcr::pcr_extend),
+    row(CC::POLICY_GET_DIGEST, &[any(K::PolicySession)], ENC, policy::policy_get_digest),
     instance_row(cc::CREATE_INSTANCE, ON_INSTANCE, NV, instance::create_instance),
     instance_row(cc::LOCK_INSTANCE, ON_INSTANCE, NV, instance::lock_instance),
-    instance_row(
-        cc::GET_INSTANCE_KEY,
-        WITH_STORAGE_KEY,
-        Flags { encrypt: true, public_key_authorizes: true, ..NV },
-        instance::get_instance_key,
-    ),
+    instance_row(cc::GET_INSTANCE_KEY, WITH_STORAGE_KEY, Flags { encrypt: true, public_key_authorizes: true, ..NV }, instance::get_instance_key),
     instance_row(cc::GET_INSTANCE_CAPABILITY, ON_INSTANCE, N, instance::get_instance_capability),
     instance_row(cc::GET_INSTANCE_DATA, ON_INSTANCE, NV, instance::get_instance_data),
     instance_row(cc::DELETE_INSTANCE, ON_INSTANCE, NV, instance::delete_instance),
-    instance_row(
-        cc::SET_INSTANCE_KEY,
-        WITH_STORAGE_KEY,
-        Flags { decrypt: true, ..NV },
-        instance::set_instance_key,
-    ),
+    instance_row(cc::SET_INSTANCE_KEY, WITH_STORAGE_KEY, NV_DEC, instance::set_instance_key),
     instance_row(cc::SET_INSTANCE_DATA, ON_INSTANCE, NV, instance::set_instance_data),
-    instance_row(cc::UNLOCK_INSTANCE, ON_INSTANCE, Flags { decrypt: true, ..NV }, instance::unlock_instance),
+    instance_row(cc::UNLOCK_INSTANCE, ON_INSTANCE, NV_DEC, instance::unlock_instance),
     instance_row(cc::LIST_INSTANCES, ON_INSTANCE, N, instance::list_instances),
     instance_row(cc::GET_INSTANCE_INFO, ON_INSTANCE, N, instance::get_instance_info),
-    instance_row(
-        cc::ABORT_MIGRATION,
-        ON_INSTANCE,
-        Flags { decrypt: true, encrypt: true, ..NV },
-        instance::abort_migration,
-    ),
-    instance_row(
-        cc::COMMIT_MIGRATION,
-        ON_INSTANCE,
-        Flags { decrypt: true, encrypt: true, ..NV },
-        instance::commit_migration,
-    ),
+    instance_row(cc::ABORT_MIGRATION, ON_INSTANCE, Flags { nv: true, ..DEC_ENC }, instance::abort_migration),
+    instance_row(cc::COMMIT_MIGRATION, ON_INSTANCE, Flags { nv: true, ..DEC_ENC }, instance::commit_migration),
     instance_row(cc::ARM_INSTANCE, ON_INSTANCE, NV, instance::arm_instance),
     instance_row(cc::RESET_INSTANCE, ON_INSTANCE, NV, instance::reset_instance),
 ];

@@ -14,6 +14,7 @@ mod save;
 mod saved_by_releases;
 mod session;
 mod slots;
+mod version_1;
 mod volatile;
 
 pub use hierarchy::{Hierarchy, Policy, random_secret};

@@ -10,7 +10,7 @@ use vtpm_protocol::tpm::{TpmHandle, TpmHt};
 use zeroize::Zeroizing;
 
 /// The version of all records that this release writes.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Why saved records do not make a TPM.
 #[derive(Debug, thiserror::Error)]
@@ -49,19 +49,27 @@ pub(super) fn record<T: Encode + ?Sized>(value: &T) -> Zeroizing<Vec<u8>> {
     out
 }
 
-fn read<T: Decode>(key: RecordKey, bytes: &[u8]) -> Result<Arc<T>, RestoreError> {
+/// What is saved as a record, in every version that a release has written.
+pub(super) trait Record: Decode {
+    /// Reads version 1.
+    fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode>;
+}
+
+fn read<T: Record>(key: RecordKey, bytes: &[u8]) -> Result<Arc<T>, RestoreError> {
     let damaged = |source| RestoreError::Damaged { key, source };
     let mut r = Reader::new(bytes);
     let version = u16::decode(&mut r).map_err(damaged)?;
-    if version != VERSION {
-        return Err(RestoreError::Version { key, version });
-    }
-    let value = T::decode(&mut r).map_err(damaged)?;
+    let value = match version {
+        1 => T::decode_version_1(&mut r),
+        VERSION => T::decode(&mut r),
+        _ => return Err(RestoreError::Version { key, version }),
+    };
+    let value = value.map_err(damaged)?;
     r.finish().map_err(damaged)?;
     Ok(Arc::new(value))
 }
 
-fn insert<T: Decode>(
+fn insert<T: Record>(
     map: &mut BTreeMap<u32, Arc<T>>,
     key: RecordKey,
     handle: u32,

@@ -12,7 +12,8 @@ use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::*;
 use zeroize::Zeroizing;
 
-const RELEASES: [(&str, &str); 1] = [("0.1.0", include_str!("saved/0.1.0.hex"))];
+const RELEASES: [(&str, &str); 2] =
+    [("0.1.0", include_str!("saved/0.1.0.hex")), ("0.2.0", include_str!("saved/0.2.0.hex"))];
 
 const PERSISTENT: TpmHandle = TpmHandle(0x8100_0001);
 const DATA: TpmHandle = TpmHandle(0x0100_0001);

@@ -1,0 +1,259 @@
+//! Version 1 of the records, as release 0.1.0 wrote them. The structures here do not change; what later versions added gets its value
+//! where they are converted.
+
+use super::save::Record;
+use super::{
+    DictionaryAttack, Hierarchy, NvIndex, Object, OrderlyState, PcrBanks, Permanent, Policy, SavedContexts,
+    SelfTest, Session, SessionFlags, StateClear, StateReset, Volatile,
+};
+use vtpm_protocol::codec::{Decode, Reader};
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::structure;
+use vtpm_protocol::tpm::{
+    HASH_COUNT, Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bName, Tpm2bNonce, TpmCc, TpmHandle, TpmSe,
+    TpmaLocality, TpmiAlgHash, Tpml, TpmtSymDef,
+};
+
+structure! {
+    struct Permanent1 {
+        owner: Hierarchy,
+        endorsement: Hierarchy,
+        platform: Hierarchy,
+        lockout_auth: Tpm2bAuth,
+        lockout_policy: Policy,
+        disable_clear: bool,
+        da: DictionaryAttack1,
+        orderly: OrderlyState,
+        reset_count: u32,
+        total_reset_count: u64,
+        clock: u64,
+        max_counter: u64,
+        pcr_banks: Tpml<TpmiAlgHash, HASH_COUNT>,
+    }
+}
+
+structure! {
+    struct DictionaryAttack1 {
+        failed_tries: u32,
+        max_tries: u32,
+        recovery_time: u32,
+        lockout_recovery: u32,
+        lockout_auth_enabled: bool,
+        self_heal_timer: u64,
+        lockout_timer: u64,
+    }
+}
+
+impl From<DictionaryAttack1> for DictionaryAttack {
+    fn from(v: DictionaryAttack1) -> Self {
+        Self {
+            failed_tries: v.failed_tries,
+            max_tries: v.max_tries,
+            recovery_time: v.recovery_time,
+            lockout_recovery: v.lockout_recovery,
+            lockout_auth_enabled: v.lockout_auth_enabled,
+            self_heal_timer: v.self_heal_timer,
+            lockout_timer: v.lockout_timer,
+        }
+    }
+}
+
+impl Record for Permanent {
+    fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let v = Permanent1::decode(r)?;
+        Ok(Self {
+            owner: v.owner,
+            endorsement: v.endorsement,
+            platform: v.platform,
+            lockout_auth: v.lockout_auth,
+            lockout_policy: v.lockout_policy,
+            disable_clear: v.disable_clear,
+            da: v.da.into(),
+            orderly: v.orderly,
+            reset_count: v.reset_count,
+            total_reset_count: v.total_reset_count,
+            clock: v.clock,
+            max_counter: v.max_counter,
+            pcr_banks: v.pcr_banks,
+        })
+    }
+}
+
+structure! {
+    struct StateClear1 {
+        sh_enable: bool,
+        eh_enable: bool,
+        ph_enable_nv: bool,
+        platform_auth: Tpm2bAuth,
+        platform_policy: Policy,
+    }
+}
+
+structure! {
+    struct StateReset1 {
+        null_seed: Secret2b<64>,
+        null_proof: Secret2b<64>,
+        clear_count: u32,
+        object_context_id: u64,
+        contexts: SavedContexts,
+        restart_count: u32,
+        pcr_counter: u32,
+    }
+}
+
+structure! {
+    struct Volatile1 {
+        started: bool,
+        ph_enable: bool,
+        orderly: bool,
+        startup_locality: u8,
+        state_clear: StateClear1,
+        state_reset: StateReset1,
+        pcrs: PcrBanks,
+        exclusive_audit_session: TpmHandle,
+        time: u64,
+        clock_base: u64,
+        clock_safe: bool,
+        time_epoch: u32,
+        self_test: SelfTest,
+    }
+}
+
+impl From<StateClear1> for StateClear {
+    fn from(v: StateClear1) -> Self {
+        Self {
+            sh_enable: v.sh_enable,
+            eh_enable: v.eh_enable,
+            ph_enable_nv: v.ph_enable_nv,
+            platform_auth: v.platform_auth,
+            platform_policy: v.platform_policy,
+        }
+    }
+}
+
+impl From<StateReset1> for StateReset {
+    fn from(v: StateReset1) -> Self {
+        Self {
+            null_seed: v.null_seed,
+            null_proof: v.null_proof,
+            clear_count: v.clear_count,
+            object_context_id: v.object_context_id,
+            contexts: v.contexts,
+            restart_count: v.restart_count,
+            pcr_counter: v.pcr_counter,
+        }
+    }
+}
+
+impl Record for Volatile {
+    fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let v = Volatile1::decode(r)?;
+        Ok(Self {
+            started: v.started,
+            ph_enable: v.ph_enable,
+            orderly: v.orderly,
+            startup_locality: v.startup_locality,
+            state_clear: v.state_clear.into(),
+            state_reset: v.state_reset.into(),
+            pcrs: v.pcrs,
+            exclusive_audit_session: v.exclusive_audit_session,
+            time: v.time,
+            clock_base: v.clock_base,
+            clock_safe: v.clock_safe,
+            time_epoch: v.time_epoch,
+            self_test: v.self_test,
+        })
+    }
+}
+
+/// Twelve flags, a byte each.
+struct SessionFlags1([bool; 12]);
+
+impl Decode for SessionFlags1 {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let mut flags = [false; 12];
+        for flag in &mut flags {
+            *flag = bool::decode(r)?;
+        }
+        Ok(Self(flags))
+    }
+}
+
+impl From<SessionFlags1> for SessionFlags {
+    fn from(SessionFlags1(flags): SessionFlags1) -> Self {
+        let [
+            is_bound,
+            is_da_bound,
+            is_lockout_bound,
+            is_auth_value_needed,
+            is_password_needed,
+            is_pp_required,
+            is_audit,
+            is_cp_hash_defined,
+            is_name_hash_defined,
+            is_template_hash_defined,
+            check_nv_written,
+            nv_written_state,
+        ] = flags;
+        Self {
+            is_bound,
+            is_da_bound,
+            is_lockout_bound,
+            is_auth_value_needed,
+            is_password_needed,
+            is_pp_required,
+            is_audit,
+            is_cp_hash_defined,
+            is_name_hash_defined,
+            is_template_hash_defined,
+            check_nv_written,
+            nv_written_state,
+        }
+    }
+}
+
+impl Record for Session {
+    fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let (kind, symmetric, auth_hash): (TpmSe, TpmtSymDef, TpmiAlgHash) = Decode::decode(r)?;
+        let (session_key, nonce_tpm): (Secret2b<64>, Tpm2bNonce) = Decode::decode(r)?;
+        let flags = SessionFlags1::decode(r)?.into();
+        let (bound_entity, bound_auth): (Tpm2bName, Tpm2bDigest) = Decode::decode(r)?;
+        let (audit_digest, policy_digest, cp_hash): (Tpm2bDigest, Tpm2bDigest, Tpm2bDigest) =
+            Decode::decode(r)?;
+        let (command_code, command_locality): (TpmCc, TpmaLocality) = Decode::decode(r)?;
+        let (pcr_counter, start_time, timeout, epoch): (u32, u64, u64, u32) = Decode::decode(r)?;
+        Ok(Self {
+            kind,
+            symmetric,
+            auth_hash,
+            session_key,
+            nonce_tpm,
+            flags,
+            bound_entity,
+            bound_auth,
+            audit_digest,
+            policy_digest,
+            cp_hash,
+            command_code,
+            command_locality,
+            pcr_counter,
+            start_time,
+            timeout,
+            epoch,
+        })
+    }
+}
+
+impl Record for NvIndex {
+    /// As it is now.
+    fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Self::decode(r)
+    }
+}
+
+impl Record for Object {
+    /// As it is now.
+    fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Self::decode(r)
+    }
+}
