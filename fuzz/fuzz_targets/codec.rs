@@ -1,0 +1,81 @@
+//! Bytes that decode as a structure are the one form of bytes that the structure has. The first byte chooses the structure.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vtpm_protocol::codec::{Decode, Encode, Reader};
+use vtpm_protocol::instance::migration::{Manifest, MigrationTicket, PieceHeader};
+use vtpm_protocol::instance::{
+    CreateInstanceIn, GetInstanceCapabilityIn, GetInstanceDataIn, ListInstancesIn, LockInstanceIn, ReceiptIn,
+    SetInstanceDataIn, UnlockInstanceIn,
+};
+use vtpm_protocol::stream::StreamDecoder;
+use vtpm_protocol::tpm::*;
+
+/// One form of bytes, unless decoding refuses them.
+fn check<T: Encode + Decode>(bytes: &[u8]) {
+    let mut r = Reader::new(bytes);
+    if let Ok(value) = T::decode(&mut r) {
+        let taken = bytes.len() - r.remaining();
+        assert_eq!(value.to_bytes(), &bytes[..taken]);
+    }
+}
+
+/// The stream of a migration, in pieces as the rest of the bytes cut them.
+fn check_stream(bytes: &[u8]) {
+    let mut decoder = StreamDecoder::new();
+    for piece in bytes.chunks(usize::from(bytes.first().copied().unwrap_or(1)).max(1)) {
+        if decoder.feed(piece).is_err() {
+            return;
+        }
+        while let Ok(Some(_)) = decoder.next_frame() {}
+    }
+    let _ = decoder.finish();
+}
+
+macro_rules! structures {
+    ($($t:ty),* $(,)?) => { &[$(check::<$t>),*] };
+}
+
+const STRUCTURES: &[fn(&[u8])] = structures![
+    Tpm2bDigest,
+    TpmtSymDef,
+    TpmtSymDefObject,
+    TpmtSigScheme,
+    Tpm2bEccPoint,
+    TpmtPublic,
+    Tpm2bPublic,
+    TpmtSensitive,
+    Tpm2bSensitive,
+    Tpm2bSensitiveCreate,
+    TpmsCreationData,
+    TpmtHa,
+    TpmlDigestValues,
+    TpmlDigest,
+    TpmlPcrSelection,
+    TpmtSignature,
+    TpmtTk,
+    TpmsTimeInfo,
+    TpmsAttest,
+    Tpm2bNvPublic,
+    TpmsContext,
+    TpmsAuthCommand,
+    CreateInstanceIn,
+    LockInstanceIn,
+    GetInstanceCapabilityIn,
+    GetInstanceDataIn,
+    SetInstanceDataIn,
+    UnlockInstanceIn,
+    ReceiptIn,
+    ListInstancesIn,
+    MigrationTicket,
+    PieceHeader,
+    Manifest,
+];
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&which, bytes)) = data.split_first() else { return };
+    match STRUCTURES.get(usize::from(which) % (STRUCTURES.len() + 1)) {
+        Some(check) => check(bytes),
+        None => check_stream(bytes),
+    }
+});
