@@ -3,7 +3,7 @@
 use crate::state::{NvIndex, State};
 use vtpm_protocol::codec::{Encode, decode_exact};
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Tpm2b, TpmHandle, TpmNt, TpmaNv};
+use vtpm_protocol::tpm::{Tpm2b, Tpm2bAuth, TpmHandle, TpmNt, TpmaNv, TpmsNvPublic};
 
 /// The most indices that one TPM holds.
 pub const MAX_INDICES: usize = 128;
@@ -59,6 +59,20 @@ pub fn check_read(state: &State, auth: TpmHandle, index: TpmHandle) -> Result<()
 }
 
 impl NvIndex {
+    /// An index that was not written.
+    ///
+    /// # Errors
+    /// `TPM_RC_SIZE` for a data size above `MAX_NV_INDEX_SIZE`.
+    pub fn new(public: TpmsNvPublic, auth: Tpm2bAuth) -> Result<Self, ResponseCode> {
+        let data = Tpm2b::new(vec![UNWRITTEN; usize::from(public.data_size)])?;
+        Ok(Self { public, auth, data })
+    }
+
+    /// Sets an attribute.
+    pub fn set(&mut self, attribute: TpmaNv) {
+        self.public.attributes = self.public.attributes.with(attribute, true);
+    }
+
     /// `size` bytes from `offset`; `None` beyond the data area.
     #[must_use]
     pub fn range(&self, offset: u16, size: u16) -> Option<&[u8]> {

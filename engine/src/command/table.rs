@@ -16,6 +16,10 @@ const fn user(kind: K) -> HandleSpec {
     HandleSpec { kind, role: Role::User }
 }
 
+const fn admin(kind: K) -> HandleSpec {
+    HandleSpec { kind, role: Role::Admin }
+}
+
 const fn dup(kind: K) -> HandleSpec {
     HandleSpec { kind, role: Role::Dup }
 }
@@ -50,16 +54,20 @@ const fn instance_row(
 /// All commands, in ascending order of their codes, vendor commands last.
 #[rustfmt::skip] // A row is a line, as in the tables of Part 3.
 pub static COMMANDS: &[Command] = &[
+    row(CC::NV_UNDEFINE_SPACE_SPECIAL, &[admin(K::NvIndex), user(K::Platform)], NV, nv::nv_undefine_space_special),
     row(CC::EVICT_CONTROL, &[user(K::Provision), any(K::Object)], NV, context::evict_control),
     row(CC::NV_UNDEFINE_SPACE, &[user(K::Provision), any(K::NvIndex)], NV, nv::nv_undefine_space),
     row(CC::CLEAR, &[user(K::Clear)], Flags { nv: true, extensive: true, ..N }, hierarchy::clear),
     row(CC::HIERARCHY_CHANGE_AUTH, &[user(K::HierarchyAuth)], NV_DEC, hierarchy::hierarchy_change_auth),
     row(CC::NV_DEFINE_SPACE, &[user(K::Provision)], NV_DEC, nv::nv_define_space),
     row(CC::CREATE_PRIMARY, &[user(K::HierarchyOrNull)], Flags { r_handle: true, ..DEC_ENC }, hierarchy::create_primary),
+    row(CC::NV_GLOBAL_WRITE_LOCK, &[user(K::Provision)], NV, nv::nv_global_write_lock),
     row(CC::NV_INCREMENT, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV }, nv::nv_increment),
     row(CC::NV_SET_BITS, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV }, nv::nv_set_bits),
     row(CC::NV_EXTEND, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV_DEC }, nv::nv_extend),
     row(CC::NV_WRITE, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV_DEC }, nv::nv_write),
+    row(CC::NV_WRITE_LOCK, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV }, nv::nv_write_lock),
+    row(CC::NV_CHANGE_AUTH, &[admin(K::NvIndex)], NV_DEC, nv::nv_change_auth),
     row(CC::PCR_EVENT, &[user(K::PcrOrNull)], NV_DEC, pcr::pcr_event),
     row(CC::PCR_RESET, &[user(K::Pcr)], NV, pcr::pcr_reset),
     row(CC::SELF_TEST, &[], NV, testing::self_test),
@@ -68,6 +76,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::STIR_RANDOM, &[], NV_DEC, random::stir_random),
     row(CC::DUPLICATE, &[dup(K::Object), any(K::ObjectOrNull)], DEC_ENC, duplication::duplicate),
     row(CC::NV_READ, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_read: true, ..ENC }, nv::nv_read),
+    row(CC::NV_READ_LOCK, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_read: true, ..NV }, nv::nv_read_lock),
     row(CC::CREATE, &[user(K::Object)], DEC_ENC, object::create),
     row(CC::IMPORT, &[user(K::Object)], DEC_ENC, duplication::import),
     row(CC::LOAD, &[user(K::Object)], Flags { r_handle: true, ..DEC_ENC }, object::load),
@@ -94,6 +103,8 @@ pub static COMMANDS: &[Command] = &[
     row(CC::READ_CLOCK, &[], N, clock::read_clock),
     row(CC::PCR_EXTEND, &[user(K::PcrOrNull)], NV, pcr::pcr_extend),
     row(CC::POLICY_GET_DIGEST, &[any(K::PolicySession)], ENC, policy::policy_get_digest),
+    row(CC::NV_DEFINE_SPACE2, &[user(K::Provision)], NV_DEC, nv::nv_define_space2),
+    row(CC::NV_READ_PUBLIC2, &[any(K::NvIndex)], ENC, nv::nv_read_public2),
     instance_row(cc::CREATE_INSTANCE, ON_INSTANCE, NV, instance::create_instance),
     instance_row(cc::LOCK_INSTANCE, ON_INSTANCE, NV, instance::lock_instance),
     instance_row(cc::GET_INSTANCE_KEY, WITH_STORAGE_KEY, Flags { encrypt: true, public_key_authorizes: true, ..NV }, instance::get_instance_key),

@@ -151,6 +151,13 @@ attributes! {
     }
 }
 
+attributes! {
+    /// `TPMA_NV_EXP`: bits 0 to 31 are those of `TPMA_NV`.
+    TpmaNvExp: u64, reserved 0xffff_fff8_01f0_0300; {
+        EXTERNAL_NV_ENCRYPTION = 1 << 32, EXTERNAL_NV_INTEGRITY = 1 << 33, EXTERNAL_NV_ANTIROLLBACK = 1 << 34,
+    }
+}
+
 /// `TPM_NT`, 13.3: bits 4 to 7 of `TPMA_NV`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TpmNt {

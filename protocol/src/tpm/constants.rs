@@ -190,7 +190,7 @@ constants! {
         HMAC_SESSION = 0x02,
         /// Also `TPM_HT_SAVED_SESSION`.
         POLICY_SESSION = 0x03,
-        PERMANENT = 0x40, TRANSIENT = 0x80, PERSISTENT = 0x81, AC = 0x90,
+        EXTERNAL_NV = 0x11, PERMANENT_NV = 0x12, PERMANENT = 0x40, TRANSIENT = 0x80, PERSISTENT = 0x81, AC = 0x90,
         /// Ours: an instance of the instance tree, from the range the specification leaves to vendors.
         INSTANCE = 0xa0,
     }

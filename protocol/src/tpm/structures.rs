@@ -1,32 +1,12 @@
-//! Small structures: NV public areas, contexts, capability data, handle types with conditions (Part 2, chapters 9, 10, 13, 14).
+//! Small structures: contexts, capability data, handle types with conditions (Part 2, chapters 9, 10, 13, 14).
 
-use super::attributes::{TpmaAlgorithm, TpmaCc, TpmaNv};
+use super::attributes::{TpmaAlgorithm, TpmaCc};
 use super::constants::{TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmHandle, TpmHt, TpmPt, TpmPtPcr};
-use super::lists::{TpmiAlgHash, TpmlPcrSelection, TpmtHa};
-use super::sized::{Tpm2bAuth, Tpm2bContextData, Tpm2bDigest, Tpm2bNonce};
+use super::lists::{TpmlPcrSelection, TpmtHa};
+use super::sized::{Tpm2bAuth, Tpm2bContextData, Tpm2bNonce};
 use crate::codec::{Decode, Encode, Reader};
 use crate::rc::ResponseCode;
 use crate::structure;
-
-structure! {
-    /// `TPMS_NV_PUBLIC`, 13.5.
-    #[derive(Clone, PartialEq, Eq, Debug)]
-    pub struct TpmsNvPublic {
-        /// The index's handle.
-        pub nv_index: TpmHandle,
-        /// The hash of its Name, and of an extend index.
-        pub name_alg: TpmiAlgHash,
-        /// What it is and who may do what with it.
-        pub attributes: TpmaNv,
-        /// The policy, or the Empty Buffer.
-        pub auth_policy: Tpm2bDigest,
-        /// Bytes of data.
-        pub data_size: u16,
-    }
-}
-
-/// `TPM2B_NV_PUBLIC`, 13.6.
-pub type Tpm2bNvPublic = super::keys::Sized2b<TpmsNvPublic>;
 
 structure! {
     /// `TPMS_CONTEXT`, 14.5.

@@ -1,31 +1,38 @@
 //! `TPM2_NV_DefineSpace` (Part 3, 31.3).
 
 use crate::alg::hash_of;
-use crate::command::{Context, Output, parameters, table};
-use crate::nv::UNWRITTEN;
+use crate::command::{Context, Output, parameters};
 use crate::state::NvIndex;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    MAX_NV_BUFFER_SIZE, MAX_NV_INDEX_SIZE, Tpm2b, Tpm2bAuth, Tpm2bNvPublic, TpmCc, TpmHandle, TpmHt, TpmNt,
-    TpmaNv, TpmsNvPublic,
+    MAX_NV_BUFFER_SIZE, MAX_NV_INDEX_SIZE, Tpm2bAuth, Tpm2bNvPublic, TpmHandle, TpmNt, TpmaNv, TpmsNvPublic,
 };
 
-const PUBLIC_INFO: u32 = 2;
+/// Both commands that define an index have authHandle, auth, publicInfo.
+pub(super) const PUBLIC_INFO: u32 = 2;
 
 /// Defines an index, by the owner or by the platform.
 ///
 /// # Errors
-/// `TPM_RC_HIERARCHY` when the platform may not use NV; `TPM_RC_ATTRIBUTES` for attributes that do not fit each other, the creator,
-/// or the commands that there are; `TPM_RC_SIZE` for an authorization value or policy that does not fit the name algorithm, and for
-/// a data size that does not fit the type; `TPM_RC_VALUE` for a handle that is not one of an index; `TPM_RC_NV_DEFINED` when it is
-/// defined; `TPM_RC_NV_SPACE`.
+/// Those of [`define`]; `TPM_RC_VALUE` for a handle that is not one of an index.
 pub fn nv_define_space(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (auth, public): (Tpm2bAuth, Tpm2bNvPublic) = parameters(r)?;
-    let (creator, public) = (cx.handle(0)?, public.0);
-    if public.nv_index.handle_type() != TpmHt::NV_INDEX {
-        return Err(ResponseCode::VALUE.parameter(PUBLIC_INFO));
-    }
+    define(cx, &auth, public.0)
+}
+
+/// What `TPM2_NV_DefineSpace` and `TPM2_NV_DefineSpace2` have in common.
+///
+/// # Errors
+/// `TPM_RC_HIERARCHY` when the platform may not use NV; `TPM_RC_ATTRIBUTES` for attributes that do not fit each other, the creator,
+/// or the commands that there are; `TPM_RC_SIZE` for an authorization value or policy that does not fit the name algorithm, and for
+/// a data size that does not fit the type; `TPM_RC_NV_DEFINED` when it is defined; `TPM_RC_NV_SPACE`.
+pub(super) fn define(
+    cx: &mut Context<'_>,
+    auth: &Tpm2bAuth,
+    public: TpmsNvPublic,
+) -> Result<Output, ResponseCode> {
+    let creator = cx.handle(0)?;
     let digest_size = hash_of(public.name_alg).digest_size();
     if !public.auth_policy.is_empty() && public.auth_policy.len() != digest_size {
         return Err(ResponseCode::SIZE.parameter(PUBLIC_INFO));
@@ -43,9 +50,7 @@ pub fn nv_define_space(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Outpu
     if public.attributes.has(TpmaNv::PLATFORM_CREATE) != (creator == TpmHandle::PLATFORM) {
         return Err(ResponseCode::ATTRIBUTES.handle(1));
     }
-    if public.attributes.has(TpmaNv::POLICY_DELETE)
-        && (creator != TpmHandle::PLATFORM || table::find(TpmCc::NV_UNDEFINE_SPACE_SPECIAL).is_none())
-    {
+    if public.attributes.has(TpmaNv::POLICY_DELETE) && creator != TpmHandle::PLATFORM {
         return Err(ResponseCode::ATTRIBUTES.parameter(PUBLIC_INFO));
     }
     if public.attributes.has(TpmaNv::WRITE_ALL) && usize::from(public.data_size) > MAX_NV_BUFFER_SIZE {
@@ -54,22 +59,14 @@ pub fn nv_define_space(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Outpu
     if cx.state.nv.contains_key(&public.nv_index.0) {
         return Err(ResponseCode::NV_DEFINED);
     }
-    let data = Tpm2b::new(vec![UNWRITTEN; usize::from(public.data_size)])?;
-    cx.state.add_nv_index(NvIndex { public, auth, data })?;
+    cx.state.add_nv_index(NvIndex::new(public, auth)?)?;
     Ok(Output::none())
 }
 
-/// The type, what it wants of size and attributes, and that there is a command that writes it.
+/// The type, and what it wants of size and attributes.
 fn check_type(public: &TpmsNvPublic, digest_size: usize) -> Result<(), ResponseCode> {
     let attributes = public.attributes;
     let nt = attributes.nt()?;
-    let writer = match nt {
-        TpmNt::Counter => TpmCc::NV_INCREMENT,
-        TpmNt::Bits => TpmCc::NV_SET_BITS,
-        TpmNt::Extend => TpmCc::NV_EXTEND,
-        TpmNt::Ordinary | TpmNt::PinFail | TpmNt::PinPass => TpmCc::NV_WRITE,
-    };
-    table::find(writer).ok_or(ResponseCode::ATTRIBUTES)?;
     let size = usize::from(public.data_size);
     let fits = match nt {
         TpmNt::Ordinary => size <= MAX_NV_INDEX_SIZE,

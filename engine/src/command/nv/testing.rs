@@ -1,11 +1,12 @@
 //! Indices for the tests of the NV commands.
 
+use crate::crypto::HashAlg;
 use crate::testing::TestTpm;
-use vtpm_protocol::codec::Decode;
+use vtpm_protocol::codec::{Decode, Encode};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    Sized2b, Tpm2bAuth, Tpm2bDigest, Tpm2bMaxNvBuffer, TpmAlgId, TpmCc, TpmHandle, TpmaNv, TpmiAlgHash,
-    TpmsNvPublic,
+    Sized2b, Tpm2bAuth, Tpm2bDigest, Tpm2bMaxNvBuffer, TpmAlgId, TpmCc, TpmHandle, TpmSu, TpmaNv,
+    TpmiAlgHash, TpmsNvPublic,
 };
 
 /// The index of most tests.
@@ -70,4 +71,20 @@ pub fn set_attribute(tpm: &mut TestTpm, attribute: TpmaNv, on: bool) {
     let index = tpm.state().nv_index_mut(INDEX).unwrap();
     index.public.attributes = index.public.attributes.with(attribute, on);
     tpm.resave();
+}
+
+/// The machine starts anew after a `TPM2_Shutdown`, or without one.
+pub fn boot(tpm: &mut TestTpm, shutdown: Option<TpmSu>, startup: TpmSu) {
+    if let Some(kind) = shutdown {
+        tpm.run(TpmCc::SHUTDOWN, &[], &kind).unwrap();
+    }
+    tpm.init();
+    tpm.run(TpmCc::STARTUP, &[], &startup).unwrap();
+}
+
+/// The policy that is `TPM2_PolicyCommandCode` alone.
+pub fn policy_for(code: TpmCc) -> Tpm2bDigest {
+    let digest =
+        HashAlg::Sha256.digest(&[&[0; 32], &TpmCc::POLICY_COMMAND_CODE.to_bytes(), &code.to_bytes()]);
+    Tpm2bDigest::new(digest.as_slice()).unwrap()
 }
