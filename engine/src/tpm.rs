@@ -3,12 +3,12 @@
 use crate::env::{CommitFailed, Environment, RecordKey};
 use crate::execute;
 use crate::state::{
-    DictionaryAttack, Hierarchy, OrderlyState, PcrBanks, Permanent, Policy, RestoreError, SavedContexts,
-    SelfTest, State, StateClear, StateReset, Volatile, random_secret,
+    CommandAudit, DictionaryAttack, Hierarchy, OrderlyState, PcrBanks, Permanent, Policy, RestoreError,
+    SavedContexts, SelfTest, State, StateClear, StateReset, Volatile, random_secret,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use vtpm_protocol::tpm::{HASH_ALGS, Tpm2bAuth, TpmHandle, TpmiAlgHash, Tpml};
+use vtpm_protocol::tpm::{HASH_ALGS, Tpm2bAuth, Tpm2bDigest, TpmHandle, TpmiAlgHash, Tpml};
 use zeroize::Zeroizing;
 
 /// One TPM 2.0. A clone is cheap and shares what is not changed.
@@ -37,6 +37,7 @@ impl Tpm {
             clock: 0,
             max_counter: 0,
             pcr_banks: Tpml(HASH_ALGS.map(TpmiAlgHash).to_vec()),
+            command_audit: CommandAudit::manufactured(),
         };
         let volatile = Volatile {
             started: false,
@@ -52,6 +53,7 @@ impl Tpm {
                 contexts: SavedContexts::default(),
                 restart_count: 0,
                 pcr_counter: 1,
+                command_audit_digest: Tpm2bDigest::empty(),
             },
             pcrs: PcrBanks::default(),
             exclusive_audit_session: TpmHandle::UNASSIGNED,

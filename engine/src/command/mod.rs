@@ -1,6 +1,7 @@
 //! What a command is: a row of the [`table`], with its handles, attributes and handler.
 
 pub mod attestation;
+pub mod audit;
 pub mod capability;
 pub mod clock;
 pub mod context;
@@ -42,6 +43,8 @@ pub enum HandleKind {
     Pcr,
     /// `TPMI_DH_PCR+`: also `TPM_RH_NULL`.
     PcrOrNull,
+    /// `TPMI_SH_HMAC`.
+    HmacSession,
     /// `TPMI_SH_POLICY`.
     PolicySession,
     /// `TPMI_DH_CONTEXT`: an object or session that is saved.

@@ -2,8 +2,8 @@
 
 use super::{Command, Flags, HandleKind as K, HandleSpec, Role};
 use super::{
-    attestation, capability, clock, context, duplication, hierarchy, instance, nv, object, pcr, policy,
-    random, session, signature, startup, symmetric, testing,
+    attestation, audit, capability, clock, context, duplication, hierarchy, instance, nv, object, pcr,
+    policy, random, session, signature, startup, symmetric, testing,
 };
 use vtpm_protocol::instance::cc;
 use vtpm_protocol::tpm::{TpmCc, TpmCc as CC, TpmaCc};
@@ -62,6 +62,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::NV_DEFINE_SPACE, &[user(K::Provision)], NV_DEC, nv::nv_define_space),
     row(CC::CREATE_PRIMARY, &[user(K::HierarchyOrNull)], Flags { r_handle: true, ..DEC_ENC }, hierarchy::create_primary),
     row(CC::NV_GLOBAL_WRITE_LOCK, &[user(K::Provision)], NV, nv::nv_global_write_lock),
+    row(CC::GET_COMMAND_AUDIT_DIGEST, &[user(K::Endorsement), user(K::ObjectOrNull)], Flags { nv: true, ..DEC_ENC }, attestation::get_command_audit_digest),
     row(CC::NV_INCREMENT, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV }, nv::nv_increment),
     row(CC::NV_SET_BITS, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV }, nv::nv_set_bits),
     row(CC::NV_EXTEND, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV_DEC }, nv::nv_extend),
@@ -70,11 +71,16 @@ pub static COMMANDS: &[Command] = &[
     row(CC::NV_CHANGE_AUTH, &[admin(K::NvIndex)], NV_DEC, nv::nv_change_auth),
     row(CC::PCR_EVENT, &[user(K::PcrOrNull)], NV_DEC, pcr::pcr_event),
     row(CC::PCR_RESET, &[user(K::Pcr)], NV, pcr::pcr_reset),
+    row(CC::SET_COMMAND_CODE_AUDIT_STATUS, &[user(K::Provision)], NV, audit::set_command_code_audit_status),
     row(CC::SELF_TEST, &[], NV, testing::self_test),
     row(CC::STARTUP, &[], Flags { nv: true, sessions: false, ..N }, startup::startup),
     row(CC::SHUTDOWN, &[], NV, startup::shutdown),
     row(CC::STIR_RANDOM, &[], NV_DEC, random::stir_random),
+    row(CC::CERTIFY, &[admin(K::Object), user(K::ObjectOrNull)], DEC_ENC, attestation::certify),
+    row(CC::CERTIFY_CREATION, &[user(K::ObjectOrNull), any(K::Object)], DEC_ENC, attestation::certify_creation),
     row(CC::DUPLICATE, &[dup(K::Object), any(K::ObjectOrNull)], DEC_ENC, duplication::duplicate),
+    row(CC::GET_TIME, &[user(K::Endorsement), user(K::ObjectOrNull)], DEC_ENC, attestation::get_time),
+    row(CC::GET_SESSION_AUDIT_DIGEST, &[user(K::Endorsement), user(K::ObjectOrNull), any(K::HmacSession)], DEC_ENC, attestation::get_session_audit_digest),
     row(CC::NV_READ, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_read: true, ..ENC }, nv::nv_read),
     row(CC::NV_READ_LOCK, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_read: true, ..NV }, nv::nv_read_lock),
     row(CC::CREATE, &[user(K::Object)], DEC_ENC, object::create),
@@ -102,6 +108,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::POLICY_RESTART, &[any(K::PolicySession)], N, session::policy_restart),
     row(CC::READ_CLOCK, &[], N, clock::read_clock),
     row(CC::PCR_EXTEND, &[user(K::PcrOrNull)], NV, pcr::pcr_extend),
+    row(CC::NV_CERTIFY, &[user(K::ObjectOrNull), user(K::NvAuth), any(K::NvIndex)], Flags { nv_read: true, ..DEC_ENC }, attestation::nv_certify),
     row(CC::POLICY_GET_DIGEST, &[any(K::PolicySession)], ENC, policy::policy_get_digest),
     row(CC::NV_DEFINE_SPACE2, &[user(K::Provision)], NV_DEC, nv::nv_define_space2),
     row(CC::NV_READ_PUBLIC2, &[any(K::NvIndex)], ENC, nv::nv_read_public2),

@@ -42,6 +42,8 @@ pub struct Sessions {
     pub entries: Vec<SessionUse>,
     /// The cpHash with the hash of the audit session, where there is one.
     audit_cp_hash: Digest,
+    /// For an audited command the hash of command audit, and the cpHash with it.
+    command_audit: Option<(HashAlg, Digest)>,
     /// PIN indices as the authorizations of this command left them.
     pub(super) pins: Vec<(u32, Arc<NvIndex>)>,
 }
@@ -106,10 +108,11 @@ impl AuthFailure {
 ///
 /// # Errors
 /// `TPM_RC_AUTH_MISSING` when a handle needs authorization.
-pub fn check_none(cx: &mut Context<'_>) -> Result<(), ResponseCode> {
+pub fn check_none(cx: &mut Context<'_>, parameters: &[u8]) -> Result<(), ResponseCode> {
     if cx.command.handles.iter().any(|h| h.role != Role::None) {
         return Err(ResponseCode::AUTH_MISSING);
     }
+    begin_command_audit(cx, parameters)?;
     match cx.command.middle {
         Some(middle) => middle(cx),
         None => Ok(()),
@@ -138,6 +141,7 @@ pub fn check(cx: &mut Context<'_>, area: &[u8], parameters: &[u8]) -> Result<(),
         let alg = hash_of(cx.state.session(entry.handle)?.auth_hash);
         cx.sessions.audit_cp_hash = cp_hash(cx, alg, parameters)?;
     }
+    begin_command_audit(cx, parameters)?;
     for i in 0..cx.sessions.entries.len() {
         let n = u32::try_from(i).unwrap_or(u32::MAX).saturating_add(1);
         check_one(cx, i, parameters).map_err(|failure| Failure { rc: failure.rc.session(n), ..failure })?;
@@ -147,6 +151,16 @@ pub fn check(cx: &mut Context<'_>, area: &[u8], parameters: &[u8]) -> Result<(),
         {
             middle(cx)?;
         }
+    }
+    Ok(())
+}
+
+/// Takes the cpHash of an audited command, before it changes the Names of its handles.
+fn begin_command_audit(cx: &mut Context<'_>, parameters: &[u8]) -> Result<(), ResponseCode> {
+    let audit = &cx.state.permanent.command_audit;
+    if audit.is_audited(cx.command.code) {
+        let alg = hash_of(audit.alg);
+        cx.sessions.command_audit = Some((alg, cp_hash(cx, alg, parameters)?));
     }
     Ok(())
 }
@@ -574,6 +588,25 @@ pub fn audit(cx: &mut Context<'_>, parameters: &[u8]) -> Result<(), ResponseCode
         entry.attributes = entry.attributes.with(TpmaSession::AUDIT_EXCLUSIVE, exclusive);
     }
     Ok(())
+}
+
+/// Extends the command audit digest by an audited command that succeeded (Part 1, "Command Audit"). The first one after a report of the
+/// digest begins a new one, which the counter tells. The command that changed the hash leaves no digest.
+pub fn command_audit(cx: &mut Context<'_>, parameters: &[u8]) {
+    let Some((alg, cp_hash)) = cx.sessions.command_audit.take() else { return };
+    if alg != hash_of(cx.state.permanent.command_audit.alg) {
+        return;
+    }
+    let rp_hash = rp_hash(cx, alg, parameters);
+    let old = &cx.state.volatile.state_reset.command_audit_digest;
+    let begins = old.is_empty();
+    let old = if begins { Digest::zero(alg) } else { Digest::from_slice(old).unwrap_or_default() };
+    let new = alg.digest(&[&old, &cp_hash, &rp_hash]);
+    cx.state.volatile_mut().state_reset.command_audit_digest = crate::alg::digest_2b(&new);
+    if begins {
+        let audit = &mut cx.state.permanent_mut().command_audit;
+        audit.counter = audit.counter.saturating_add(1);
+    }
 }
 
 /// Appends the response authorization area and ends sessions that do not continue.

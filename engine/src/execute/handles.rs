@@ -46,6 +46,7 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
         }
         HandleKind::Pcr => is_pcr,
         HandleKind::PcrOrNull => is_pcr || is_null,
+        HandleKind::HmacSession => ht == TpmHt::HMAC_SESSION,
         HandleKind::PolicySession => ht == TpmHt::POLICY_SESSION,
         HandleKind::Context => is_transient || matches!(ht, TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION),
         HandleKind::HierarchyOrNull => is_hierarchy || is_null,

@@ -167,7 +167,7 @@ fn run(cx: &mut Context<'_>, tag: TpmSt, mut r: Reader<'_>) -> Result<Vec<u8>, F
         parameter_encryption::decrypt_command(cx, &mut plain)?;
         Reader::new(&plain)
     } else {
-        auth::check_none(cx)?;
+        auth::check_none(cx, r.peek_rest())?;
         r
     };
 

@@ -29,10 +29,12 @@ pub fn success(cx: &mut Context<'_>, tag: TpmSt, output: &mut Output) -> Result<
         u32::try_from(output.parameters.len()).map_err(|_| ResponseCode::FAILURE)?.encode(&mut body);
         body.extend_from_slice(&output.parameters);
         auth::audit(cx, &output.parameters)?;
+        auth::command_audit(cx, &output.parameters);
         auth::encode_responses(cx, &output.parameters, &mut body)?;
     } else {
         body.extend_from_slice(&output.parameters);
         auth::audit(cx, &output.parameters)?;
+        auth::command_audit(cx, &output.parameters);
     }
     let size = u32::try_from(body.len().saturating_add(HEADER_SIZE)).map_err(|_| ResponseCode::FAILURE)?;
     let mut response = (tag, size, ResponseCode::SUCCESS.value()).to_bytes();

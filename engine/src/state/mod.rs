@@ -21,7 +21,7 @@ pub use hierarchy::{Hierarchy, Policy, random_secret};
 pub use nv::NvIndex;
 pub use object::{Object, ObjectFlags};
 pub use pcr::{PcrBank, PcrBanks, is_saved as is_saved_pcr};
-pub use permanent::{DictionaryAttack, OrderlyState, Permanent};
+pub use permanent::{CommandAudit, DictionaryAttack, OrderlyState, Permanent};
 pub use save::RestoreError;
 pub use session::{Session, SessionFlags};
 pub use slots::{CONTEXT_GAP_MAX, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS, MAX_PERSISTENT_OBJECTS};

@@ -4,7 +4,7 @@ use super::hierarchy::{Hierarchy, Policy};
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
-use vtpm_protocol::tpm::{HASH_COUNT, Tpm2bAuth, TpmiAlgHash, Tpml};
+use vtpm_protocol::tpm::{HASH_COUNT, Tpm2bAuth, TpmAlgId, TpmCc, TpmiAlgHash, Tpml, TpmlCc};
 
 /// How the last boot ended (Part 3, 9.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +60,34 @@ structure! {
 }
 
 structure! {
+    /// Command audit (Part 1, "Command Audit"). Its digest is in [`super::StateReset`].
+    #[derive(Clone)]
+    pub struct CommandAudit {
+        /// The hash of the digest.
+        pub alg: TpmiAlgHash,
+        /// How many digests were begun since manufacture.
+        pub counter: u64,
+        /// The audited commands, ascending.
+        pub commands: TpmlCc,
+    }
+}
+
+impl CommandAudit {
+    /// That of a new TPM: the hash of saved contexts, and the one command that is always audited.
+    #[must_use]
+    pub fn manufactured() -> Self {
+        let commands = Tpml(vec![TpmCc::SET_COMMAND_CODE_AUDIT_STATUS]);
+        Self { alg: TpmiAlgHash(TpmAlgId::SHA512), counter: 0, commands }
+    }
+
+    /// Whether a command is audited.
+    #[must_use]
+    pub fn is_audited(&self, code: TpmCc) -> bool {
+        self.commands.0.binary_search(&code).is_ok()
+    }
+}
+
+structure! {
     /// The permanent state.
     #[derive(Clone)]
     pub struct Permanent {
@@ -89,6 +117,8 @@ structure! {
         pub max_counter: u64,
         /// Allocated PCR banks, in the order of `HASH_ALGS`.
         pub pcr_banks: Tpml<TpmiAlgHash, HASH_COUNT>,
+        /// Command audit.
+        pub command_audit: CommandAudit,
     }
 }
 

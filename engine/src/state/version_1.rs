@@ -3,8 +3,8 @@
 
 use super::save::Record;
 use super::{
-    DictionaryAttack, Hierarchy, NvIndex, Object, OrderlyState, PcrBanks, Permanent, Policy, SavedContexts,
-    SelfTest, Session, SessionFlags, StateClear, StateReset, Volatile,
+    CommandAudit, DictionaryAttack, Hierarchy, NvIndex, Object, OrderlyState, PcrBanks, Permanent, Policy,
+    SavedContexts, SelfTest, Session, SessionFlags, StateClear, StateReset, Volatile,
 };
 use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
@@ -75,6 +75,7 @@ impl Record for Permanent {
             clock: v.clock,
             max_counter: v.max_counter,
             pcr_banks: v.pcr_banks,
+            command_audit: CommandAudit::manufactured(),
         })
     }
 }
@@ -141,6 +142,7 @@ impl From<StateReset1> for StateReset {
             contexts: v.contexts,
             restart_count: v.restart_count,
             pcr_counter: v.pcr_counter,
+            command_audit_digest: Tpm2bDigest::empty(),
         }
     }
 }

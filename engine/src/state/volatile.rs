@@ -5,7 +5,7 @@ use super::pcr::PcrBanks;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
-use vtpm_protocol::tpm::{Secret2b, Tpm2bAuth, TpmHandle};
+use vtpm_protocol::tpm::{Secret2b, Tpm2bAuth, Tpm2bDigest, TpmHandle};
 
 /// The number of sessions that may be active, loaded and saved: `MAX_ACTIVE_SESSIONS`.
 pub const MAX_ACTIVE_SESSIONS: usize = 64;
@@ -57,6 +57,8 @@ structure! {
         pub restart_count: u32,
         /// Incremented whenever a PCR changes that counts.
         pub pcr_counter: u32,
+        /// The command audit digest; empty when nothing was audited since it was reported.
+        pub command_audit_digest: Tpm2bDigest,
     }
 }
 

@@ -233,6 +233,8 @@ pub const MAX_NV_INDEX_SIZE: usize = 2048;
 pub const MAX_SYM_DATA: usize = 128;
 /// `MAX_CAP_BUFFER`, the space for the data of one `TPM2_GetCapability` response.
 pub const MAX_CAP_BUFFER: usize = 1024;
+/// `MAX_CAP_CC`, the most entries of a list of command codes.
+pub const MAX_CAP_CC: usize = (MAX_CAP_BUFFER - 8) / 4;
 /// The greatest RSA modulus, in bytes.
 pub const MAX_RSA_KEY_BYTES: usize = 512;
 /// The greatest coordinate of an ECC point, in bytes.

@@ -2,7 +2,10 @@
 
 use super::constants::{TpmAlgId, TpmHandle, TpmSt};
 use super::lists::{TpmlPcrSelection, TpmtHa, decode_hash_alg};
-use super::sized::{Tpm2bData, Tpm2bDigest, Tpm2bEccParameter, Tpm2bName, Tpm2bPublicKeyRsa};
+use super::sized::{
+    Tpm2bData, Tpm2bDigest, Tpm2bEccParameter, Tpm2bMaxNvBuffer, Tpm2bName, Tpm2bPublicKeyRsa,
+};
+use super::structures::TpmiRhHierarchy;
 use crate::codec::{Decode, Encode, Reader};
 use crate::rc::ResponseCode;
 use crate::structure;
@@ -94,6 +97,42 @@ impl TpmtTk {
     }
 }
 
+macro_rules! tickets {
+    ($($(#[$m:meta])* $name:ident: $($tag:ident)|+;)*) => {$(
+        $(#[$m])*
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub struct $name(pub TpmtTk);
+
+        impl Encode for $name {
+            fn encode(&self, out: &mut Vec<u8>) {
+                self.0.encode(out);
+            }
+        }
+
+        impl Decode for $name {
+            fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+                let tag = TpmSt::decode(r)?;
+                if !matches!(tag, $(TpmSt::$tag)|+) {
+                    return Err(ResponseCode::TAG);
+                }
+                let TpmiRhHierarchy(hierarchy) = Decode::decode(r)?;
+                Ok(Self(TpmtTk { tag, hierarchy, digest: Decode::decode(r)? }))
+            }
+        }
+    )*};
+}
+
+tickets! {
+    /// `TPMT_TK_CREATION` as a command parameter, 10.7.3: the tag and the hierarchy are checked.
+    TpmtTkCreation: CREATION;
+    /// `TPMT_TK_VERIFIED` as a command parameter, 10.7.4.
+    TpmtTkVerified: VERIFIED;
+    /// `TPMT_TK_AUTH` as a command parameter, 10.7.5.
+    TpmtTkAuth: AUTH_SECRET | AUTH_SIGNED;
+    /// `TPMT_TK_HASHCHECK` as a command parameter, 10.7.6.
+    TpmtTkHashcheck: HASHCHECK;
+}
+
 structure! {
     /// `TPMS_CLOCK_INFO`, 10.11.1.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -144,6 +183,47 @@ pub enum Attested {
         /// Its Qualified Name.
         qualified_name: Tpm2bName,
     },
+    /// `TPMS_COMMAND_AUDIT_INFO`.
+    CommandAudit {
+        /// How often an audit digest was begun.
+        audit_counter: u64,
+        /// The hash of the audit.
+        digest_alg: TpmAlgId,
+        /// The audit digest; empty when nothing was audited since it was reported.
+        audit_digest: Tpm2bDigest,
+        /// Digest of the codes of the audited commands.
+        command_digest: Tpm2bDigest,
+    },
+    /// `TPMS_SESSION_AUDIT_INFO`.
+    SessionAudit {
+        /// The session is the exclusive audit session.
+        exclusive_session: bool,
+        /// Its audit digest.
+        session_digest: Tpm2bDigest,
+    },
+    /// `TPMS_TIME_ATTEST_INFO`.
+    Time {
+        /// Time, Clock and their counts in plain.
+        time: TpmsTimeInfo,
+        /// The firmware version in plain.
+        firmware_version: u64,
+    },
+    /// `TPMS_NV_CERTIFY_INFO`.
+    Nv {
+        /// Name of the index.
+        index_name: Tpm2bName,
+        /// Where in the index the data begins.
+        offset: u16,
+        /// The data.
+        nv_contents: Tpm2bMaxNvBuffer,
+    },
+    /// `TPMS_NV_DIGEST_CERTIFY_INFO`.
+    NvDigest {
+        /// Name of the index.
+        index_name: Tpm2bName,
+        /// Digest of all of its data, with the hash of the signing scheme.
+        nv_digest: Tpm2bDigest,
+    },
 }
 
 impl Attested {
@@ -154,6 +234,67 @@ impl Attested {
             Self::Quote { .. } => TpmSt::ATTEST_QUOTE,
             Self::Creation { .. } => TpmSt::ATTEST_CREATION,
             Self::Certify { .. } => TpmSt::ATTEST_CERTIFY,
+            Self::CommandAudit { .. } => TpmSt::ATTEST_COMMAND_AUDIT,
+            Self::SessionAudit { .. } => TpmSt::ATTEST_SESSION_AUDIT,
+            Self::Time { .. } => TpmSt::ATTEST_TIME,
+            Self::Nv { .. } => TpmSt::ATTEST_NV,
+            Self::NvDigest { .. } => TpmSt::ATTEST_NV_DIGEST,
+        }
+    }
+
+    fn decode_for(tag: TpmSt, r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Ok(match tag {
+            TpmSt::ATTEST_QUOTE => {
+                Self::Quote { pcr_select: Decode::decode(r)?, pcr_digest: Decode::decode(r)? }
+            }
+            TpmSt::ATTEST_CREATION => {
+                Self::Creation { object_name: Decode::decode(r)?, creation_hash: Decode::decode(r)? }
+            }
+            TpmSt::ATTEST_CERTIFY => {
+                Self::Certify { name: Decode::decode(r)?, qualified_name: Decode::decode(r)? }
+            }
+            TpmSt::ATTEST_COMMAND_AUDIT => Self::CommandAudit {
+                audit_counter: Decode::decode(r)?,
+                digest_alg: decode_hash_alg(r)?,
+                audit_digest: Decode::decode(r)?,
+                command_digest: Decode::decode(r)?,
+            },
+            TpmSt::ATTEST_SESSION_AUDIT => Self::SessionAudit {
+                exclusive_session: Decode::decode(r)?,
+                session_digest: Decode::decode(r)?,
+            },
+            TpmSt::ATTEST_TIME => {
+                Self::Time { time: Decode::decode(r)?, firmware_version: Decode::decode(r)? }
+            }
+            TpmSt::ATTEST_NV => Self::Nv {
+                index_name: Decode::decode(r)?,
+                offset: Decode::decode(r)?,
+                nv_contents: Decode::decode(r)?,
+            },
+            TpmSt::ATTEST_NV_DIGEST => {
+                Self::NvDigest { index_name: Decode::decode(r)?, nv_digest: Decode::decode(r)? }
+            }
+            _ => return Err(ResponseCode::SELECTOR),
+        })
+    }
+}
+
+/// The union alone: the selector stands before the other fields of `TPMS_ATTEST`.
+impl Encode for Attested {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Quote { pcr_select, pcr_digest } => (pcr_select, pcr_digest).encode(out),
+            Self::Creation { object_name, creation_hash } => (object_name, creation_hash).encode(out),
+            Self::Certify { name, qualified_name } => (name, qualified_name).encode(out),
+            Self::CommandAudit { audit_counter, digest_alg, audit_digest, command_digest } => {
+                (*audit_counter, *digest_alg, audit_digest, command_digest).encode(out);
+            }
+            Self::SessionAudit { exclusive_session, session_digest } => {
+                (*exclusive_session, session_digest).encode(out);
+            }
+            Self::Time { time, firmware_version } => (time, *firmware_version).encode(out),
+            Self::Nv { index_name, offset, nv_contents } => (index_name, *offset, nv_contents).encode(out),
+            Self::NvDigest { index_name, nv_digest } => (index_name, nv_digest).encode(out),
         }
     }
 }
@@ -178,11 +319,7 @@ impl Encode for TpmsAttest {
         super::constants::TPM_GENERATED.encode(out);
         self.attested.tag().encode(out);
         (&self.qualified_signer, &self.extra_data, self.clock_info, self.firmware_version).encode(out);
-        match &self.attested {
-            Attested::Quote { pcr_select, pcr_digest } => (pcr_select, pcr_digest).encode(out),
-            Attested::Creation { object_name, creation_hash } => (object_name, creation_hash).encode(out),
-            Attested::Certify { name, qualified_name } => (name, qualified_name).encode(out),
-        }
+        self.attested.encode(out);
     }
 }
 
@@ -193,18 +330,7 @@ impl Decode for TpmsAttest {
         }
         let tag = TpmSt::decode(r)?;
         let (qualified_signer, extra_data, clock_info, firmware_version) = Decode::decode(r)?;
-        let attested = match tag {
-            TpmSt::ATTEST_QUOTE => {
-                Attested::Quote { pcr_select: Decode::decode(r)?, pcr_digest: Decode::decode(r)? }
-            }
-            TpmSt::ATTEST_CREATION => {
-                Attested::Creation { object_name: Decode::decode(r)?, creation_hash: Decode::decode(r)? }
-            }
-            TpmSt::ATTEST_CERTIFY => {
-                Attested::Certify { name: Decode::decode(r)?, qualified_name: Decode::decode(r)? }
-            }
-            _ => return Err(ResponseCode::SELECTOR),
-        };
+        let attested = Attested::decode_for(tag, r)?;
         Ok(Self { qualified_signer, extra_data, clock_info, firmware_version, attested })
     }
 }
@@ -223,5 +349,55 @@ mod tests {
     #[test]
     fn an_attestation_without_the_magic_is_refused() {
         assert_eq!(decode_exact::<TpmsAttest>(&[0, 0, 0, 0, 0x80, 0x18]), Err(ResponseCode::VALUE));
+    }
+
+    #[test]
+    fn a_ticket_has_the_tag_of_its_kind_and_a_hierarchy() {
+        let bytes = |tag: u16, hierarchy: TpmHandle| (tag, hierarchy, Tpm2bDigest::empty()).to_bytes();
+        let good = bytes(0x8021, TpmHandle::NULL);
+        assert_eq!(decode_exact(&good), Ok(TpmtTkCreation(TpmtTk::null(TpmSt::CREATION))));
+        assert_eq!(decode_exact::<TpmtTkVerified>(&good), Err(ResponseCode::TAG));
+        assert_eq!(decode_exact::<TpmtTkAuth>(&good), Err(ResponseCode::TAG));
+        assert!(decode_exact::<TpmtTkAuth>(&bytes(0x8023, TpmHandle::OWNER)).is_ok());
+        assert!(decode_exact::<TpmtTkAuth>(&bytes(0x8025, TpmHandle::PLATFORM)).is_ok());
+        let lockout = bytes(0x8024, TpmHandle::LOCKOUT);
+        assert_eq!(decode_exact::<TpmtTkHashcheck>(&lockout), Err(ResponseCode::VALUE));
+    }
+
+    #[test]
+    fn every_kind_of_attestation_survives_its_bytes() {
+        let name = Tpm2bName::new(vec![1, 2, 3]).unwrap();
+        let digest = Tpm2bDigest::new(vec![4; 32]).unwrap();
+        let clock_info = TpmsClockInfo { clock: 5, reset_count: 6, restart_count: 7, safe: true };
+        let time = TpmsTimeInfo { time: 8, clock_info };
+        let kinds = [
+            Attested::Quote { pcr_select: TpmlPcrSelection::default(), pcr_digest: digest.clone() },
+            Attested::Creation { object_name: name.clone(), creation_hash: digest.clone() },
+            Attested::Certify { name: name.clone(), qualified_name: name.clone() },
+            Attested::CommandAudit {
+                audit_counter: 9,
+                digest_alg: TpmAlgId::SHA256,
+                audit_digest: Tpm2bDigest::empty(),
+                command_digest: digest.clone(),
+            },
+            Attested::SessionAudit { exclusive_session: true, session_digest: digest.clone() },
+            Attested::Time { time, firmware_version: 10 },
+            Attested::Nv {
+                index_name: name.clone(),
+                offset: 11,
+                nv_contents: Tpm2bMaxNvBuffer::new(vec![12]).unwrap(),
+            },
+            Attested::NvDigest { index_name: name.clone(), nv_digest: digest },
+        ];
+        let tags = [0x8018, 0x801a, 0x8017, 0x8015, 0x8016, 0x8019, 0x8014, 0x801c];
+        for (attested, tag) in kinds.into_iter().zip(tags) {
+            let extra_data = Tpm2bData::new(vec![13]).unwrap();
+            let qualified_signer = name.clone();
+            let attest =
+                TpmsAttest { qualified_signer, extra_data, clock_info, firmware_version: 14, attested };
+            let bytes = attest.to_bytes();
+            assert_eq!(bytes[..6], [0xff, 0x54, 0x43, 0x47, (tag >> 8) as u8, tag as u8]);
+            assert_eq!(decode_exact(&bytes), Ok(attest));
+        }
     }
 }

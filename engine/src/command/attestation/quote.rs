@@ -1,35 +1,25 @@
 //! `TPM2_Quote` (Part 3, 18.4).
 
-use super::attest;
-use crate::alg::{digest_2b, hash_alg};
+use super::{Signer, attest};
+use crate::alg::digest_2b;
 use crate::command::{Context, Output, parameters};
 use crate::pcr::selection_digest;
-use crate::signing::{is_signing_key, select_scheme};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Attested, Tpm2bData, TpmHandle, TpmlPcrSelection, TpmtSigScheme};
+use vtpm_protocol::tpm::{Attested, Tpm2bData, TpmlPcrSelection, TpmtSigScheme};
 
 /// Signs the digest of selected PCRs, together with the caller's data, the clock and the Qualified Name of the signing key.
 ///
 /// # Errors
-/// `TPM_RC_KEY` for a handle of no signing key; `TPM_RC_SCHEME` when the scheme does not fit the key, or for the null handle, which has no
-/// hash to digest PCRs with; and those of the signature.
+/// Those of [`Signer::new`] and [`attest`]; `TPM_RC_SCHEME` for the null handle, which has no hash to digest PCRs with.
 pub fn quote(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (qualifying_data, TpmtSigScheme(requested), selection): (Tpm2bData, _, TpmlPcrSelection) =
         parameters(r)?;
-    let handle = cx.handle(0)?;
-    if handle == TpmHandle::NULL {
-        return Err(ResponseCode::SCHEME.parameter(2));
-    }
-    let key = cx.state.object(handle)?.clone();
-    if !is_signing_key(&key) {
-        return Err(ResponseCode::KEY.handle(1));
-    }
-    let scheme = select_scheme(&key, requested).map_err(|e| e.parameter(2))?;
-    let alg = hash_alg(scheme.hash).ok_or(ResponseCode::SCHEME.parameter(2))?;
+    let signer = Signer::new(cx, 0, requested, 2)?;
+    let alg = signer.hash().ok_or(ResponseCode::SCHEME.parameter(2))?;
     let (pcr_select, digest) = selection_digest(cx.state, alg, &selection);
     let attested = Attested::Quote { pcr_select, pcr_digest: digest_2b(&digest) };
-    Ok(Output::of(&attest(cx, &key, scheme, qualifying_data, attested)?))
+    Ok(Output::of(&attest(cx, &signer, qualifying_data, attested)?))
 }
 
 #[cfg(test)]

@@ -54,9 +54,13 @@ fn data(
             let (list, more) = page(all, |c| c.code, TpmCc(property), limit(4));
             (TpmsCapabilityData::Commands(list.into_iter().map(table::attributes).collect()), more)
         }
-        // No command needs physical presence, and none is audited outside a session.
+        // No command needs physical presence.
         TpmCap::PP_COMMANDS => (TpmsCapabilityData::PpCommands(Vec::new()), false),
-        TpmCap::AUDIT_COMMANDS => (TpmsCapabilityData::AuditCommands(Vec::new()), false),
+        TpmCap::AUDIT_COMMANDS => {
+            let all = cx.state.permanent.command_audit.commands.0.iter().copied();
+            let (list, more) = page(all, |c| *c, TpmCc(property), limit(4));
+            (TpmsCapabilityData::AuditCommands(list), more)
+        }
         TpmCap::PCRS => {
             if property != 0 {
                 return Err(wrong_property(ResponseCode::VALUE));

@@ -128,6 +128,7 @@ fn fixed(has_instances: bool) -> Vec<(TpmPt, u32)> {
 /// `PT_VAR`: what changes while the TPM runs, in ascending order.
 fn variable(state: &State) -> Vec<(TpmPt, u32)> {
     let da = &state.permanent.da;
+    let [a, b, c, d, e, f, g, h] = state.permanent.command_audit.counter.to_be_bytes();
     let loaded = state.sessions.len();
     let slots = &state.volatile.state_reset.contexts.slots;
     let active = slots.iter().filter(|slot| **slot != 0).count();
@@ -156,9 +157,8 @@ fn variable(state: &State) -> Vec<(TpmPt, u32)> {
         (TpmPt::LOCKOUT_INTERVAL, da.recovery_time),
         (TpmPt::LOCKOUT_RECOVERY, da.lockout_recovery),
         (TpmPt::NV_WRITE_RECOVERY, 0),
-        // No command is audited but in a session.
-        (TpmPt::AUDIT_COUNTER_0, 0),
-        (TpmPt::AUDIT_COUNTER_1, 0),
+        (TpmPt::AUDIT_COUNTER_0, u32::from_be_bytes([a, b, c, d])),
+        (TpmPt::AUDIT_COUNTER_1, u32::from_be_bytes([e, f, g, h])),
     ]
 }
 

@@ -6,7 +6,7 @@ use crate::signing::{self, is_signing_key, select_scheme};
 use crate::ticket;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Tpm2bDigest, TpmHandle, TpmSt, TpmaObject, TpmtSigScheme, TpmtTk};
+use vtpm_protocol::tpm::{Tpm2bDigest, TpmaObject, TpmtSigScheme, TpmtTkHashcheck};
 
 /// Signs a digest that was made outside, or by this TPM as the ticket says. A restricted key signs nothing without a ticket, so that it
 /// never signs what looks like an attestation.
@@ -16,9 +16,8 @@ use vtpm_protocol::tpm::{Tpm2bDigest, TpmHandle, TpmSt, TpmaObject, TpmtSigSchem
 /// `TPM_RC_TICKET` for a ticket that is not one, is not for this digest, or is missing; `TPM_RC_SIZE` for a digest that is not as long as the
 /// hash of the scheme has it; and those of [`signing::sign`].
 pub fn sign(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (digest, TpmtSigScheme(requested), validation): (Tpm2bDigest, _, TpmtTk) = parameters(r)?;
+    let (digest, TpmtSigScheme(requested), TpmtTkHashcheck(validation)): (Tpm2bDigest, _, _) = parameters(r)?;
     let key = cx.state.object(cx.handle(0)?)?.clone();
-    check_form(&validation).map_err(|e| e.parameter(3))?;
     if !is_signing_key(&key) {
         return Err(ResponseCode::KEY.handle(1));
     }
@@ -37,17 +36,6 @@ pub fn sign(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Response
         return Err(ResponseCode::SIZE.parameter(1));
     }
     Ok(Output::of(&signing::sign(&key, scheme, &digest, &mut EnvRandom(cx.env))?))
-}
-
-/// `TPMT_TK_HASHCHECK` by its form (Part 2, 10.7.6).
-fn check_form(ticket: &TpmtTk) -> Result<(), ResponseCode> {
-    if ticket.tag != TpmSt::HASHCHECK {
-        return Err(ResponseCode::TAG);
-    }
-    match ticket.hierarchy {
-        TpmHandle::OWNER | TpmHandle::ENDORSEMENT | TpmHandle::PLATFORM | TpmHandle::NULL => Ok(()),
-        _ => Err(ResponseCode::VALUE),
-    }
 }
 
 #[cfg(test)]

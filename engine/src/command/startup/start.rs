@@ -4,7 +4,7 @@ use crate::command::{Context, Output, parameters};
 use crate::state::{OrderlyState, PcrBanks, SavedContexts, StateClear, random_secret};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::TpmSu;
+use vtpm_protocol::tpm::{Tpm2bDigest, TpmSu};
 
 /// Starts the TPM after `_TPM_Init`: anew (Reset), anew with sessions and the null hierarchy kept (Restart), or where it left
 /// off (Resume).
@@ -70,6 +70,7 @@ fn reset(cx: &mut Context<'_>) {
     group.restart_count = 0;
     // Zero means 'not run' in a policy session.
     group.pcr_counter = 1;
+    group.command_audit_digest = Tpm2bDigest::empty();
     let permanent = cx.state.permanent_mut();
     permanent.reset_count = permanent.reset_count.wrapping_add(1);
     permanent.total_reset_count = permanent.total_reset_count.saturating_add(1);
