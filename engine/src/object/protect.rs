@@ -28,8 +28,11 @@ fn padded(sensitive: &TpmtSensitive, name_alg: HashAlg) -> Result<Zeroizing<Vec<
     Ok(out)
 }
 
-/// The wrapper that a storage key puts around its children, or, with another seed, around a duplicate for it.
-fn wrapper<'a>(parent: &Object, seed: &'a [u8], name: &'a [u8]) -> Result<Wrapper<'a>, ResponseCode> {
+/// The wrapper that a storage key puts around its children, or, with another seed, around a duplicate or a credential for it.
+///
+/// # Errors
+/// `TPM_RC_TYPE` for an object that is no storage key.
+pub fn wrapper<'a>(parent: &Object, seed: &'a [u8], name: &'a [u8]) -> Result<Wrapper<'a>, ResponseCode> {
     let alg = parent.name_alg().ok_or(ResponseCode::TYPE)?;
     let key_bits = parent.child_cipher().ok_or(ResponseCode::TYPE)?;
     Ok(Wrapper { alg, seed, name, key_bits })

@@ -286,6 +286,23 @@ impl Encode for PublicParms {
     }
 }
 
+/// `TPMT_PUBLIC_PARMS`, 12.2.3.8: parameters with their selector in front. What decodes is supported.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TpmtPublicParms(pub PublicParms);
+
+impl Encode for TpmtPublicParms {
+    fn encode(&self, out: &mut Vec<u8>) {
+        (self.0.alg(), &self.0).encode(out);
+    }
+}
+
+impl Decode for TpmtPublicParms {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let alg = TpmAlgId::decode(r)?;
+        PublicParms::decode_for(alg, r).map(Self)
+    }
+}
+
 structure! {
     /// `TPMS_ECC_POINT`, 11.2.5.2.
     #[derive(Clone, PartialEq, Eq, Debug, Default)]

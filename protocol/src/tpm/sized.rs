@@ -148,6 +148,8 @@ pub type Tpm2bPrivateKeyRsa = Secret2b<MAX_RSA_KEY_BYTES>;
 pub type Tpm2bEccParameter = Tpm2b<MAX_ECC_KEY_BYTES>;
 /// `TPM2B_ENCRYPTED_SECRET`, 11.4.3.
 pub type Tpm2bEncryptedSecret = Tpm2b<MAX_RSA_KEY_BYTES>;
+/// `TPM2B_ID_OBJECT`, 12.4.3: an HMAC and an encrypted credential, each the size of a digest at most, and their sizes.
+pub type Tpm2bIdObject = Tpm2b<132>;
 /// `TPM2B_PRIVATE`, 12.3.7.
 pub type Tpm2bPrivate = Tpm2b<1536>;
 /// `TPM2B_CONTEXT_DATA`, 14.5.

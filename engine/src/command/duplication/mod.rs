@@ -2,9 +2,11 @@
 
 mod duplicate;
 mod import;
+mod rewrap;
 
 pub use duplicate::duplicate;
 pub use import::import;
+pub use rewrap::rewrap;
 
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmtSymDef, TpmtSymDefObject};

@@ -10,6 +10,8 @@ use vtpm_protocol::codec::{Encode, decode_exact};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::*;
 
+mod rewrap;
+
 type Key = Secret2b<66>;
 
 /// The policy that allows `TPM2_Duplicate`.

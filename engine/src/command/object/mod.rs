@@ -1,16 +1,35 @@
 //! Object commands (Part 3, chapter 12).
 
+mod activate_credential;
 mod create;
 mod load;
 mod load_external;
+mod make_credential;
+mod object_change_auth;
 mod read_public;
 mod unseal;
 
+pub use activate_credential::activate_credential;
 pub use create::create;
 pub use load::load;
 pub use load_external::load_external;
+pub use make_credential::make_credential;
+pub use object_change_auth::object_change_auth;
 pub use read_public::read_public;
 pub use unseal::unseal;
+
+use crate::secret;
+use crate::state::Object;
+use vtpm_protocol::rc::ResponseCode;
+
+/// Whether a credential can be encrypted to the key in handle number `handle`: an asymmetric storage key.
+fn check_identity_key(key: &Object, handle: u32) -> Result<(), ResponseCode> {
+    if key.is_storage_key() && secret::is_asymmetric(&key.public) {
+        Ok(())
+    } else {
+        Err(ResponseCode::TYPE.handle(handle))
+    }
+}
 
 #[cfg(test)]
 mod tests {
