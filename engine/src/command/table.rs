@@ -54,10 +54,10 @@ const fn instance_row(
 /// All commands, in ascending order of their codes, vendor commands last.
 #[rustfmt::skip] // A row is a line, as in the tables of Part 3.
 pub static COMMANDS: &[Command] = &[
+    row(CC::CLEAR, &[user(K::Clear)], Flags { nv: true, extensive: true, ..N }, hierarchy::clear),
     row(CC::NV_UNDEFINE_SPACE_SPECIAL, &[admin(K::NvIndex), user(K::Platform)], NV, nv::nv_undefine_space_special),
     row(CC::EVICT_CONTROL, &[user(K::Provision), any(K::Object)], NV, context::evict_control),
     row(CC::NV_UNDEFINE_SPACE, &[user(K::Provision), any(K::NvIndex)], NV, nv::nv_undefine_space),
-    row(CC::CLEAR, &[user(K::Clear)], Flags { nv: true, extensive: true, ..N }, hierarchy::clear),
     row(CC::HIERARCHY_CHANGE_AUTH, &[user(K::HierarchyAuth)], NV_DEC, hierarchy::hierarchy_change_auth),
     row(CC::NV_DEFINE_SPACE, &[user(K::Provision)], NV_DEC, nv::nv_define_space),
     row(CC::CREATE_PRIMARY, &[user(K::HierarchyOrNull)], Flags { r_handle: true, ..DEC_ENC }, hierarchy::create_primary),
@@ -114,9 +114,9 @@ pub static COMMANDS: &[Command] = &[
     row(CC::PCR_EXTEND, &[user(K::PcrOrNull)], NV, pcr::pcr_extend),
     row(CC::NV_CERTIFY, &[user(K::ObjectOrNull), user(K::NvAuth), any(K::NvIndex)], Flags { nv_read: true, ..DEC_ENC }, attestation::nv_certify),
     row(CC::POLICY_GET_DIGEST, &[any(K::PolicySession)], ENC, policy::policy_get_digest),
+    row(CC::TEST_PARMS, &[], N, testing::test_parms),
     row(CC::NV_DEFINE_SPACE2, &[user(K::Provision)], NV_DEC, nv::nv_define_space2),
     row(CC::NV_READ_PUBLIC2, &[any(K::NvIndex)], ENC, nv::nv_read_public2),
-    row(CC::TEST_PARMS, &[], N, testing::test_parms),
     instance_row(cc::CREATE_INSTANCE, ON_INSTANCE, NV, instance::create_instance),
     instance_row(cc::LOCK_INSTANCE, ON_INSTANCE, NV, instance::lock_instance),
     instance_row(cc::GET_INSTANCE_KEY, WITH_STORAGE_KEY, Flags { encrypt: true, public_key_authorizes: true, ..NV }, instance::get_instance_key),
