@@ -54,10 +54,10 @@ const fn instance_row(
 /// All commands, in ascending order of their codes, vendor commands last.
 #[rustfmt::skip] // A row is a line, as in the tables of Part 3.
 pub static COMMANDS: &[Command] = &[
-    row(CC::CLEAR, &[user(K::Clear)], Flags { nv: true, extensive: true, ..N }, hierarchy::clear),
     row(CC::NV_UNDEFINE_SPACE_SPECIAL, &[admin(K::NvIndex), user(K::Platform)], NV, nv::nv_undefine_space_special),
     row(CC::EVICT_CONTROL, &[user(K::Provision), any(K::Object)], NV, context::evict_control),
     row(CC::NV_UNDEFINE_SPACE, &[user(K::Provision), any(K::NvIndex)], NV, nv::nv_undefine_space),
+    row(CC::CLEAR, &[user(K::Clear)], Flags { nv: true, extensive: true, ..N }, hierarchy::clear),
     row(CC::HIERARCHY_CHANGE_AUTH, &[user(K::HierarchyAuth)], NV_DEC, hierarchy::hierarchy_change_auth),
     row(CC::NV_DEFINE_SPACE, &[user(K::Provision)], NV_DEC, nv::nv_define_space),
     row(CC::CREATE_PRIMARY, &[user(K::HierarchyOrNull)], Flags { r_handle: true, ..DEC_ENC }, hierarchy::create_primary),
