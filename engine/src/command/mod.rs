@@ -1,5 +1,6 @@
 //! What a command is: a row of the [`table`], with its handles, attributes and handler.
 
+pub mod asymmetric;
 pub mod attestation;
 pub mod audit;
 pub mod capability;

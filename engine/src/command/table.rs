@@ -2,8 +2,8 @@
 
 use super::{Command, Flags, HandleKind as K, HandleSpec, Role};
 use super::{
-    attestation, audit, capability, clock, context, duplication, hierarchy, instance, nv, object, pcr,
-    policy, random, session, signature, startup, symmetric, testing,
+    asymmetric, attestation, audit, capability, clock, context, duplication, hierarchy, instance, nv, object,
+    pcr, policy, random, session, signature, startup, symmetric, testing,
 };
 use vtpm_protocol::instance::cc;
 use vtpm_protocol::tpm::{TpmCc, TpmCc as CC, TpmaCc};
@@ -90,6 +90,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::IMPORT, &[user(K::Object)], DEC_ENC, duplication::import),
     row(CC::LOAD, &[user(K::Object)], Flags { r_handle: true, ..DEC_ENC }, object::load),
     row(CC::QUOTE, &[user(K::ObjectOrNull)], DEC_ENC, attestation::quote),
+    row(CC::RSA_DECRYPT, &[user(K::Object)], DEC_ENC, asymmetric::rsa_decrypt),
     row(CC::SIGN, &[user(K::Object)], DEC, signature::sign),
     row(CC::UNSEAL, &[user(K::Object)], ENC, object::unseal),
     row(CC::CONTEXT_LOAD, &[], Flags { sessions: false, r_handle: true, ..N }, context::context_load),
@@ -101,6 +102,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::POLICY_AUTH_VALUE, &[any(K::PolicySession)], N, policy::policy_auth_value),
     row(CC::POLICY_COMMAND_CODE, &[any(K::PolicySession)], N, policy::policy_command_code),
     row(CC::READ_PUBLIC, &[any(K::Object)], ENC, object::read_public),
+    row(CC::RSA_ENCRYPT, &[any(K::Object)], DEC_ENC, asymmetric::rsa_encrypt),
     row(CC::START_AUTH_SESSION, &[any(K::ObjectOrNull), any(K::EntityOrNull)], Flags { r_handle: true, ..DEC_ENC }, session::start_auth_session),
     row(CC::VERIFY_SIGNATURE, &[any(K::Object)], DEC, signature::verify_signature),
     row(CC::GET_CAPABILITY, &[], N, capability::get_capability),

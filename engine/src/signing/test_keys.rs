@@ -46,10 +46,15 @@ fn named(mut object: Object) -> Object {
 }
 
 pub fn rsa(scheme: Scheme) -> Object {
-    let (n, p) = RsaPrivate::generate(2048, 0, &mut stream(b"rsa")).unwrap();
+    sized_rsa(2048, scheme)
+}
+
+/// An RSA key of a size in bits.
+pub fn sized_rsa(key_bits: u16, scheme: Scheme) -> Object {
+    let (n, p) = RsaPrivate::generate(usize::from(key_bits), 0, &mut stream(b"rsa")).unwrap();
     let symmetric = TpmtSymDefObject(TpmtSymDef::Null);
     object(
-        PublicParms::Rsa { symmetric, scheme, key_bits: 2048, exponent: 0 },
+        PublicParms::Rsa { symmetric, scheme, key_bits, exponent: 0 },
         PublicId::Rsa(Tpm2bPublicKeyRsa::new(n).unwrap()),
         SensitiveComposite::Rsa(Secret2b::new(p.to_vec()).unwrap()),
     )

@@ -12,7 +12,7 @@ use crate::rc::ResponseCode;
 use crate::structure;
 
 /// The RSA key sizes that objects may have, in bits: `TPMI_RSA_KEY_BITS`.
-pub const RSA_KEY_BITS: [u16; 2] = [2048, 3072];
+pub const RSA_KEY_BITS: [u16; 4] = [1024, 2048, 3072, 4096];
 /// The AES key sizes, in bits: `TPMI_AES_KEY_BITS`.
 pub const AES_KEY_BITS: [u16; 3] = [128, 192, 256];
 /// The implemented curves: `TPMI_ECC_CURVE`.
@@ -179,6 +179,22 @@ impl Encode for TpmtSigScheme {
 impl Decode for TpmtSigScheme {
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         Scheme::decode_from(r, &SIG_SCHEMES, ResponseCode::SCHEME).map(Self)
+    }
+}
+
+/// `TPMT_RSA_DECRYPT`, 11.2.4.4, as a command parameter: RSAES, OAEP or none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TpmtRsaDecrypt(pub Scheme);
+
+impl Encode for TpmtRsaDecrypt {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for TpmtRsaDecrypt {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Scheme::decode_from(r, &[TpmAlgId::RSAES, TpmAlgId::OAEP], ResponseCode::VALUE).map(Self)
     }
 }
 

@@ -1,7 +1,6 @@
 //! `TPM_CAP_ALGS` and `TPM_CAP_ECC_CURVES`: what is implemented.
 
-use crate::command::table;
-use vtpm_protocol::tpm::{TpmAlgId, TpmCc, TpmaAlgorithm, TpmsAlgProperty};
+use vtpm_protocol::tpm::{TpmAlgId, TpmaAlgorithm, TpmsAlgProperty};
 
 const ASYMMETRIC: TpmaAlgorithm = TpmaAlgorithm::ASYMMETRIC;
 const SYMMETRIC: TpmaAlgorithm = TpmaAlgorithm::SYMMETRIC;
@@ -46,10 +45,9 @@ const ALGORITHMS: &[TpmsAlgProperty] = &[
     entry(TpmAlgId::CFB, &[SYMMETRIC, ENCRYPTING]),
 ];
 
-/// The implemented algorithms. RSAES is one only where there is a command that decrypts with it.
+/// The implemented algorithms.
 pub fn implemented() -> impl Iterator<Item = TpmsAlgProperty> {
-    let decrypts = table::find(TpmCc::RSA_DECRYPT).is_some();
-    ALGORITHMS.iter().copied().filter(move |a| a.alg != TpmAlgId::RSAES || decrypts)
+    ALGORITHMS.iter().copied()
 }
 
 #[cfg(test)]
