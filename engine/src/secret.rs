@@ -17,7 +17,12 @@ use zeroize::Zeroizing;
 #[must_use]
 pub fn curve(id: TpmEccCurve) -> Option<Curve> {
     match id {
+        TpmEccCurve::NIST_P192 => Some(Curve::NistP192),
+        TpmEccCurve::NIST_P224 => Some(Curve::NistP224),
         TpmEccCurve::NIST_P256 => Some(Curve::NistP256),
+        TpmEccCurve::NIST_P384 => Some(Curve::NistP384),
+        TpmEccCurve::NIST_P521 => Some(Curve::NistP521),
+        TpmEccCurve::SM2_P256 => Some(Curve::Sm2P256),
         _ => None,
     }
 }

@@ -4,7 +4,9 @@
 pub(crate) mod test_keys;
 
 use crate::alg::hash_alg;
-use crate::crypto::{CryptoError, HashAlg, RandomSource, ct_eq, ecc, hmac};
+use crate::command::{Context, EnvRandom};
+use crate::crypto::{CryptoError, HashAlg, ct_eq, ecc, hmac};
+use crate::object::template::ECC_SIGNING;
 use crate::secret::{curve, point, rsa_private, rsa_public};
 use crate::state::Object;
 use vtpm_protocol::rc::ResponseCode;
@@ -23,19 +25,20 @@ pub fn is_signing_key(object: &Object) -> bool {
 /// repeat but not change; else the caller's. Its hash is always an implemented one.
 ///
 /// # Errors
-/// `TPM_RC_SCHEME` when neither names a scheme, when both do and differ, and when the scheme is no signing scheme of this
-/// type of key.
+/// `TPM_RC_SCHEME` when neither names a scheme, when both do and differ, when the scheme is no signing scheme of this type of key, and
+/// when the caller does not say which commitment an ECDAA key is to use up.
 pub fn select_scheme(key: &Object, requested: Scheme) -> Result<Scheme, ResponseCode> {
     let (own, allowed): (Scheme, &[TpmAlgId]) = match key.public.parms {
         PublicParms::Rsa { scheme, .. } => (scheme, &[TpmAlgId::RSASSA, TpmAlgId::RSAPSS]),
-        PublicParms::Ecc { scheme, .. } => (scheme, &[TpmAlgId::ECDSA, TpmAlgId::ECSCHNORR]),
+        PublicParms::Ecc { scheme, .. } => (scheme, &ECC_SIGNING),
         PublicParms::KeyedHash { scheme } => (scheme, &[TpmAlgId::HMAC]),
         PublicParms::SymCipher { .. } => return Err(ResponseCode::SCHEME),
     };
     let selected = match (own.is_null(), requested.is_null()) {
         (true, _) => requested,
+        (false, true) if own.scheme == TpmAlgId::ECDAA => return Err(ResponseCode::SCHEME),
         (false, true) => own,
-        (false, false) if (own.scheme, own.hash) == (requested.scheme, requested.hash) => own,
+        (false, false) if (own.scheme, own.hash) == (requested.scheme, requested.hash) => requested,
         (false, false) => return Err(ResponseCode::SCHEME),
     };
     if allowed.contains(&selected.scheme) && hash_alg(selected.hash).is_some() {
@@ -45,19 +48,21 @@ pub fn select_scheme(key: &Object, requested: Scheme) -> Result<Scheme, Response
     }
 }
 
-/// Signs `digest` with a scheme that [`select_scheme`] returned for the same key. Attributes are the caller's business.
+/// Signs `digest` with a scheme that [`select_scheme`] returned for the same key. Attributes are the caller's business. An ECDAA signature
+/// uses its commitment up.
 ///
 /// # Errors
-/// `TPM_RC_SCHEME` for a scheme that does not fit the key; `TPM_RC_VALUE` for a digest that does not fit the hash (RSA) or a key too small for
-/// it; `TPM_RC_KEY` for a key without its private part; `TPM_RC_BINDING` for a private part that is not that of the public
+/// `TPM_RC_SCHEME` for a scheme that does not fit the key; `TPM_RC_VALUE` for a digest that does not fit the hash (RSA), a key too small for
+/// it, or a commitment that is not outstanding (ECDAA); `TPM_RC_KEY` for a key without its private part; `TPM_RC_BINDING` for a private part that is not that of the public
 /// one.
 pub fn sign(
+    cx: &mut Context<'_>,
     key: &Object,
     scheme: Scheme,
     digest: &[u8],
-    rng: &mut dyn RandomSource,
 ) -> Result<TpmtSignature, ResponseCode> {
-    let Scheme { scheme, hash, .. } = scheme;
+    let Scheme { scheme, hash, count, .. } = scheme;
+    let rng = &mut EnvRandom(cx.env);
     let alg = hash_alg(hash).ok_or(ResponseCode::SCHEME)?;
     let secret = key.sensitive.as_ref().ok_or(ResponseCode::KEY)?.sensitive.expose();
     match &key.public.parms {
@@ -76,6 +81,13 @@ pub fn sign(
             let (r, s) = match scheme {
                 TpmAlgId::ECDSA => ecc::ecdsa_sign(curve, secret, digest, rng),
                 TpmAlgId::ECSCHNORR => ecc::ec_schnorr_sign(curve, secret, alg, digest, rng),
+                TpmAlgId::SM2 => ecc::sm2_sign(curve, secret, digest, rng),
+                TpmAlgId::ECDAA => {
+                    let commitments = &mut cx.state.volatile_mut().state_reset.commitments;
+                    let r = commitments.promised(count, curve, &key.name).ok_or(ResponseCode::VALUE)?;
+                    commitments.end(count);
+                    ecc::ecdaa_sign(curve, secret, &r, alg, digest, rng)
+                }
                 _ => return Err(ResponseCode::SCHEME),
             }
             .map_err(crypto_error)?;
@@ -124,6 +136,8 @@ pub fn verify(key: &Object, digest: &Tpm2bDigest, signature: &TpmtSignature) -> 
             match *scheme {
                 TpmAlgId::ECDSA => ecc::ecdsa_verify(curve, &public, digest, r, s),
                 TpmAlgId::ECSCHNORR => ecc::ec_schnorr_verify(curve, &public, alg, digest, r, s),
+                TpmAlgId::SM2 => ecc::sm2_verify(curve, &public, digest, r, s),
+                // ECDAA is verified with more than the key and the digest.
                 _ => return Err(ResponseCode::SCHEME),
             }
         }

@@ -3,8 +3,8 @@
 use crate::env::{CommitFailed, Environment, RecordKey};
 use crate::execute;
 use crate::state::{
-    CommandAudit, DictionaryAttack, Hierarchy, OrderlyState, PcrBanks, Permanent, Policy, RestoreError,
-    SavedContexts, SelfTest, State, StateClear, StateReset, Volatile, random_secret,
+    CommandAudit, Commitments, DictionaryAttack, Hierarchy, OrderlyState, PcrBanks, Permanent, Policy,
+    RestoreError, SavedContexts, SelfTest, State, StateClear, StateReset, Volatile, random_secret,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,6 +54,7 @@ impl Tpm {
                 restart_count: 0,
                 pcr_counter: 1,
                 command_audit_digest: Tpm2bDigest::empty(),
+                commitments: Commitments::fresh(&mut fill),
             },
             pcrs: PcrBanks::default(),
             exclusive_audit_session: TpmHandle::UNASSIGNED,

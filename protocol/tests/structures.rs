@@ -70,10 +70,12 @@ fn cipher(xor: bool) -> impl Strategy<Value = TpmtSymDef> {
 }
 
 fn scheme(allowed: &[TpmAlgId]) -> impl Strategy<Value = Scheme> + use<> {
-    (option::of(select(allowed.to_vec())), hash()).prop_map(|(scheme, hash)| match scheme {
+    let parts = (option::of(select(allowed.to_vec())), hash(), any::<u16>());
+    parts.prop_map(|(scheme, hash, count)| match scheme {
         None => Scheme::NULL,
         Some(TpmAlgId::RSAES) => Scheme::new(TpmAlgId::RSAES, TpmAlgId::NULL),
-        Some(scheme @ TpmAlgId::XOR) => Scheme { scheme, hash, kdf: TpmAlgId::KDF1_SP800_108 },
+        Some(scheme @ TpmAlgId::XOR) => Scheme { kdf: TpmAlgId::KDF1_SP800_108, ..Scheme::new(scheme, hash) },
+        Some(scheme @ TpmAlgId::ECDAA) => Scheme { count, ..Scheme::new(scheme, hash) },
         Some(scheme) => Scheme::new(scheme, hash),
     })
 }

@@ -7,6 +7,7 @@
 //! Secrets come back as `Zeroizing` values. No function takes randomness from the host: it is handed in as a
 //! [`rng::RandomSource`], so that a source which replays the same bytes yields the same results.
 
+pub mod constant;
 pub mod ecc;
 pub mod hash;
 pub mod kdf;

@@ -5,7 +5,12 @@
 use crate::alg::hash_alg;
 use crate::state::Object;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{PublicParms, TpmAlgId, TpmaObject, TpmtPublic, TpmtSymDef, TpmtSymDefObject};
+use vtpm_protocol::tpm::{
+    ECC_KEY_EXCHANGES, PublicParms, TpmAlgId, TpmaObject, TpmtPublic, TpmtSymDef, TpmtSymDefObject,
+};
+
+/// The signing schemes of an ECC key.
+pub const ECC_SIGNING: [TpmAlgId; 4] = [TpmAlgId::ECDSA, TpmAlgId::ECDAA, TpmAlgId::SM2, TpmAlgId::ECSCHNORR];
 
 /// Checks a template for `TPM2_Create` (with a parent) or `TPM2_CreatePrimary` (without); `data_size` is the size of the caller's
 /// sensitive data.
@@ -114,8 +119,7 @@ pub fn check_schemes(parent: Option<&Object>, public: &TpmtPublic) -> Result<(),
             Some(*symmetric)
         }
         PublicParms::Ecc { symmetric, scheme, kdf, .. } => {
-            let signing = [TpmAlgId::ECDSA, TpmAlgId::ECSCHNORR];
-            check_asymmetric(public, scheme.scheme, &signing, &[TpmAlgId::ECDH], *symmetric)?;
+            check_asymmetric(public, scheme.scheme, &ECC_SIGNING, &ECC_KEY_EXCHANGES, *symmetric)?;
             if !kdf.is_null() {
                 return Err(ResponseCode::KDF);
             }

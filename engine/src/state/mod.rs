@@ -4,6 +4,7 @@
 //! that a failed command is undone by dropping the copy, and what has to be saved is found by comparing pointers.
 
 mod clock;
+mod commit;
 mod hierarchy;
 mod nv;
 mod object;
@@ -17,6 +18,7 @@ mod slots;
 mod version_1;
 mod volatile;
 
+pub use commit::Commitments;
 pub use hierarchy::{Hierarchy, Policy, random_secret};
 pub use nv::NvIndex;
 pub use object::{Object, ObjectFlags};

@@ -3,8 +3,8 @@
 
 use super::save::Record;
 use super::{
-    CommandAudit, DictionaryAttack, Hierarchy, NvIndex, Object, OrderlyState, PcrBanks, Permanent, Policy,
-    SavedContexts, SelfTest, Session, SessionFlags, StateClear, StateReset, Volatile,
+    CommandAudit, Commitments, DictionaryAttack, Hierarchy, NvIndex, Object, OrderlyState, PcrBanks,
+    Permanent, Policy, SavedContexts, SelfTest, Session, SessionFlags, StateClear, StateReset, Volatile,
 };
 use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
@@ -135,6 +135,7 @@ impl From<StateClear1> for StateClear {
 impl From<StateReset1> for StateReset {
     fn from(v: StateReset1) -> Self {
         Self {
+            commitments: Commitments::from_secret(v.null_proof.expose()),
             null_seed: v.null_seed,
             null_proof: v.null_proof,
             clear_count: v.clear_count,

@@ -1,5 +1,6 @@
 //! What belongs to this boot (Part 1, "TPM Reset, Restart, Resume").
 
+use super::commit::Commitments;
 use super::hierarchy::Policy;
 use super::pcr::PcrBanks;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
@@ -59,6 +60,8 @@ structure! {
         pub pcr_counter: u32,
         /// The command audit digest; empty when nothing was audited since it was reported.
         pub command_audit_digest: Tpm2bDigest,
+        /// Ephemeral values that are promised.
+        pub commitments: Commitments,
     }
 }
 

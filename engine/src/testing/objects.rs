@@ -79,7 +79,7 @@ pub fn hmac_key() -> TpmtPublic {
 }
 
 pub fn derivation_parent() -> TpmtPublic {
-    let scheme = Scheme { scheme: TpmAlgId::XOR, hash: TpmAlgId::SHA256, kdf: TpmAlgId::KDF1_SP800_108 };
+    let scheme = Scheme { kdf: TpmAlgId::KDF1_SP800_108, ..Scheme::new(TpmAlgId::XOR, TpmAlgId::SHA256) };
     template(FIXED | USER | TpmaObject::RESTRICTED | TpmaObject::DECRYPT, PublicParms::KeyedHash { scheme })
 }
 

@@ -239,6 +239,8 @@ pub const MAX_CAP_CC: usize = (MAX_CAP_BUFFER - 8) / 4;
 pub const MAX_RSA_KEY_BYTES: usize = 512;
 /// The greatest coordinate of an ECC point, in bytes.
 pub const MAX_ECC_KEY_BYTES: usize = 66;
+/// `TPM_PT_SPLIT_MAX`, how many commitments can be outstanding.
+pub const SPLIT_MAX: u16 = 128;
 /// `TPM_GENERATED_VALUE`, 6.2.
 pub const TPM_GENERATED: u32 = 0xff54_4347;
 /// `PT_GROUP`, how many properties each group of `TPM_PT` has room for.

@@ -2,10 +2,10 @@
 
 use super::attributes::{TpmaLocality, TpmaObject};
 use super::constants::{TpmAlgId, TpmEccCurve};
+use super::ecc::{TpmiEccCurve, TpmsEccPoint, TpmtEccScheme, TpmtKdfScheme};
 use super::lists::{TpmlPcrSelection, decode_hash_alg, decode_hash_alg_or_null};
 use super::sized::{
-    Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bEccParameter, Tpm2bName, Tpm2bPrivateKeyRsa, Tpm2bPublicKeyRsa,
-    Tpm2bSensitiveData,
+    Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bName, Tpm2bPrivateKeyRsa, Tpm2bPublicKeyRsa, Tpm2bSensitiveData,
 };
 use crate::codec::{Decode, Encode, Reader, encode_sized_with};
 use crate::rc::ResponseCode;
@@ -15,8 +15,6 @@ use crate::structure;
 pub const RSA_KEY_BITS: [u16; 4] = [1024, 2048, 3072, 4096];
 /// The AES key sizes, in bits: `TPMI_AES_KEY_BITS`.
 pub const AES_KEY_BITS: [u16; 3] = [128, 192, 256];
-/// The implemented curves: `TPMI_ECC_CURVE`.
-pub const ECC_CURVES: [TpmEccCurve; 1] = [TpmEccCurve::NIST_P256];
 
 /// `TPMT_SYM_DEF` (11.1.6) and `TPMT_SYM_DEF_OBJECT` (11.1.7); the latter has no XOR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,16 +98,18 @@ pub struct Scheme {
     pub hash: TpmAlgId,
     /// The KDF of an XOR keyed-hash scheme, else `TPM_ALG_NULL`.
     pub kdf: TpmAlgId,
+    /// Which commitment an ECDAA signature uses up, else 0.
+    pub count: u16,
 }
 
 impl Scheme {
     /// `TPM_ALG_NULL`.
-    pub const NULL: Self = Self { scheme: TpmAlgId::NULL, hash: TpmAlgId::NULL, kdf: TpmAlgId::NULL };
+    pub const NULL: Self = Self::new(TpmAlgId::NULL, TpmAlgId::NULL);
 
     /// A scheme with a hash and no KDF.
     #[must_use]
     pub const fn new(scheme: TpmAlgId, hash: TpmAlgId) -> Self {
-        Self { scheme, hash, kdf: TpmAlgId::NULL }
+        Self { scheme, hash, kdf: TpmAlgId::NULL, count: 0 }
     }
 
     /// Whether there is no scheme.
@@ -118,7 +118,7 @@ impl Scheme {
         self.scheme == TpmAlgId::NULL
     }
 
-    fn decode_from(
+    pub(super) fn decode_from(
         r: &mut Reader<'_>,
         allowed: &[TpmAlgId],
         error: ResponseCode,
@@ -138,7 +138,11 @@ impl Scheme {
                 if kdf != TpmAlgId::KDF1_SP800_108 {
                     return Err(ResponseCode::KDF);
                 }
-                Ok(Self { scheme, hash, kdf })
+                Ok(Self { kdf, ..Self::new(scheme, hash) })
+            }
+            TpmAlgId::ECDAA => {
+                let hash = decode_hash_alg(r)?;
+                Ok(Self { count: u16::decode(r)?, ..Self::new(scheme, hash) })
             }
             _ => Ok(Self::new(scheme, decode_hash_alg(r)?)),
         }
@@ -151,6 +155,7 @@ impl Encode for Scheme {
         match self.scheme {
             TpmAlgId::NULL | TpmAlgId::RSAES => {}
             TpmAlgId::XOR => (self.hash, self.kdf).encode(out),
+            TpmAlgId::ECDAA => (self.hash, self.count).encode(out),
             _ => self.hash.encode(out),
         }
     }
@@ -158,11 +163,16 @@ impl Encode for Scheme {
 
 /// Schemes of an RSA key, `TPMI_ALG_RSA_SCHEME`.
 pub const RSA_SCHEMES: [TpmAlgId; 4] = [TpmAlgId::RSASSA, TpmAlgId::RSAES, TpmAlgId::RSAPSS, TpmAlgId::OAEP];
-/// Schemes of an ECC key, `TPMI_ALG_ECC_SCHEME`.
-pub const ECC_SCHEMES: [TpmAlgId; 3] = [TpmAlgId::ECDSA, TpmAlgId::ECDH, TpmAlgId::ECSCHNORR];
 /// Signing schemes, `TPMI_ALG_SIG_SCHEME`.
-pub const SIG_SCHEMES: [TpmAlgId; 5] =
-    [TpmAlgId::RSASSA, TpmAlgId::RSAPSS, TpmAlgId::ECDSA, TpmAlgId::ECSCHNORR, TpmAlgId::HMAC];
+pub const SIG_SCHEMES: [TpmAlgId; 7] = [
+    TpmAlgId::RSASSA,
+    TpmAlgId::RSAPSS,
+    TpmAlgId::ECDSA,
+    TpmAlgId::ECDAA,
+    TpmAlgId::SM2,
+    TpmAlgId::ECSCHNORR,
+    TpmAlgId::HMAC,
+];
 /// Schemes of a keyed hash, `TPMI_ALG_KEYEDHASH_SCHEME`.
 pub const KEYEDHASH_SCHEMES: [TpmAlgId; 2] = [TpmAlgId::HMAC, TpmAlgId::XOR];
 
@@ -198,15 +208,6 @@ impl Decode for TpmtRsaDecrypt {
     }
 }
 
-/// `TPMT_KDF_SCHEME`, 11.2.3.3.
-fn decode_kdf_scheme(r: &mut Reader<'_>) -> Result<Scheme, ResponseCode> {
-    Scheme::decode_from(
-        r,
-        &[TpmAlgId::MGF1, TpmAlgId::KDF1_SP800_56A, TpmAlgId::KDF2, TpmAlgId::KDF1_SP800_108],
-        ResponseCode::KDF,
-    )
-}
-
 /// `TPMU_PUBLIC_PARMS` with its selector, 12.2.3.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PublicParms {
@@ -239,7 +240,7 @@ pub enum PublicParms {
         scheme: Scheme,
         /// The curve.
         curve: TpmEccCurve,
-        /// A KDF, not used by any command so far.
+        /// The KDF of `TPM2_ECC_Encrypt`; in keys of this TPM always null.
         kdf: Scheme,
     },
 }
@@ -277,12 +278,10 @@ impl PublicParms {
             }
             TpmAlgId::ECC => {
                 let symmetric = Decode::decode(r)?;
-                let scheme = Scheme::decode_from(r, &ECC_SCHEMES, ResponseCode::SCHEME)?;
-                let curve = TpmEccCurve::decode(r)?;
-                if !ECC_CURVES.contains(&curve) {
-                    return Err(ResponseCode::CURVE);
-                }
-                Ok(Self::Ecc { symmetric, scheme, curve, kdf: decode_kdf_scheme(r)? })
+                let TpmtEccScheme(scheme) = Decode::decode(r)?;
+                let TpmiEccCurve(curve) = Decode::decode(r)?;
+                let TpmtKdfScheme(kdf) = Decode::decode(r)?;
+                Ok(Self::Ecc { symmetric, scheme, curve, kdf })
             }
             _ => Err(ResponseCode::TYPE),
         }
@@ -316,17 +315,6 @@ impl Decode for TpmtPublicParms {
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let alg = TpmAlgId::decode(r)?;
         PublicParms::decode_for(alg, r).map(Self)
-    }
-}
-
-structure! {
-    /// `TPMS_ECC_POINT`, 11.2.5.2.
-    #[derive(Clone, PartialEq, Eq, Debug, Default)]
-    pub struct TpmsEccPoint {
-        /// The x coordinate.
-        pub x: Tpm2bEccParameter,
-        /// The y coordinate.
-        pub y: Tpm2bEccParameter,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod constants;
+mod ecc;
 mod keys;
 mod lists;
 mod nv;
@@ -11,6 +12,7 @@ mod structures;
 
 pub use attributes::*;
 pub use constants::*;
+pub use ecc::*;
 pub use keys::*;
 pub use lists::*;
 pub use nv::*;

@@ -24,7 +24,7 @@ pub enum TpmtSignature {
         /// The signature.
         sig: Tpm2bPublicKeyRsa,
     },
-    /// ECDSA, ECSCHNORR and the like.
+    /// ECDSA, ECDAA, SM2 or ECSCHNORR.
     Ecc {
         /// Which one.
         scheme: TpmAlgId,
@@ -58,7 +58,7 @@ impl Decode for TpmtSignature {
             TpmAlgId::RSASSA | TpmAlgId::RSAPSS => {
                 Ok(Self::Rsa { scheme, hash: decode_hash_alg(r)?, sig: Decode::decode(r)? })
             }
-            TpmAlgId::ECDSA | TpmAlgId::ECSCHNORR => Ok(Self::Ecc {
+            TpmAlgId::ECDSA | TpmAlgId::ECDAA | TpmAlgId::SM2 | TpmAlgId::ECSCHNORR => Ok(Self::Ecc {
                 scheme,
                 hash: decode_hash_alg(r)?,
                 r: Decode::decode(r)?,

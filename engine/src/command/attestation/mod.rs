@@ -19,7 +19,7 @@ pub use nv_certify::nv_certify;
 pub use quote::quote;
 
 use crate::alg;
-use crate::command::{Context, EnvRandom};
+use crate::command::Context;
 use crate::crypto::{HashAlg, kdfa};
 use crate::entity::handle_name;
 use crate::signing::{self, is_signing_key, select_scheme};
@@ -117,7 +117,7 @@ pub(super) fn attest(
             if cx.state.permanent.orderly != OrderlyState::None {
                 cx.state.permanent_mut().orderly = OrderlyState::None;
             }
-            signing::sign(key, *scheme, &digest, &mut EnvRandom(cx.env))?
+            signing::sign(cx, key, *scheme, &digest)?
         }
     };
     Ok((Tpm2bAttest::new(bytes)?, signature))

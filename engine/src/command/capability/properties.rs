@@ -12,8 +12,8 @@ use crate::state::{
 };
 use vtpm_protocol::tpm::{
     ECC_CURVES, MAX_CAP_BUFFER, MAX_COMMAND_SIZE, MAX_CONTEXT_SIZE, MAX_DIGEST_BUFFER, MAX_DIGEST_SIZE,
-    MAX_NV_BUFFER_SIZE, MAX_NV_INDEX_SIZE, MAX_RESPONSE_SIZE, PCR_COUNT, PCR_SELECT_SIZE, PT_GROUP, TpmAlgId,
-    TpmNt, TpmPt, TpmaPermanent, TpmaStartupClear, TpmsTaggedProperty,
+    MAX_NV_BUFFER_SIZE, MAX_NV_INDEX_SIZE, MAX_RESPONSE_SIZE, PCR_COUNT, PCR_SELECT_SIZE, PT_GROUP,
+    SPLIT_MAX, TpmAlgId, TpmNt, TpmPt, TpmaPermanent, TpmaStartupClear, TpmsTaggedProperty,
 };
 
 /// Four characters of the properties that are text.
@@ -115,7 +115,7 @@ fn fixed(has_instances: bool) -> Vec<(TpmPt, u32)> {
         (TpmPt::PS_DAY_OF_YEAR, PLATFORM.2),
         (TpmPt::PS_YEAR, PLATFORM.3),
         // No TPM2_Commit.
-        (TpmPt::SPLIT_MAX, 0),
+        (TpmPt::SPLIT_MAX, u32::from(SPLIT_MAX)),
         (TpmPt::TOTAL_COMMANDS, library.saturating_add(vendor)),
         (TpmPt::LIBRARY_COMMANDS, library),
         (TpmPt::VENDOR_COMMANDS, vendor),

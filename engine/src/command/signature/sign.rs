@@ -1,7 +1,7 @@
 //! `TPM2_Sign` (Part 3, 20.2).
 
 use crate::alg::hash_alg;
-use crate::command::{Context, EnvRandom, Output, parameters};
+use crate::command::{Context, Output, parameters};
 use crate::signing::{self, is_signing_key, select_scheme};
 use crate::ticket;
 use vtpm_protocol::codec::Reader;
@@ -35,7 +35,7 @@ pub fn sign(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Response
     if digest.len() != alg.digest_size() {
         return Err(ResponseCode::SIZE.parameter(1));
     }
-    Ok(Output::of(&signing::sign(&key, scheme, &digest, &mut EnvRandom(cx.env))?))
+    Ok(Output::of(&signing::sign(cx, &key, scheme, &digest)?))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `TPM2_Startup` (Part 3, 9.3; Part 1, "TPM Reset", "TPM Restart", "TPM Resume").
 
 use crate::command::{Context, Output, parameters};
-use crate::state::{OrderlyState, PcrBanks, SavedContexts, StateClear, random_secret};
+use crate::state::{Commitments, OrderlyState, PcrBanks, SavedContexts, StateClear, random_secret};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{Tpm2bDigest, TpmSu};
@@ -61,6 +61,7 @@ pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respo
 fn reset(cx: &mut Context<'_>) {
     let mut fill = |out: &mut [u8]| cx.env.fill_random(out);
     let (null_seed, null_proof) = (random_secret(&mut fill), random_secret(&mut fill));
+    let commitments = Commitments::fresh(&mut fill);
     let group = &mut cx.state.volatile_mut().state_reset;
     group.null_seed = null_seed;
     group.null_proof = null_proof;
@@ -71,6 +72,7 @@ fn reset(cx: &mut Context<'_>) {
     // Zero means 'not run' in a policy session.
     group.pcr_counter = 1;
     group.command_audit_digest = Tpm2bDigest::empty();
+    group.commitments = commitments;
     let permanent = cx.state.permanent_mut();
     permanent.reset_count = permanent.reset_count.wrapping_add(1);
     permanent.total_reset_count = permanent.total_reset_count.saturating_add(1);

@@ -1,5 +1,6 @@
 //! The known answers of the self-test: from FIPS 180-4, RFC 4231, SP 800-38A, RFC 6979 and, for RSA, from OpenSSL.
 
+use crate::crypto::constant::hex;
 use crate::crypto::rsa::RsaPrivate;
 use crate::crypto::{Curve, HashAlg, Point, RandomSource, ecc, hmac, kdfa, sym};
 
@@ -86,31 +87,6 @@ fn rsa(rng: &mut dyn RandomSource) -> bool {
         .and_then(|c| key.decrypt_oaep(HashAlg::Sha256, b"TEST\0", &c))
         .is_ok_and(|m| m.as_slice() == ABC);
     signed && returned && key.public().verify_rsassa(HashAlg::Sha256, &digest, &RSASSA_ABC)
-}
-
-/// Bytes from hexadecimal digits, when the program is compiled.
-#[expect(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::panic,
-    reason = "evaluated by the compiler only"
-)]
-const fn hex<const N: usize>(digits: &[u8]) -> [u8; N] {
-    const fn digit(d: u8) -> u8 {
-        match d {
-            b'0'..=b'9' => d - b'0',
-            b'a'..=b'f' => d - b'a' + 10,
-            _ => panic!("not a hexadecimal digit"),
-        }
-    }
-    assert!(digits.len() == 2 * N);
-    let mut out = [0; N];
-    let mut i = 0;
-    while i < N {
-        out[i] = digit(digits[2 * i]) << 4 | digit(digits[2 * i + 1]);
-        i += 1;
-    }
-    out
 }
 
 /// The message of FIPS 180-4's examples.

@@ -1,29 +1,36 @@
 use proptest::prelude::*;
 
-use super::super::kdf::KdfaStream;
+use super::exchange::{Keys, mqv, sm2};
 use super::*;
+use crate::crypto::hash::HashAlg;
+use crate::crypto::kdf::KdfaStream;
+use vectors::{EXCHANGES, FROZEN, Key, RFC_6979};
+
+mod vectors;
 
 const CURVE: Curve = Curve::NistP256;
 
-/// What an independent program derives from the stream of [`primary_stream`], and the point OpenSSL has for it.
-const D: &str = "c586130ae7ab379348e5acb2cd246e401a93619908858cb6c2d4e3ed6d217681";
-const X: &str = "ee0d20929533476377b5d13662945ab3d5054d687c5d764891917d1415ec9b9c";
-const Y: &str = "4929492d93246299d2c11181c4389b96be5542347fe0c0b49da8a338dc62fa62";
+/// The frozen key of P-256.
+const D: &str = FROZEN[2].d;
 
 fn bytes(hex: &str) -> Vec<u8> {
     hex::decode(hex).unwrap()
 }
 
+fn point_of(key: &Key) -> Point {
+    Point { x: bytes(key.x), y: bytes(key.y) }
+}
+
 fn public() -> Point {
-    Point { x: bytes(X), y: bytes(Y) }
+    point_of(&FROZEN[2])
 }
 
 fn primary_stream() -> KdfaStream {
     KdfaStream::new(HashAlg::Sha256, b"a fixed primary seed", b"ECC", b"template")
 }
 
-fn generator() -> Point {
-    let parameters = CURVE.parameters();
+fn generator(curve: Curve) -> Point {
+    let parameters = curve.parameters();
     Point { x: parameters.gx.to_vec(), y: parameters.gy.to_vec() }
 }
 
@@ -45,43 +52,64 @@ impl RandomSource for Constant {
 
 #[test]
 fn a_stream_gives_the_same_key_forever() {
-    let (d, point) = generate(CURVE, &mut primary_stream());
-    assert_eq!((hex::encode(&*d).as_str(), point), (D, public()));
+    for key in &FROZEN {
+        let (d, point) = generate(key.curve, &mut primary_stream());
+        assert_eq!((hex::encode(&*d).as_str(), point), (key.d, point_of(key)), "{:?}", key.curve);
+    }
+    assert!(FROZEN.iter().map(|key| key.curve).eq(Curve::ALL.iter().copied()));
 }
 
 #[test]
 fn a_broken_source_still_gives_a_key_in_range() {
-    for byte in [0x00, 0x55, 0xff] {
-        let (d, point) = generate(CURVE, &mut Constant(byte));
-        assert_eq!(d.len(), 32);
-        assert_eq!(public_of(CURVE, &d).unwrap(), point);
-        assert!(is_on_curve(CURVE, &point));
+    for &curve in Curve::ALL {
+        for byte in [0x00, 0x55, 0xff] {
+            let (d, point) = generate(curve, &mut Constant(byte));
+            assert_eq!((d.len(), point.x.len()), (curve.order_size(), curve.field_size()));
+            assert_eq!(public_of(curve, &d).unwrap(), point);
+            assert!(is_on_curve(curve, &point));
+        }
+        assert_eq!(generate(curve, &mut Constant(0)).1, generator(curve));
     }
-    assert_eq!(generate(CURVE, &mut Constant(0)).1, generator());
 }
 
 #[test]
 fn the_parameters_describe_the_curve() {
-    let parameters = CURVE.parameters();
-    assert!(is_on_curve(CURVE, &generator()));
-    assert_eq!(public_of(CURVE, &[1]).unwrap(), generator());
-    // (n - 1) G = -G: the same x, the other y.
-    let negated = public_of(CURVE, &plus(parameters.n, -1)).unwrap();
-    assert_eq!(negated.x, parameters.gx);
-    let sum: Vec<u8> = {
-        let y = BoxedUint::from_be_slice(&negated.y, 256).unwrap();
-        y.wrapping_add(BoxedUint::from_be_slice(parameters.gy, 256).unwrap()).to_be_bytes().into_vec()
-    };
-    assert_eq!(sum, parameters.p);
-    // y^2 = x^3 + a x + b at x = 0 needs the right b: the square root of b is a point's y.
-    let square = |bytes: &[u8]| {
-        let p = NonZero::new(BoxedUint::from_be_slice(parameters.p, 256).unwrap()).unwrap();
-        BoxedUint::from_be_slice(bytes, 256).unwrap().square_mod(&p).to_be_bytes().into_vec()
-    };
-    let root = bytes("66485c780e2f83d72433bd5d84a06bb6541c2af31dae871728bf856a174f93f4");
-    assert_eq!(square(&root), parameters.b);
-    assert!(is_on_curve(CURVE, &Point { x: vec![0], y: root }));
-    assert_eq!(plus(parameters.a, 3), parameters.p);
+    for &curve in Curve::ALL {
+        let parameters = curve.parameters();
+        let bits = u32::from(parameters.key_bits).next_multiple_of(8);
+        let number = |bytes: &[u8]| BoxedUint::from_be_slice(bytes, bits).unwrap();
+        assert_eq!(number(parameters.n).bits(), u32::from(parameters.key_bits));
+        assert_eq!(number(parameters.p).bits(), u32::from(parameters.key_bits));
+        assert!(is_on_curve(curve, &generator(curve)));
+        assert_eq!(public_of(curve, &[1]).unwrap(), generator(curve));
+        // (n - 1) G = -G: the same x, the other y.
+        let negated = public_of(curve, &plus(parameters.n, -1)).unwrap();
+        assert_eq!(negated.x, parameters.gx);
+        let sum = number(&negated.y).wrapping_add(number(parameters.gy));
+        assert_eq!(sum, number(parameters.p));
+        // y^2 = x^3 + a x + b for the generator, with the a and b that are reported.
+        let p = NonZero::new(number(parameters.p)).unwrap();
+        let (x, y) = (number(parameters.gx), number(parameters.gy));
+        let cube = x.square_mod(&p).mul_mod(&x, &p);
+        let right =
+            cube.add_mod(&x.mul_mod(&number(parameters.a), &p), &p).add_mod(&number(parameters.b), &p);
+        assert_eq!(y.square_mod(&p), right, "{curve:?}");
+    }
+}
+
+#[test]
+fn a_number_modulo_p_has_the_field_s_length() {
+    for &curve in Curve::ALL {
+        let p = curve.parameters().p;
+        assert_eq!(modulo_p(curve, p), vec![0; p.len()]);
+        let long = modulo_p(curve, &[&[1], p, &[7]].concat());
+        assert_eq!(long.len(), p.len());
+        assert_eq!(modulo_p(curve, &[5]).last(), Some(&5));
+        assert_eq!(modulo_p(curve, &plus(p, -1)), plus(p, -1));
+    }
+    let p = CURVE.parameters().p;
+    // 256 p + 7
+    assert_eq!(modulo_p(CURVE, &[p, &[7]].concat()).last(), Some(&7));
 }
 
 /// The first vector for P-256 of NIST's ECC CDH primitive test.
@@ -100,11 +128,13 @@ fn ecdh_vector() {
 
 #[test]
 fn both_sides_of_ecdh_agree() {
-    let mut rng = primary_stream();
-    let (a, a_point) = generate(CURVE, &mut rng);
-    let (b, b_point) = generate(CURVE, &mut rng);
-    assert_ne!(a, b);
-    assert_eq!(ecdh(CURVE, &a, &b_point).unwrap(), ecdh(CURVE, &b, &a_point).unwrap());
+    for &curve in Curve::ALL {
+        let mut rng = primary_stream();
+        let (a, a_point) = generate(curve, &mut rng);
+        let (b, b_point) = generate(curve, &mut rng);
+        assert_ne!(a, b);
+        assert_eq!(ecdh(curve, &a, &b_point).unwrap(), ecdh(curve, &b, &a_point).unwrap());
+    }
 }
 
 /// Signatures that OpenSSL 3.0 made over digests of "vtpmd" with the key `D`.
@@ -135,37 +165,188 @@ fn accepts_ecdsa_signatures_of_openssl_for_shorter_and_longer_digests() {
         let digest = alg.digest(&[b"vtpmd"]);
         assert!(ecdsa_verify(CURVE, &public(), &digest, &bytes(r), &bytes(s)), "{alg:?}");
         assert!(!ecdsa_verify(CURVE, &public(), &digest, &bytes(s), &bytes(r)), "{alg:?}");
-        assert!(!ecdsa_verify(CURVE, &generator(), &digest, &bytes(r), &bytes(s)), "{alg:?}");
+        assert!(!ecdsa_verify(CURVE, &generator(CURVE), &digest, &bytes(r), &bytes(s)), "{alg:?}");
     }
 }
 
-/// RFC 6979, A.2.5, message "sample".
 #[test]
-fn accepts_the_ecdsa_signature_of_rfc_6979() {
-    let public = Point {
-        x: bytes("60fed4ba255a9d31c961eb74c6356d68c049b8923b61fa6ce669622e60f29fb6"),
-        y: bytes("7903fe1008b8bc99a41ae9e95628bc64f2f1b20c2d7e9f5177a3c294d4462299"),
-    };
-    let d = bytes("c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721");
-    assert_eq!(public_of(CURVE, &d).unwrap(), public);
-    // Its s is in the upper half of the order, which TPM 2.0 does not forbid.
-    let r = bytes("efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716");
-    let s = bytes("f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8");
-    assert!(ecdsa_verify(CURVE, &public, &HashAlg::Sha256.digest(&[b"sample"]), &r, &s));
+fn accepts_the_ecdsa_signatures_of_rfc_6979() {
+    for vector in &RFC_6979 {
+        let (curve, public) = (vector.key.curve, point_of(&vector.key));
+        assert_eq!(public_of(curve, &bytes(vector.key.d)).unwrap(), public);
+        for (alg, r, s) in &vector.signatures {
+            let verify = |message: &[u8], r, s| {
+                ecdsa_verify(curve, &public, &alg.digest(&[message]), &bytes(r), &bytes(s))
+            };
+            assert!(verify(b"sample", r, s), "{curve:?} {alg:?}");
+            assert!(!verify(b"test", r, s), "{curve:?} {alg:?}");
+            assert!(!verify(b"sample", s, r), "{curve:?} {alg:?}");
+        }
+    }
+}
+
+/// GM/T 0003.5, annex A: the digest covers the identity of the signer.
+#[test]
+fn accepts_the_sm2_signature_of_the_standard() {
+    let curve = Curve::Sm2P256;
+    let d = bytes("3945208f7b2144b13f36e38ac6d39f95889393692860b51a42fb81ef4df7c5b8");
+    let public = public_of(curve, &d).unwrap();
+    assert_eq!(hex::encode(&public.x), "09f9df311e5421a150dd7d161e4bc5c672179fad1833fc076bb08ff356f35020");
+    let e = bytes("f0b43e94ba45accaace692ed534382eb17e6ab5a19ce7b31f4486fdfc0d28640");
+    let r = bytes("f5a03b0648d2c4630eeac513e1bb81a15944da3827d5b74143ac7eaceee720b3");
+    let s = bytes("b1b6aa29df212fd8763182bc0d421ca1bb9038fd1f7f42d4840b69c485bbc1aa");
+    assert!(sm2_verify(curve, &public, &e, &r, &s));
+    assert!(!sm2_verify(curve, &public, &e, &s, &r));
+    assert!(!sm2_verify(curve, &public, &e[1..], &r, &s));
+    assert!(!sm2_verify(curve, &generator(curve), &e, &r, &s));
+}
+
+type Sign = fn(Curve, &[u8], HashAlg, &[u8], &mut dyn RandomSource) -> Result<signature::Pair, CryptoError>;
+type Verify = fn(Curve, &Point, HashAlg, &[u8], &[u8], &[u8]) -> bool;
+
+/// What is signed and verified with a key alone.
+const SCHEMES: [(Sign, Verify); 3] = [
+    (
+        |c, d, _, digest, rng| ecdsa_sign(c, d, digest, rng),
+        |c, q, _, digest, r, s| ecdsa_verify(c, q, digest, r, s),
+    ),
+    (ec_schnorr_sign, ec_schnorr_verify),
+    (
+        |c, d, _, digest, rng| sm2_sign(c, d, digest, rng),
+        |c, q, _, digest, r, s| sm2_verify(c, q, digest, r, s),
+    ),
+];
+
+#[test]
+fn signatures_verify_on_every_curve_and_differ_from_each_other() {
+    for &curve in Curve::ALL {
+        let mut rng = primary_stream();
+        let (d, public) = generate(curve, &mut rng);
+        for alg in [HashAlg::Sha1, HashAlg::Sha256, HashAlg::Sha512] {
+            let digest = alg.digest(&[b"vtpmd"]);
+            for (i, (sign, verify)) in SCHEMES.iter().enumerate() {
+                let (r, s) = sign(curve, &d, alg, &digest, &mut rng).unwrap();
+                assert_eq!((r.len(), s.len()), (curve.order_size(), curve.order_size()));
+                assert!(verify(curve, &public, alg, &digest, &r, &s), "{curve:?} {alg:?} {i}");
+                assert!(!verify(curve, &public, alg, &alg.digest(&[b"other"]), &r, &s));
+                assert!(!verify(curve, &generator(curve), alg, &digest, &r, &s));
+                let other = SCHEMES[(i + 1) % 3].1;
+                assert!(!other(curve, &public, alg, &digest, &r, &s));
+                assert_ne!(sign(curve, &d, alg, &digest, &mut rng).unwrap(), (r, s));
+            }
+        }
+    }
 }
 
 #[test]
-fn ecdsa_signatures_verify_and_differ_from_each_other() {
-    let mut rng = primary_stream();
-    let (d, public) = generate(CURVE, &mut rng);
-    for alg in HashAlg::ALL {
+fn an_ecdaa_signature_fits_its_commitment() {
+    for &curve in Curve::ALL {
+        let mut rng = primary_stream();
+        let (d, public) = generate(curve, &mut rng);
+        let (committed, commitment) = generate(curve, &mut rng);
+        let alg = HashAlg::Sha256;
         let digest = alg.digest(&[b"vtpmd"]);
-        let (r, s) = ecdsa_sign(CURVE, &d, &digest, &mut rng).unwrap();
-        assert_eq!((r.len(), s.len()), (32, 32));
-        assert!(ecdsa_verify(CURVE, &public, &digest, &r, &s));
-        assert!(!ecdsa_verify(CURVE, &public, &alg.digest(&[b"other"]), &r, &s));
-        assert_ne!(ecdsa_sign(CURVE, &d, &digest, &mut rng).unwrap(), (r, s));
+        let (nonce, s) = ecdaa_sign(curve, &d, &committed, alg, &digest, &mut rng).unwrap();
+        // s G = commitment + H(nonce || digest) Q
+        let t = alg.digest(&[&nonce, &digest]);
+        on_curve!(curve, C => {
+            let project = |p: &Point| ProjectivePoint::<C>::from(read_point::<C>(p).unwrap());
+            let t = t.iter().fold(Scalar::<C>::from(0u64), |sum, byte| {
+                sum * Scalar::<C>::from(256u64) + Scalar::<C>::from(u64::from(*byte))
+            });
+            let right = project(&commitment) + project(&public) * t;
+            assert_eq!(project(&public_of(curve, &s).unwrap()), right, "{curve:?}");
+        });
+        for bad in [&[][..], &[0], curve.parameters().n] {
+            let refused = Err(CryptoError::Scalar);
+            assert_eq!(ecdaa_sign(curve, bad, &committed, alg, &digest, &mut rng), refused);
+            assert_eq!(ecdaa_sign(curve, &d, bad, alg, &digest, &mut rng), refused);
+        }
     }
+}
+
+#[test]
+fn the_nonce_of_an_ecdaa_signature_has_no_leading_zeros() {
+    // c mod (n - 1) + 1 of a small number is a small number.
+    struct Small;
+    impl RandomSource for Small {
+        fn fill(&mut self, out: &mut [u8]) {
+            out.fill(0);
+            *out.last_mut().unwrap() = 5;
+        }
+    }
+    let (nonce, _) = ecdaa_sign(CURVE, &bytes(D), &[9], HashAlg::Sha256, &[1; 32], &mut Small).unwrap();
+    assert_eq!(nonce, [6]);
+}
+
+#[test]
+fn nothing_is_signed_by_sm2_with_the_key_minus_one() {
+    let n = Curve::Sm2P256.parameters().n;
+    let result = sm2_sign(Curve::Sm2P256, &plus(n, -1), &[1; 32], &mut primary_stream());
+    assert_eq!(result, Err(CryptoError::Scalar));
+}
+
+#[test]
+fn key_exchanges_give_what_another_program_gives_to_both_sides() {
+    for vector in &EXCHANGES {
+        let curve = vector.curve;
+        let (a, b) = (vector.a.map(bytes), vector.b.map(bytes));
+        let public = |side: &[Vec<u8>; 2]| [0, 1].map(|i| public_of(curve, &side[i]).unwrap());
+        let (public_a, public_b) = (public(&a), public(&b));
+        let side_a = Keys {
+            own_static: &a[0],
+            own_ephemeral: &a[1],
+            static_public: &public_b[0],
+            ephemeral_public: &public_b[1],
+        };
+        let side_b = Keys {
+            own_static: &b[0],
+            own_ephemeral: &b[1],
+            static_public: &public_a[0],
+            ephemeral_public: &public_a[1],
+        };
+        let shared = mqv(curve, side_a).unwrap();
+        assert_eq!(hex::encode(&shared.x), vector.mqv, "{curve:?}");
+        assert_eq!(mqv(curve, side_b).unwrap(), shared);
+        let shared = sm2(curve, side_a).unwrap();
+        assert_eq!(hex::encode(&shared.x), vector.sm2, "{curve:?}");
+        assert_eq!(sm2(curve, side_b).unwrap(), shared);
+
+        for exchange in [mqv, sm2] {
+            let off = Point { x: public_b[0].y.clone(), y: public_b[0].x.clone() };
+            let bad = exchange(curve, Keys { static_public: &off, ..side_a });
+            assert_eq!(bad, Err(CryptoError::Point));
+            let bad = exchange(curve, Keys { ephemeral_public: &off, ..side_a });
+            assert_eq!(bad, Err(CryptoError::Point));
+            let n = curve.parameters().n;
+            assert_eq!(exchange(curve, Keys { own_static: n, ..side_a }), Err(CryptoError::Scalar));
+            assert_eq!(exchange(curve, Keys { own_ephemeral: &[], ..side_a }), Err(CryptoError::Scalar));
+        }
+    }
+}
+
+/// GM/T 0003.5, annex B; from this point and the identities comes the key 6c89347354de2484c60b4ab1fde4c6e5 of the standard.
+#[test]
+fn the_sm2_exchange_gives_the_point_of_the_standard() {
+    let curve = Curve::Sm2P256;
+    let shared = sm2(
+        curve,
+        Keys {
+            own_static: &bytes("81eb26e941bb5af16df116495f90695272ae2cd63d6c4ae1678418be48230029"),
+            own_ephemeral: &bytes("d4de15474db74d06491c440d305e012400990f3e390c7e87153c12db2ea60bb3"),
+            static_public: &Point {
+                x: bytes("6ae848c57c53c7b1b5fa99eb2286af078ba64c64591b8b566f7357d576f16dfb"),
+                y: bytes("ee489d771621a27b36c5c7992062e9cd09a9264386f3fbea54dff69305621c4d"),
+            },
+            ephemeral_public: &Point {
+                x: bytes("acc27688a6f7b706098bc91ff3ad1bff7dc2802cdb14ccccdb0a90471f9bd707"),
+                y: bytes("2fedac0494b2ffc4d6853876c79b8f301c6573ad0aa50f39fc87181e1a1b46fe"),
+            },
+        },
+    )
+    .unwrap();
+    assert_eq!(hex::encode(shared.x), "c558b44bee5301d9f52b44d939bb59584d75b9034dd6a9fc826872109a65739f");
+    assert_eq!(hex::encode(shared.y), "3252b35b191d8ae01cd122c025204334c5eacf68a0cb4854c6a7d367ecad4de7");
 }
 
 #[test]
@@ -214,20 +395,7 @@ fn accepts_ec_schnorr_signatures_of_another_program() {
     ] {
         let digest = alg.digest(&[b"vtpmd"]);
         assert!(ec_schnorr_verify(CURVE, &public(), alg, &digest, &bytes(r), &bytes(s)), "{alg:?}");
-        assert!(!ec_schnorr_verify(CURVE, &generator(), alg, &digest, &bytes(r), &bytes(s)), "{alg:?}");
-    }
-}
-
-#[test]
-fn ec_schnorr_signatures_verify() {
-    let mut rng = primary_stream();
-    for alg in HashAlg::ALL {
-        let digest = alg.digest(&[b"vtpmd"]);
-        let (r, s) = ec_schnorr_sign(CURVE, &bytes(D), *alg, &digest, &mut rng).unwrap();
-        assert_eq!((r.len(), s.len()), (32, 32));
-        assert!(ec_schnorr_verify(CURVE, &public(), *alg, &digest, &r, &s));
-        assert!(!ec_schnorr_verify(CURVE, &public(), *alg, b"other", &r, &s));
-        assert!(!ecdsa_verify(CURVE, &public(), &digest, &r, &s));
+        assert!(!ec_schnorr_verify(CURVE, &generator(CURVE), alg, &digest, &bytes(r), &bytes(s)), "{alg:?}");
     }
 }
 
@@ -257,18 +425,45 @@ fn a_point_off_the_curve_is_refused_everywhere() {
 }
 
 #[test]
-fn a_private_value_out_of_range_is_refused_everywhere() {
-    let n = CURVE.parameters().n;
-    for bad in [&[][..], &[0], &[0; 32], n, &plus(n, 1), &[0xff; 32], &[1; 33]] {
-        assert_eq!(public_of(CURVE, bad), Err(CryptoError::Scalar));
-        assert_eq!(ecdh(CURVE, bad, &public()), Err(CryptoError::Scalar));
-        assert_eq!(ecdsa_sign(CURVE, bad, &[1; 32], &mut primary_stream()), Err(CryptoError::Scalar));
-        assert_eq!(
-            ec_schnorr_sign(CURVE, bad, HashAlg::Sha256, &[1; 32], &mut primary_stream()),
-            Err(CryptoError::Scalar)
-        );
+fn points_of_no_curve_are_refused_on_every_curve() {
+    for &curve in Curve::ALL {
+        let p = curve.parameters().p;
+        let g = generator(curve);
+        let d = plus(&[0], 3);
+        for bad in [
+            Point { x: g.x.clone(), y: g.x.clone() },
+            Point { x: vec![0; p.len()], y: vec![0; p.len()] },
+            Point { x: p.to_vec(), y: g.y.clone() },
+            Point { x: g.x.clone(), y: vec![0xff; p.len()] },
+            Point::default(),
+        ] {
+            assert!(!is_on_curve(curve, &bad), "{curve:?} {bad:?}");
+            assert_eq!(multiply(curve, &d, &bad), Err(CryptoError::Point));
+        }
+        assert!(is_on_curve(curve, &Point { x: [&[0], g.x.as_slice()].concat(), y: g.y }));
     }
-    assert!(public_of(CURVE, &plus(n, -1)).is_ok());
+    // A point of another curve of the same size.
+    assert!(!is_on_curve(Curve::Sm2P256, &generator(Curve::NistP256)));
+}
+
+#[test]
+fn a_private_value_out_of_range_is_refused_everywhere() {
+    for &curve in Curve::ALL {
+        let n = curve.parameters().n;
+        let (longer, ones) = ([&[1], n].concat(), vec![0xff; n.len()]);
+        for bad in [&[][..], &[0], &vec![0; n.len()], n, &plus(n, 1), &ones, &longer] {
+            let point = generator(curve);
+            assert_eq!(public_of(curve, bad), Err(CryptoError::Scalar));
+            assert_eq!(ecdh(curve, bad, &point), Err(CryptoError::Scalar));
+            for (sign, verify) in SCHEMES {
+                let signed = sign(curve, bad, HashAlg::Sha256, &[1; 32], &mut primary_stream());
+                assert_eq!(signed, Err(CryptoError::Scalar));
+                assert!(!verify(curve, &point, HashAlg::Sha256, &[1; 32], bad, &[1]));
+                assert!(!verify(curve, &point, HashAlg::Sha256, &[1; 32], &[1], bad));
+            }
+        }
+        assert!(public_of(curve, &plus(n, -1)).is_ok());
+    }
 }
 
 proptest! {
@@ -282,10 +477,15 @@ proptest! {
         short in proptest::collection::vec(any::<u8>(), 1..33),
     ) {
         let arbitrary = Point { x: a.clone(), y: b.clone() };
-        let _ = is_on_curve(CURVE, &arbitrary);
-        let _ = ecdh(CURVE, &c, &arbitrary);
+        for &curve in Curve::ALL {
+            let _ = is_on_curve(curve, &arbitrary);
+            let _ = ecdh(curve, &c, &arbitrary);
+            let _ = modulo_p(curve, &a);
+        }
         let _ = public_of(CURVE, &a);
         let _ = ecdsa_sign(CURVE, &a, &b, &mut primary_stream());
+        prop_assert!(!sm2_verify(CURVE, &public(), &a, &b, &c));
+        prop_assert!(!sm2_verify(CURVE, &public(), &a, &short, &short));
         prop_assert!(!ecdsa_verify(CURVE, &public(), &a, &b, &c));
         prop_assert!(!ecdsa_verify(CURVE, &public(), &a, &short, &short));
         prop_assert!(!ec_schnorr_verify(CURVE, &public(), HashAlg::Sha1, &a, &b, &c));

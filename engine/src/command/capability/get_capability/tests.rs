@@ -201,10 +201,13 @@ fn policies_of_permanent_handles_are_listed_with_none_as_null() {
 }
 
 #[test]
-fn there_is_one_curve_no_timer_and_no_button() {
+fn the_curves_are_listed_and_there_is_no_timer_and_no_button() {
     let mut tpm = TestTpm::started();
-    assert_eq!(get(&mut tpm, TpmCap::ECC_CURVES, 0, ALL).unwrap(), (false, vec![0, 0, 0, 1, 0, 3]));
-    assert_eq!(get(&mut tpm, TpmCap::ECC_CURVES, 4, ALL).unwrap(), (false, vec![0; 4]));
+    let (more, curves) = get(&mut tpm, TpmCap::ECC_CURVES, 0, ALL).unwrap();
+    assert_eq!((more, curves), (false, vec![0, 0, 0, 6, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 0x20]));
+    assert_eq!(get(&mut tpm, TpmCap::ECC_CURVES, 3, 1).unwrap(), (true, vec![0, 0, 0, 1, 0, 3]));
+    assert_eq!(get(&mut tpm, TpmCap::ECC_CURVES, 6, ALL).unwrap(), (false, vec![0, 0, 0, 1, 0, 0x20]));
+    assert_eq!(get(&mut tpm, TpmCap::ECC_CURVES, 0x21, ALL).unwrap(), (false, vec![0; 4]));
     assert_eq!(get(&mut tpm, TpmCap::ACT, 0x4000_0110, ALL).unwrap(), (false, vec![0; 4]));
     assert_eq!(get(&mut tpm, TpmCap::ACT, 0, ALL).unwrap_err(), ResponseCode::VALUE.parameter(2));
     assert_eq!(get(&mut tpm, TpmCap::PP_COMMANDS, 0, ALL).unwrap(), (false, vec![0; 4]));
