@@ -295,7 +295,6 @@ fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Fa
                 return Err(ResponseCode::AUTH_UNAVAILABLE.into());
             }
             policy::check(cx, s, entity, role, parameters)?;
-            check_something_to_read(cx, entity, include_auth)?;
             if s.flags.is_password_needed {
                 check_password(cx, i, entity, Some(s))
             } else {
@@ -309,7 +308,6 @@ fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Fa
             if !auth_value_available(cx, role, entity)? {
                 return Err(ResponseCode::AUTH_UNAVAILABLE.into());
             }
-            check_something_to_read(cx, entity, include_auth)?;
             match other {
                 Some(s) => check_hmac(cx, i, s, parameters),
                 None => check_password(cx, i, entity, None),
@@ -320,19 +318,6 @@ fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Fa
         count_pin_success(cx, entity)?;
     }
     result
-}
-
-/// That an index was not written is told before its authorization value is checked, so that no failure is counted (Part 3, 31.1).
-fn check_something_to_read(
-    cx: &Context<'_>,
-    entity: TpmHandle,
-    include_auth: bool,
-) -> Result<(), ResponseCode> {
-    let read = cx.command.flags.nv_read && include_auth && entity.handle_type() == TpmHt::NV_INDEX;
-    if read && !cx.state.nv_index(entity)?.public.attributes.has(TpmaNv::WRITTEN) {
-        return Err(ResponseCode::NV_UNINITIALIZED);
-    }
-    Ok(())
 }
 
 /// A PIN Fail index forgets failures after a success, a PIN Pass index counts it (Part 1, "PIN Fail", "PIN Pass").

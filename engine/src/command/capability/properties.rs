@@ -102,8 +102,7 @@ fn fixed(has_instances: bool) -> Vec<(TpmPt, u32)> {
         (TpmPt::CONTEXT_HASH, u32::from(hash_id(context::HASH).0)),
         (TpmPt::CONTEXT_SYM, u32::from(TpmAlgId::AES.0)),
         (TpmPt::CONTEXT_SYM_SIZE, CONTEXT_KEY_BITS),
-        // An orderly counter is as durable as any other.
-        (TpmPt::ORDERLY_COUNT, 0),
+        (TpmPt::ORDERLY_COUNT, u32::try_from(nv::MAX_ORDERLY_COUNT).unwrap_or(u32::MAX)),
         (TpmPt::MAX_COMMAND_SIZE, number(MAX_COMMAND_SIZE)),
         (TpmPt::MAX_RESPONSE_SIZE, number(MAX_RESPONSE_SIZE)),
         (TpmPt::MAX_DIGEST, number(MAX_DIGEST_SIZE)),
@@ -212,6 +211,6 @@ mod tests {
         let values = variable(tpm.state());
         let value = |property| values.iter().find(|p| p.0 == property).unwrap().1;
         assert_eq!((value(TpmPt::NV_COUNTERS), value(TpmPt::HR_NV_INDEX)), (1, 1));
-        assert_eq!(value(TpmPt::NV_COUNTERS_AVAIL), 127);
+        assert_eq!(value(TpmPt::NV_COUNTERS_AVAIL), 1023);
     }
 }

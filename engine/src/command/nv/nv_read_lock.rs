@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn what_was_not_written_is_locked_and_what_is_locked_stays_so() {
         let mut tpm = defined(OPEN | TpmaNv::READ_ST_CLEAR);
-        lock(&mut tpm, OWNER, b"").unwrap();
+        lock(&mut tpm, INDEX, b"pw").unwrap();
         let name = tpm.state().name(INDEX).unwrap();
         lock(&mut tpm, OWNER, b"").unwrap();
         lock(&mut tpm, TpmHandle::PLATFORM, b"").unwrap();

@@ -47,7 +47,7 @@ pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respo
     volatile.orderly = saved != OrderlyState::None;
     volatile.startup_locality = locality;
     if !resume {
-        cx.state.start_nv_indices(saved != OrderlyState::State);
+        cx.state.start_nv_indices(saved);
     }
     let permanent = cx.state.permanent_mut();
     permanent.orderly = OrderlyState::None;
