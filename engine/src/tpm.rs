@@ -8,7 +8,7 @@ use crate::state::{
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use vtpm_protocol::tpm::{HASH_ALGS, Tpm2bAuth, Tpm2bDigest, TpmHandle, TpmiAlgHash, Tpml};
+use vtpm_protocol::tpm::{PCR_BANK_ALGS, Tpm2bAuth, Tpm2bDigest, TpmHandle, TpmiAlgHash, Tpml};
 use zeroize::Zeroizing;
 
 /// One TPM 2.0. A clone is cheap and shares what is not changed.
@@ -36,7 +36,7 @@ impl Tpm {
             total_reset_count: 0,
             clock: 0,
             max_counter: 0,
-            pcr_banks: Tpml(HASH_ALGS.map(TpmiAlgHash).to_vec()),
+            pcr_banks: Tpml(PCR_BANK_ALGS.map(TpmiAlgHash).to_vec()),
             command_audit: CommandAudit::manufactured(),
         };
         let volatile = Volatile {

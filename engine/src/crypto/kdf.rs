@@ -2,7 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use super::hash::{HashAlg, Hasher, HmacHasher};
+use super::hash::{HashAlg, Hasher};
+use super::mac::HmacHasher;
 use super::rng::RandomSource;
 
 /// KDFa: SP 800-108 in counter mode with HMAC.

@@ -99,6 +99,10 @@ pub fn check_schemes(parent: Option<&Object>, public: &TpmtPublic) -> Result<(),
             if sym.0 == TpmtSymDef::Null {
                 return Err(ResponseCode::SYMMETRIC);
             }
+            // What decrypts must have a mode that does, or none yet; CMAC is for signing alone.
+            if decrypt && sym.0.block_cipher().is_some_and(|(_, _, mode)| mode == TpmAlgId::CMAC) {
+                return Err(ResponseCode::SCHEME);
+            }
             Some(*sym)
         }
         PublicParms::KeyedHash { scheme } => {

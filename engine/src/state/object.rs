@@ -1,12 +1,11 @@
 //! Objects as they are held in memory and saved (Part 1, "Object Structure").
 
-use crate::alg::hash_alg;
+use crate::alg::{SymCipher, hash_alg};
 use crate::crypto::HashAlg;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
     PublicParms, Sized2b, Tpm2bName, Tpm2bSensitive, TpmHandle, TpmaObject, TpmtPublic, TpmtSensitive,
-    TpmtSymDef,
 };
 
 /// What the TPM remembers of an object beside its areas.
@@ -98,17 +97,14 @@ impl Object {
             && self.child_cipher().is_some()
     }
 
-    /// The symmetric cipher with which a storage key protects its children: key size in bits.
+    /// The symmetric cipher with which a storage key protects its children, always in CFB mode.
     #[must_use]
-    pub fn child_cipher(&self) -> Option<u16> {
+    pub fn child_cipher(&self) -> Option<SymCipher> {
         let sym = match &self.public.parms {
             PublicParms::Rsa { symmetric, .. } | PublicParms::Ecc { symmetric, .. } => symmetric.0,
             PublicParms::SymCipher { sym } => sym.0,
             PublicParms::KeyedHash { .. } => return None,
         };
-        match sym {
-            TpmtSymDef::Aes { key_bits, .. } => Some(key_bits),
-            _ => None,
-        }
+        SymCipher::of(sym)
     }
 }

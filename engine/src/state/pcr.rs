@@ -3,7 +3,7 @@
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
-use vtpm_protocol::tpm::{HASH_COUNT, PCR_COUNT, Tpm2bDigest, TpmAlgId, TpmiAlgHash, Tpml, hash_size};
+use vtpm_protocol::tpm::{PCR_BANK_COUNT, PCR_COUNT, Tpm2bDigest, TpmAlgId, TpmiAlgHash, Tpml, hash_size};
 
 structure! {
     /// One bank: an allocated hash and its 24 values.
@@ -18,7 +18,7 @@ structure! {
 
 /// The allocated banks.
 #[derive(Clone, Default)]
-pub struct PcrBanks(pub Tpml<PcrBank, HASH_COUNT>);
+pub struct PcrBanks(pub Tpml<PcrBank, PCR_BANK_COUNT>);
 
 impl PcrBanks {
     /// The value of a PCR; `None` when its bank is not allocated or the number is too high.
@@ -72,7 +72,7 @@ impl Encode for PcrBanks {
 impl Decode for PcrBanks {
     /// Every bank has as many values as there are PCRs, or none before the first Startup, each of the hash's size.
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
-        let banks = Tpml::<PcrBank, HASH_COUNT>::decode(r)?;
+        let banks = Tpml::<PcrBank, PCR_BANK_COUNT>::decode(r)?;
         let count = usize::try_from(PCR_COUNT).unwrap_or_default();
         for bank in &banks.0 {
             let size = hash_size(bank.hash.0).ok_or(ResponseCode::HASH)?;

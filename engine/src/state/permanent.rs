@@ -4,7 +4,7 @@ use super::hierarchy::{Hierarchy, Policy};
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
-use vtpm_protocol::tpm::{HASH_COUNT, Tpm2bAuth, TpmAlgId, TpmCc, TpmiAlgHash, Tpml, TpmlCc};
+use vtpm_protocol::tpm::{PCR_BANK_COUNT, Tpm2bAuth, TpmAlgId, TpmCc, TpmiAlgHash, Tpml, TpmlCc};
 
 /// How the last boot ended (Part 3, 9.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,8 +115,8 @@ structure! {
         pub clock: u64,
         /// The highest count that a deleted NV counter had.
         pub max_counter: u64,
-        /// Allocated PCR banks, in the order of `HASH_ALGS`.
-        pub pcr_banks: Tpml<TpmiAlgHash, HASH_COUNT>,
+        /// Allocated PCR banks, in the order of `PCR_BANK_ALGS`.
+        pub pcr_banks: Tpml<TpmiAlgHash, PCR_BANK_COUNT>,
         /// Command audit.
         pub command_audit: CommandAudit,
     }

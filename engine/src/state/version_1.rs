@@ -10,7 +10,7 @@ use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
 use vtpm_protocol::tpm::{
-    HASH_COUNT, Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bName, Tpm2bNonce, TpmCc, TpmHandle, TpmSe,
+    PCR_BANK_COUNT, Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bName, Tpm2bNonce, TpmCc, TpmHandle, TpmSe,
     TpmaLocality, TpmiAlgHash, Tpml, TpmtSymDef,
 };
 
@@ -28,7 +28,7 @@ structure! {
         total_reset_count: u64,
         clock: u64,
         max_counter: u64,
-        pcr_banks: Tpml<TpmiAlgHash, HASH_COUNT>,
+        pcr_banks: Tpml<TpmiAlgHash, PCR_BANK_COUNT>,
     }
 }
 
