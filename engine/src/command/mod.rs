@@ -38,6 +38,8 @@ pub enum HandleKind {
     Object,
     /// `TPMI_DH_OBJECT+`: also `TPM_RH_NULL`.
     ObjectOrNull,
+    /// `TPMI_DH_PARENT+`: an object, or a hierarchy with its primary seed, null included.
+    ParentOrNull,
     /// `TPMI_DH_ENTITY+`: whatever can be authorized, or null.
     EntityOrNull,
     /// `TPMI_DH_PCR`.

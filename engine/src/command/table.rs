@@ -117,6 +117,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::NV_CERTIFY, &[user(K::ObjectOrNull), user(K::NvAuth), any(K::NvIndex)], Flags { nv_read: true, ..DEC_ENC }, attestation::nv_certify),
     row(CC::POLICY_GET_DIGEST, &[any(K::PolicySession)], ENC, policy::policy_get_digest),
     row(CC::TEST_PARMS, &[], N, testing::test_parms),
+    row(CC::CREATE_LOADED, &[user(K::ParentOrNull)], Flags { r_handle: true, ..DEC_ENC }, object::create_loaded),
     row(CC::NV_DEFINE_SPACE2, &[user(K::Provision)], NV_DEC, nv::nv_define_space2),
     row(CC::NV_READ_PUBLIC2, &[any(K::NvIndex)], ENC, nv::nv_read_public2),
     instance_row(cc::CREATE_INSTANCE, ON_INSTANCE, NV, instance::create_instance),

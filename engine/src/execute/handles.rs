@@ -36,6 +36,7 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
     match kind {
         HandleKind::Object => is_object,
         HandleKind::ObjectOrNull => is_object || is_null,
+        HandleKind::ParentOrNull => is_object || is_hierarchy || is_null,
         HandleKind::EntityOrNull => {
             is_object
                 || is_pcr

@@ -146,9 +146,10 @@ pub fn generate(
     Ok(sensitive)
 }
 
-/// The caller's secret, where it is the origin.
+/// The caller's secret, where it is the origin. Of a derived object neither caller nor TPM is.
 fn given<'a>(public: &TpmtPublic, create: &'a Tpm2bSensitiveCreate) -> Option<&'a [u8]> {
-    (!public.attributes.has(TpmaObject::SENSITIVE_DATA_ORIGIN)).then(|| create.data.expose())
+    let tpm_is_origin = public.attributes.has(TpmaObject::SENSITIVE_DATA_ORIGIN);
+    (!tpm_is_origin && !create.data.is_empty()).then(|| create.data.expose())
 }
 
 fn draw(source: &mut dyn RandomSource, size: usize) -> Zeroizing<Vec<u8>> {

@@ -55,7 +55,7 @@ pub fn check_creation(
 /// # Errors
 /// `TPM_RC_HASH` for a null name algorithm; `TPM_RC_SIZE` for a policy of another size than its digest; `TPM_RC_ATTRIBUTES` for
 /// fixedTPM, fixedParent or encryptedDuplication that contradict each other or the parent, for restricted without exactly one of sign
-/// and decrypt, for a key that can do neither, and for firmwareLimited and svnLimited, as there are no such hierarchies; and those of [`check_schemes`].
+/// and decrypt, for a key that can do neither, for a derived object that is not fixed as its parent is, and for firmwareLimited and svnLimited, as there are no such hierarchies; and those of [`check_schemes`].
 pub fn check_attributes(parent: Option<&Object>, public: &TpmtPublic) -> Result<(), ResponseCode> {
     let a = public.attributes;
     let alg = hash_alg(public.name_alg).ok_or(ResponseCode::HASH)?;
@@ -79,6 +79,12 @@ pub fn check_attributes(parent: Option<&Object>, public: &TpmtPublic) -> Result<
         || key_without_use
         || (fixed_tpm && encrypted_duplication)
         || a.any(TpmaObject::FIRMWARE_LIMITED | TpmaObject::SVN_LIMITED)
+    {
+        return Err(ResponseCode::ATTRIBUTES);
+    }
+    // A derived object has no private area that could go elsewhere, and is as fixed to the TPM as what it is derived from.
+    if let Some(parent) = parent.filter(|p| p.is_derivation_parent())
+        && (fixed_tpm != parent.has(TpmaObject::FIXED_TPM) || !a.has(TpmaObject::FIXED_PARENT))
     {
         return Err(ResponseCode::ATTRIBUTES);
     }

@@ -89,6 +89,15 @@ impl Object {
         self.is_storage_key() && self.sensitive.is_some()
     }
 
+    /// Whether objects can be derived from it: a keyed hash that is restricted and decrypts, with both areas loaded.
+    #[must_use]
+    pub fn is_derivation_parent(&self) -> bool {
+        matches!(self.public.parms, PublicParms::KeyedHash { .. })
+            && self.has(TpmaObject::RESTRICTED | TpmaObject::DECRYPT)
+            && self.sensitive.is_some()
+            && self.name_alg().is_some()
+    }
+
     /// Restricted and decrypt, with a symmetric cipher for children.
     #[must_use]
     pub fn is_storage_key(&self) -> bool {

@@ -229,6 +229,10 @@ pub const MAX_DIGEST_BUFFER: usize = 1024;
 pub const MAX_NV_BUFFER_SIZE: usize = 1024;
 /// `MAX_NV_INDEX_SIZE`, the greatest data area of an NV index.
 pub const MAX_NV_INDEX_SIZE: usize = 2048;
+/// `TPM_MAX_DERIVATION_BITS`: the length that the KDF of derived objects is told, whatever is used of it. No object needs as much.
+pub const MAX_DERIVATION_BITS: u32 = 8192;
+/// `LABEL_MAX_BUFFER`, the most bytes of the label and of the context of a derivation.
+pub const LABEL_MAX_BUFFER: usize = 32;
 /// `MAX_SYM_DATA`, the most bytes of sealed data.
 pub const MAX_SYM_DATA: usize = 128;
 /// `MAX_CAP_BUFFER`, the space for the data of one `TPM2_GetCapability` response.

@@ -5,7 +5,8 @@ use super::constants::{TpmAlgId, TpmEccCurve};
 use super::ecc::{TpmiEccCurve, TpmsEccPoint, TpmtEccScheme, TpmtKdfScheme};
 use super::lists::{TpmlPcrSelection, decode_hash_alg, decode_hash_alg_or_null, hash_size};
 use super::sized::{
-    Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bName, Tpm2bPrivateKeyRsa, Tpm2bPublicKeyRsa, Tpm2bSensitiveData,
+    Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bLabel, Tpm2bName, Tpm2bPrivateKeyRsa, Tpm2bPublicKeyRsa,
+    Tpm2bSensitiveData,
 };
 use crate::codec::{Decode, Encode, Reader, encode_sized_with};
 use crate::rc::ResponseCode;
@@ -418,6 +419,15 @@ pub enum PublicId {
 }
 
 impl PublicId {
+    /// As it stands in a template that says nothing of it.
+    fn empty_for(alg: TpmAlgId) -> Self {
+        match alg {
+            TpmAlgId::RSA => Self::Rsa(Tpm2bPublicKeyRsa::empty()),
+            TpmAlgId::ECC => Self::Ecc(TpmsEccPoint::default()),
+            _ => Self::Digest(Tpm2bDigest::empty()),
+        }
+    }
+
     fn decode_for(alg: TpmAlgId, r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         match alg {
             TpmAlgId::RSA => Decode::decode(r).map(Self::Rsa),
@@ -471,6 +481,16 @@ impl TpmtPublic {
         r: &mut Reader<'_>,
         decode_name_alg: fn(&mut Reader<'_>) -> Result<TpmAlgId, ResponseCode>,
     ) -> Result<Self, ResponseCode> {
+        let mut public = Self::decode_before_unique(r, decode_name_alg)?;
+        public.unique = PublicId::decode_for(public.parms.alg(), r)?;
+        Ok(public)
+    }
+
+    /// All but the last field, which is left empty.
+    fn decode_before_unique(
+        r: &mut Reader<'_>,
+        decode_name_alg: fn(&mut Reader<'_>) -> Result<TpmAlgId, ResponseCode>,
+    ) -> Result<Self, ResponseCode> {
         let alg = TpmAlgId::decode(r)?;
         if ![TpmAlgId::RSA, TpmAlgId::ECC, TpmAlgId::KEYEDHASH, TpmAlgId::SYMCIPHER].contains(&alg) {
             return Err(ResponseCode::TYPE);
@@ -479,8 +499,35 @@ impl TpmtPublic {
         let attributes = TpmaObject::decode(r)?;
         let auth_policy = Tpm2bDigest::decode(r)?;
         let parms = PublicParms::decode_for(alg, r)?;
-        let unique = PublicId::decode_for(alg, r)?;
+        let unique = PublicId::empty_for(alg);
         Ok(Self { name_alg, attributes, auth_policy, parms, unique })
+    }
+}
+
+structure! {
+    /// `TPMS_DERIVE`, 11.1.11: what tells one derived object from another.
+    #[derive(Clone)]
+    pub struct TpmsDerive {
+        /// The label.
+        pub label: Tpm2bLabel,
+        /// The context.
+        pub context: Tpm2bLabel,
+    }
+}
+
+/// The template of a derived object, 12.2.6: `TPMT_PUBLIC` with a name algorithm, but label and context in place of the unique field.
+#[derive(Clone)]
+pub struct DerivationTemplate {
+    /// The public area, its unique field empty.
+    pub public: TpmtPublic,
+    /// Label and context.
+    pub derive: TpmsDerive,
+}
+
+impl Decode for DerivationTemplate {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let public = TpmtPublic::decode_before_unique(r, decode_hash_alg)?;
+        Ok(Self { public, derive: Decode::decode(r)? })
     }
 }
 
