@@ -52,7 +52,7 @@ fn derived_hmac_key() -> TpmtPublic {
 
 /// A derivation parent whose secret is known, as after `TPM2_Import`.
 fn known_parent(tpm: &mut TestTpm, hash: TpmAlgId) -> TpmHandle {
-    let scheme = Scheme { scheme: TpmAlgId::XOR, hash, kdf: TpmAlgId::KDF1_SP800_108 };
+    let scheme = Scheme { kdf: TpmAlgId::KDF1_SP800_108, ..Scheme::new(TpmAlgId::XOR, hash) };
     let parms = PublicParms::KeyedHash { scheme };
     let public = TpmtPublic { parms, ..duplicable(derivation_parent()) };
     let bits = Secret2b::new(b"0123456789abcdef0123456789abcdef".to_vec()).unwrap();
