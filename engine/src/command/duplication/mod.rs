@@ -8,12 +8,16 @@ pub use duplicate::duplicate;
 pub use import::import;
 pub use rewrap::rewrap;
 
-use crate::alg::SymCipher;
-use vtpm_protocol::tpm::TpmtSymDefObject;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{TpmtSymDef, TpmtSymDefObject};
 
-/// The cipher of the inner wrapper; `None` for no inner wrapper.
-fn inner_cipher(symmetric: TpmtSymDefObject) -> Option<SymCipher> {
-    SymCipher::of(symmetric.0)
+/// The size of the key of the inner wrapper, in bytes; `None` for no inner wrapper.
+fn inner_key_size(symmetric: TpmtSymDefObject) -> Result<Option<usize>, ResponseCode> {
+    match symmetric.0 {
+        TpmtSymDef::Null => Ok(None),
+        TpmtSymDef::Aes { key_bits, .. } => Ok(Some(usize::from(key_bits / 8))),
+        TpmtSymDef::Xor { .. } => Err(ResponseCode::SYMMETRIC),
+    }
 }
 
 #[cfg(test)]
