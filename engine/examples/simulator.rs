@@ -7,11 +7,13 @@
 //! tpm2_createprimary -C o -c primary.ctx && tpm2_flushcontext -t
 //! ```
 //!
-//! `Startup(CLEAR)` is done before the first command. Connections are served one after the other.
+//! `Startup(CLEAR)` is done before the first command. Connections are served one after the other. With a second socket, each connection to that
+//! one is a loss of power, `_TPM_Init`: a byte is sent when it is over, and the next command must be `TPM2_Startup`.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use vtpm_engine::{Change, CommitFailed, Environment, Tpm};
 
@@ -57,26 +59,56 @@ fn read_command(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(command))
 }
 
-fn serve(stream: &mut UnixStream, tpm: &mut Tpm, host: &mut Host) -> io::Result<()> {
+/// The TPM with its world.
+struct Machine {
+    tpm: Tpm,
+    host: Host,
+}
+
+fn locked<T>(machine: &Mutex<Machine>, work: impl FnOnce(&mut Tpm, &mut Host) -> T) -> T {
+    let mut guard = machine.lock().unwrap_or_else(PoisonError::into_inner);
+    let Machine { tpm, host } = &mut *guard;
+    work(tpm, host)
+}
+
+fn serve(stream: &mut UnixStream, machine: &Mutex<Machine>) -> io::Result<()> {
     while let Some(command) = read_command(stream)? {
-        stream.write_all(&tpm.execute(host, 0, &command))?;
+        let response = locked(machine, |tpm, host| tpm.execute(host, 0, &command));
+        stream.write_all(&response)?;
     }
     Ok(())
 }
 
+fn serve_power(listener: &UnixListener, machine: &Mutex<Machine>) {
+    for stream in listener.incoming() {
+        let lost = locked(machine, |tpm, host| tpm.init(host).is_ok());
+        if let Err(e) = stream.and_then(|mut s| s.write_all(&[u8::from(!lost)])) {
+            eprintln!("simulator: power: {e}");
+        }
+    }
+}
+
 fn main() -> io::Result<()> {
-    let Some(path) = std::env::args_os().nth(1) else {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "usage: simulator SOCKET"));
+    let mut arguments = std::env::args_os().skip(1);
+    let Some(path) = arguments.next() else {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "usage: simulator SOCKET [POWER-SOCKET]"));
     };
     let mut host = Host { random: File::open("/dev/urandom")?, started: Instant::now() };
     let mut tpm = Tpm::manufacture(&mut host);
     let startup = [0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0];
     tpm.execute(&mut host, 0, &startup);
+    let machine = Mutex::new(Machine { tpm, host });
+    let power = arguments.next().map(UnixListener::bind).transpose()?;
     let listener = UnixListener::bind(path)?;
-    for stream in listener.incoming() {
-        if let Err(e) = serve(&mut stream?, &mut tpm, &mut host) {
-            eprintln!("simulator: connection ended: {e}");
+    std::thread::scope(|scope| {
+        if let Some(power) = &power {
+            scope.spawn(|| serve_power(power, &machine));
         }
-    }
-    Ok(())
+        for stream in listener.incoming() {
+            if let Err(e) = serve(&mut stream?, &machine) {
+                eprintln!("simulator: connection ended: {e}");
+            }
+        }
+        Ok(())
+    })
 }

@@ -1,7 +1,8 @@
 //! From algorithm ids of the specification to the algorithms of [`crate::crypto`].
 
-use crate::crypto::{Digest, HashAlg};
-use vtpm_protocol::tpm::{Tpm2bDigest, TpmAlgId, TpmiAlgHash};
+use crate::crypto::sym::Mode;
+use crate::crypto::{Digest, HashAlg, SymAlg};
+use vtpm_protocol::tpm::{Tpm2bDigest, TpmAlgId, TpmiAlgHash, TpmtSymDef};
 
 /// The hash algorithm of an id; `None` for `TPM_ALG_NULL` and what is not implemented.
 #[must_use]
@@ -11,6 +12,10 @@ pub fn hash_alg(id: TpmAlgId) -> Option<HashAlg> {
         TpmAlgId::SHA256 => Some(HashAlg::Sha256),
         TpmAlgId::SHA384 => Some(HashAlg::Sha384),
         TpmAlgId::SHA512 => Some(HashAlg::Sha512),
+        TpmAlgId::SM3_256 => Some(HashAlg::Sm3),
+        TpmAlgId::SHA3_256 => Some(HashAlg::Sha3_256),
+        TpmAlgId::SHA3_384 => Some(HashAlg::Sha3_384),
+        TpmAlgId::SHA3_512 => Some(HashAlg::Sha3_512),
         _ => None,
     }
 }
@@ -23,6 +28,10 @@ pub const fn hash_id(alg: HashAlg) -> TpmAlgId {
         HashAlg::Sha256 => TpmAlgId::SHA256,
         HashAlg::Sha384 => TpmAlgId::SHA384,
         HashAlg::Sha512 => TpmAlgId::SHA512,
+        HashAlg::Sm3 => TpmAlgId::SM3_256,
+        HashAlg::Sha3_256 => TpmAlgId::SHA3_256,
+        HashAlg::Sha3_384 => TpmAlgId::SHA3_384,
+        HashAlg::Sha3_512 => TpmAlgId::SHA3_512,
     }
 }
 
@@ -36,4 +45,47 @@ pub fn hash_of(id: TpmiAlgHash) -> HashAlg {
 #[must_use]
 pub fn digest_2b(digest: &Digest) -> Tpm2bDigest {
     Tpm2bDigest::new(digest.as_slice()).unwrap_or_default()
+}
+
+/// A block cipher with the size of its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SymCipher {
+    /// The cipher.
+    pub alg: SymAlg,
+    /// Bits of a key, whole bytes.
+    pub key_bits: u16,
+}
+
+impl SymCipher {
+    /// The cipher of a definition; `None` for `TPM_ALG_NULL` and XOR, which are none.
+    #[must_use]
+    pub fn of(def: TpmtSymDef) -> Option<Self> {
+        let (alg, key_bits, _) = def.block_cipher()?;
+        let alg = match alg {
+            TpmAlgId::AES => SymAlg::Aes,
+            TpmAlgId::CAMELLIA => SymAlg::Camellia,
+            TpmAlgId::TDES => SymAlg::Tdes,
+            _ => return None,
+        };
+        Some(Self { alg, key_bits })
+    }
+
+    /// Bytes of a key.
+    #[must_use]
+    pub fn key_size(self) -> usize {
+        usize::from(self.key_bits / 8)
+    }
+}
+
+/// The mode of operation of an id; `None` for `TPM_ALG_NULL` and what is none, such as CMAC.
+#[must_use]
+pub fn cipher_mode(id: TpmAlgId) -> Option<Mode> {
+    match id {
+        TpmAlgId::CTR => Some(Mode::Ctr),
+        TpmAlgId::OFB => Some(Mode::Ofb),
+        TpmAlgId::CBC => Some(Mode::Cbc),
+        TpmAlgId::CFB => Some(Mode::Cfb),
+        TpmAlgId::ECB => Some(Mode::Ecb),
+        _ => None,
+    }
 }

@@ -3,15 +3,21 @@
 use crate::state::{NvIndex, State};
 use vtpm_protocol::codec::{Encode, decode_exact};
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Tpm2b, Tpm2bAuth, TpmHandle, TpmNt, TpmaNv, TpmsNvPublic};
+use vtpm_protocol::tpm::{MAX_NV_INDEX_SIZE, Tpm2b, Tpm2bAuth, TpmHandle, TpmNt, TpmaNv, TpmsNvPublic};
 
 /// The most indices that one TPM holds.
-pub const MAX_INDICES: usize = 128;
+///
+/// With [`MAX_BYTES`] a guest gets whatever it gets in swtpm 0.7.1, which has room for 68 indices of 2048 bytes, or for 947 of 8.
+pub const MAX_INDICES: usize = 1024;
 /// The most bytes that all indices of one TPM may take, as [`size`] counts them.
-pub const MAX_BYTES: usize = 64 * 1024;
+pub const MAX_BYTES: usize = 144 * 1024;
 
-/// What the bytes of an index are before they are written.
-pub const UNWRITTEN: u8 = 0xff;
+/// `MAX_ORDERLY_COUNT`: how far the value of an orderly counter may be ahead of the durable one, less one; a mask.
+pub const MAX_ORDERLY_COUNT: u64 = 0xff;
+
+/// What the bytes of an index are before they are written: as erased flash memory has them, and as cleared RAM.
+const UNWRITTEN: u8 = 0xff;
+const UNWRITTEN_ORDERLY: u8 = 0;
 
 /// The bytes that an index takes: public area, authorization value and data.
 #[must_use]
@@ -64,8 +70,18 @@ impl NvIndex {
     /// # Errors
     /// `TPM_RC_SIZE` for a data size above `MAX_NV_INDEX_SIZE`.
     pub fn new(public: TpmsNvPublic, auth: Tpm2bAuth) -> Result<Self, ResponseCode> {
-        let data = Tpm2b::new(vec![UNWRITTEN; usize::from(public.data_size)])?;
-        Ok(Self { public, auth, data })
+        let data = Tpm2b::new(vec![0; usize::from(public.data_size)])?;
+        let mut index = Self { public, auth, data };
+        index.data = index.blank();
+        Ok(index)
+    }
+
+    /// The data area of an index that was never written.
+    #[must_use]
+    pub fn blank(&self) -> Tpm2b<MAX_NV_INDEX_SIZE> {
+        let orderly = self.public.attributes.has(TpmaNv::ORDERLY);
+        let byte = if orderly { UNWRITTEN_ORDERLY } else { UNWRITTEN };
+        Tpm2b::new(vec![byte; self.data.len()]).unwrap_or_default()
     }
 
     /// Sets an attribute.
@@ -80,17 +96,15 @@ impl NvIndex {
         self.data.get(start..start.checked_add(usize::from(size))?)
     }
 
-    /// Writes `bytes` from `offset` on and marks the index as written, which changes its Name. The first write begins with an
-    /// area that holds nothing of what was there before, as after a `TPMA_NV_CLEAR_STCLEAR`.
+    /// Writes `bytes` from `offset` on and marks the index as written, which changes its Name. The first write to an ordinary index
+    /// begins with a blank area, also after a `TPMA_NV_CLEAR_STCLEAR`; of a PIN, the half that it does not write stays.
     ///
     /// # Errors
     /// `TPM_RC_NV_RANGE` when they do not fit.
     pub fn write(&mut self, offset: u16, bytes: &[u8]) -> Result<(), ResponseCode> {
-        let mut data = if self.public.attributes.has(TpmaNv::WRITTEN) {
-            self.data.to_vec()
-        } else {
-            vec![UNWRITTEN; self.data.len()]
-        };
+        let attributes = self.public.attributes;
+        let anew = !attributes.has(TpmaNv::WRITTEN) && attributes.nt() == Ok(TpmNt::Ordinary);
+        let mut data = if anew { self.blank() } else { self.data.clone() }.to_vec();
         let start = usize::from(offset);
         start
             .checked_add(bytes.len())
@@ -98,8 +112,15 @@ impl NvIndex {
             .ok_or(ResponseCode::NV_RANGE)?
             .copy_from_slice(bytes);
         self.data = Tpm2b::new(data)?;
-        self.public.attributes = self.public.attributes.with(TpmaNv::WRITTEN, true);
+        self.public.attributes = attributes.with(TpmaNv::WRITTEN, true);
         Ok(())
+    }
+
+    /// Changes the value of a counter that was written.
+    pub fn set_value(&mut self, value: u64) {
+        if let Ok(data) = Tpm2b::new(value.to_be_bytes()) {
+            self.data = data;
+        }
     }
 
     /// The value of a counter or bit field; `None` when it was not written, or has other data.
@@ -138,13 +159,6 @@ impl State {
             .filter(|i| i.public.attributes.nt() == Ok(TpmNt::Counter))
             .filter_map(|i| i.value());
         counters.fold(self.permanent.max_counter, u64::max)
-    }
-
-    /// Removes the indices whose public area `which` picks; see [`Self::remove_nv_index`].
-    pub fn remove_nv_indices(&mut self, which: impl Fn(&TpmsNvPublic) -> bool) {
-        let picked: Vec<TpmHandle> =
-            self.nv.values().filter(|i| which(&i.public)).map(|i| i.public.nv_index).collect();
-        picked.into_iter().for_each(|handle| self.remove_nv_index(handle));
     }
 
     /// Removes an index. The value of a counter is remembered, so that a new one cannot show it again.

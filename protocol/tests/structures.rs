@@ -63,10 +63,15 @@ fn handle() -> impl Strategy<Value = TpmHandle> {
 }
 
 fn cipher(xor: bool) -> impl Strategy<Value = TpmtSymDef> {
-    let aes = (select(AES_KEY_BITS.to_vec()), select(vec![TpmAlgId::CFB, TpmAlgId::NULL]))
+    let mode = || select([&[TpmAlgId::CMAC, TpmAlgId::NULL], &CIPHER_MODES[..]].concat());
+    let aes = (select(AES_KEY_BITS.to_vec()), mode())
         .prop_map(|(key_bits, mode)| TpmtSymDef::Aes { key_bits, mode });
+    let camellia = (select(CAMELLIA_KEY_BITS.to_vec()), mode())
+        .prop_map(|(key_bits, mode)| TpmtSymDef::Camellia { key_bits, mode });
+    let tdes = (select(TDES_KEY_BITS.to_vec()), mode())
+        .prop_map(|(key_bits, mode)| TpmtSymDef::Tdes { key_bits, mode });
     let last = hash().prop_map(move |hash| if xor { TpmtSymDef::Xor { hash } } else { TpmtSymDef::Null });
-    prop_oneof![Just(TpmtSymDef::Null), aes, last]
+    prop_oneof![Just(TpmtSymDef::Null), aes, camellia, tdes, last]
 }
 
 fn scheme(allowed: &[TpmAlgId]) -> impl Strategy<Value = Scheme> + use<> {
@@ -324,9 +329,9 @@ structures! {
         (secret(), secret()).prop_map(|(a, d)| Shown(Tpm2bSensitiveCreate { user_auth: a.0, data: d.0 }));
     creation: TpmsCreationData = creation_data();
     hashes: TpmtHa = ha();
-    digest_values: TpmlDigestValues = list::<_, HASH_COUNT>(ha());
+    digest_values: TpmlDigestValues = list::<_, PCR_BANK_COUNT>(ha());
     digest_lists: TpmlDigest = list::<_, 8>(buffer::<MAX_DIGEST_SIZE>());
-    pcr_selections: TpmlPcrSelection = list::<_, HASH_COUNT>(selection());
+    pcr_selections: TpmlPcrSelection = list::<_, PCR_BANK_COUNT>(selection());
     signatures: TpmtSignature = signature();
     tickets: TpmtTk = ticket();
     times: TpmsTimeInfo =

@@ -13,9 +13,11 @@ PASSWORD = 0x40000009
 TRANSIENT = 0x80000000
 
 CC = {
-    "Clear": 0x126, "HierarchyChangeAuth": 0x129, "NV_DefineSpace": 0x12A, "CreatePrimary": 0x131,
-    "NV_Increment": 0x134, "NV_SetBits": 0x135, "NV_Extend": 0x136, "NV_Write": 0x137,
-    "DictionaryAttackLockReset": 0x139, "NV_UndefineSpace": 0x122, "PCR_Event": 0x13C, "PCR_Reset": 0x13D,
+    "NV_UndefineSpaceSpecial": 0x11F, "Clear": 0x126, "HierarchyChangeAuth": 0x129, "NV_DefineSpace": 0x12A, "CreatePrimary": 0x131,
+    "NV_Increment": 0x134, "NV_SetBits": 0x135, "NV_Extend": 0x136, "NV_Write": 0x137, "NV_WriteLock": 0x138,
+    "NV_GlobalWriteLock": 0x132, "DictionaryAttackLockReset": 0x139, "DictionaryAttackParameters": 0x13A,
+    "NV_ChangeAuth": 0x13B, "NV_ReadLock": 0x14F, "Shutdown": 0x145, "PolicyCommandCode": 0x16C, "HierarchyControl": 0x121,
+     "NV_UndefineSpace": 0x122, "PCR_Event": 0x13C, "PCR_Reset": 0x13D,
     "SelfTest": 0x143, "Startup": 0x144, "NV_Read": 0x14E, "Create": 0x153, "Import": 0x156, "Load": 0x157,
     "FlushContext": 0x165, "LoadExternal": 0x167, "NV_ReadPublic": 0x169, "ReadPublic": 0x173,
     "StartAuthSession": 0x176, "GetCapability": 0x17A, "GetTestResult": 0x17C, "Hash": 0x17D, "PCR_Read": 0x17E,
@@ -129,6 +131,19 @@ class Tpm:
         size, code = struct.unpack(">II", header[2:])
         return code, self._receive(size - 10)
 
+    def lose_power(self):
+        """`_TPM_Init`: the next command must be Startup."""
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(60)
+            control.connect(os.path.join(self.directory, "control.sock"))
+            if self.name == "swtpm":
+                control.sendall(struct.pack(">II", 2, 0))  # CMD_INIT
+                done = control.recv(4) == b"\0\0\0\0"
+            else:
+                done = control.recv(1) == b"\0"
+        if not done:
+            raise Died(f"{self.name} does not lose its power")
+
     def run(self, name, handles=(), parameters=b"", passwords=None):
         return self.raw(command(name, handles, parameters, passwords))
 
@@ -161,4 +176,4 @@ def both(directory, simulator):
 
     swtpm = ["swtpm", "socket", "--tpm2", "--tpmstate", "dir={dir}/state", "--server", "type=unixio,path={socket}",
              "--ctrl", "type=unixio,path={dir}/control.sock", "--flags", "not-need-init,startup-clear"]
-    return [Tpm("swtpm", below("swtpm"), swtpm), Tpm("ours", below("ours"), [simulator, "{socket}"])]
+    return [Tpm("swtpm", below("swtpm"), swtpm), Tpm("ours", below("ours"), [simulator, "{socket}", "{dir}/control.sock"])]

@@ -8,11 +8,9 @@ pub mod clock;
 pub mod context;
 #[cfg(test)]
 mod damaged;
-pub mod dictionary_attack;
 pub mod duplication;
 pub mod hierarchy;
 pub mod instance;
-pub mod misc;
 pub mod nv;
 pub mod object;
 pub mod pcr;
@@ -40,6 +38,8 @@ pub enum HandleKind {
     Object,
     /// `TPMI_DH_OBJECT+`: also `TPM_RH_NULL`.
     ObjectOrNull,
+    /// `TPMI_DH_PARENT+`: an object, or a hierarchy with its primary seed, null included.
+    ParentOrNull,
     /// `TPMI_DH_ENTITY+`: whatever can be authorized, or null.
     EntityOrNull,
     /// `TPMI_DH_PCR`.
@@ -54,10 +54,6 @@ pub enum HandleKind {
     Context,
     /// `TPMI_RH_HIERARCHY+`: owner, endorsement, platform, null.
     HierarchyOrNull,
-    /// `TPMI_RH_BASE_HIERARCHY`: owner, endorsement, platform.
-    BaseHierarchy,
-    /// `TPMI_RH_ACT`: an authenticated countdown timer, of which there are none.
-    Act,
     /// `TPMI_RH_HIERARCHY_AUTH`: owner, endorsement, platform, lockout.
     HierarchyAuth,
     /// `TPMI_RH_PROVISION`: owner or platform.

@@ -1,8 +1,10 @@
 //! The key derivation functions of Part 1, section 11.4.10, and a byte stream made of one of them.
 
+use vtpm_protocol::tpm::MAX_DERIVATION_BITS;
 use zeroize::Zeroizing;
 
-use super::hash::{HashAlg, Hasher, HmacHasher};
+use super::hash::{HashAlg, Hasher};
+use super::mac::HmacHasher;
 use super::rng::RandomSource;
 
 /// KDFa: SP 800-108 in counter mode with HMAC.
@@ -105,6 +107,14 @@ impl KdfaStream {
             block: Zeroizing::new(Vec::new()),
             used: 0,
         }
+    }
+
+    /// The stream that derived objects are made of (Part 1, "Derived Objects"): [`kdfa`] of [`MAX_DERIVATION_BITS`] under the secret of the
+    /// derivation parent. A label that ends with a zero is not given another one.
+    pub fn derivation(alg: HashAlg, secret: &[u8], label: &[u8], context: &[u8]) -> KdfaStream {
+        let label = label.strip_suffix(&[0]).unwrap_or(label);
+        let suffix = [label, &[0], context, &MAX_DERIVATION_BITS.to_be_bytes()].concat();
+        KdfaStream { suffix, ..KdfaStream::new(alg, secret, &[], &[]) }
     }
 
     fn next_block(&mut self) {

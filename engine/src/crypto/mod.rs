@@ -11,6 +11,7 @@ pub mod constant;
 pub mod ecc;
 pub mod hash;
 pub mod kdf;
+pub mod mac;
 mod padding;
 pub mod prime;
 pub mod rng;
@@ -18,9 +19,11 @@ pub mod rsa;
 pub mod sym;
 
 pub use ecc::{Curve, Point};
-pub use hash::{Digest, HashAlg, Hasher, HmacHasher, ct_eq, hmac};
+pub use hash::{Digest, HashAlg, Hasher, ct_eq};
 pub use kdf::{KdfaStream, kdfa, kdfe};
+pub use mac::{Cmac, HmacHasher, hmac};
 pub use rng::RandomSource;
+pub use sym::SymAlg;
 
 /// Why an operation of this module did not give a result. None of the variants carries data, and none tells
 /// anything about a secret beyond its own name.

@@ -12,8 +12,9 @@ use rsa::hazmat::{rsa_decrypt_and_check, rsa_encrypt};
 use rsa::traits::PublicKeyParts;
 use zeroize::Zeroizing;
 
-use super::hash::{HashAlg, ct_eq, hmac};
+use super::hash::{HashAlg, ct_eq};
 use super::kdf::KdfaStream;
+use super::mac::hmac;
 use super::rng::{CryptoRngAdapter, RandomSource};
 use super::{CryptoError, padding, prime};
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    Tpm2bAuth, Tpm2bNonce, TpmAlgId, TpmHandle, TpmHt, TpmNt, TpmSe, TpmaNv, TpmaObject, TpmaSession,
-    TpmsAuthCommand, TpmtSymDef,
+    Tpm2bAuth, Tpm2bNonce, TpmHandle, TpmHt, TpmNt, TpmSe, TpmaNv, TpmaObject, TpmaSession, TpmsAuthCommand,
+    TpmtSymDef,
 };
 use zeroize::Zeroizing;
 
@@ -259,13 +259,6 @@ fn check_entry(
 
 fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Failure> {
     let entry = cx.sessions.entries.get(i).ok_or(ResponseCode::FAILURE)?;
-    // For commands of the platform only (Part 1, "Physical Presence").
-    if entry.associated == Some(TpmHandle::PLATFORM)
-        && cx.state.permanent.pp_commands.0.contains(&cx.command.code)
-        && !cx.env.is_physically_present()
-    {
-        return Err(ResponseCode::PP.into());
-    }
     let session =
         if entry.handle == TpmHandle::RS_PW { None } else { Some(cx.state.session(entry.handle)?.clone()) };
     if let Some(session) = &session {
@@ -302,7 +295,6 @@ fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Fa
                 return Err(ResponseCode::AUTH_UNAVAILABLE.into());
             }
             policy::check(cx, s, entity, role, parameters)?;
-            check_something_to_read(cx, entity, include_auth)?;
             if s.flags.is_password_needed {
                 check_password(cx, i, entity, Some(s))
             } else {
@@ -316,7 +308,6 @@ fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Fa
             if !auth_value_available(cx, role, entity)? {
                 return Err(ResponseCode::AUTH_UNAVAILABLE.into());
             }
-            check_something_to_read(cx, entity, include_auth)?;
             match other {
                 Some(s) => check_hmac(cx, i, s, parameters),
                 None => check_password(cx, i, entity, None),
@@ -327,19 +318,6 @@ fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Fa
         count_pin_success(cx, entity)?;
     }
     result
-}
-
-/// That an index was not written is told before its authorization value is checked, so that no failure is counted (Part 3, 31.1).
-fn check_something_to_read(
-    cx: &Context<'_>,
-    entity: TpmHandle,
-    include_auth: bool,
-) -> Result<(), ResponseCode> {
-    let read = cx.command.flags.nv_read && include_auth && entity.handle_type() == TpmHt::NV_INDEX;
-    if read && !cx.state.nv_index(entity)?.public.attributes.has(TpmaNv::WRITTEN) {
-        return Err(ResponseCode::NV_UNINITIALIZED);
-    }
-    Ok(())
 }
 
 /// A PIN Fail index forgets failures after a success, a PIN Pass index counts it (Part 1, "PIN Fail", "PIN Pass").
@@ -378,9 +356,7 @@ pub(super) fn policy_required(state: &State, role: Role, entity: TpmHandle) -> R
             TpmHt::TRANSIENT | TpmHt::PERSISTENT => state.object(entity)?.has(TpmaObject::ADMIN_WITH_POLICY),
             _ => true,
         },
-        // A PCR with a policy changes under this policy only.
-        Role::User => entity.handle_type() == TpmHt::PCR && state.policy(entity)?.alg != TpmAlgId::NULL,
-        Role::None => false,
+        Role::User | Role::None => false,
     })
 }
 
@@ -418,7 +394,6 @@ fn auth_value_available(cx: &Context<'_>, role: Role, entity: TpmHandle) -> Resu
 fn policy_available(cx: &Context<'_>, role: Role, entity: TpmHandle) -> Result<bool, ResponseCode> {
     Ok(match entity.handle_type() {
         TpmHt::PERMANENT => entity != TpmHandle::NULL && !cx.state.policy(entity)?.digest.is_empty(),
-        TpmHt::PCR => !cx.state.policy(entity)?.digest.is_empty(),
         TpmHt::TRANSIENT | TpmHt::PERSISTENT => cx.state.object(entity)?.sensitive.is_some(),
         TpmHt::NV_INDEX => {
             let public = &cx.state.nv_index(entity)?.public;

@@ -36,6 +36,7 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
     match kind {
         HandleKind::Object => is_object,
         HandleKind::ObjectOrNull => is_object || is_null,
+        HandleKind::ParentOrNull => is_object || is_hierarchy || is_null,
         HandleKind::EntityOrNull => {
             is_object
                 || is_pcr
@@ -50,8 +51,6 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
         HandleKind::PolicySession => ht == TpmHt::POLICY_SESSION,
         HandleKind::Context => is_transient || matches!(ht, TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION),
         HandleKind::HierarchyOrNull => is_hierarchy || is_null,
-        HandleKind::BaseHierarchy => is_hierarchy,
-        HandleKind::Act => false,
         HandleKind::HierarchyAuth => is_hierarchy || handle == TpmHandle::LOCKOUT,
         HandleKind::Provision => matches!(handle, TpmHandle::OWNER | TpmHandle::PLATFORM),
         HandleKind::Clear => matches!(handle, TpmHandle::LOCKOUT | TpmHandle::PLATFORM),

@@ -1,7 +1,7 @@
 //! Encryption of the first parameter (Part 1, "Session-based encryption").
 
 use super::auth::SessionUse;
-use crate::alg::hash_of;
+use crate::alg::{SymCipher, hash_of};
 use crate::command::Context;
 use crate::crypto::{kdfa, sym};
 use crate::state::{Session, State};
@@ -64,16 +64,18 @@ fn apply(
             sym::xor_obfuscate(hash_of(session.auth_hash), key, nonce_newer, nonce_older, data);
             Ok(())
         }
-        TpmtSymDef::Aes { key_bits, .. } => {
-            let bits = u32::from(key_bits).saturating_add(128);
+        TpmtSymDef::Aes { .. } | TpmtSymDef::Camellia { .. } | TpmtSymDef::Tdes { .. } => {
+            let SymCipher { alg, key_bits } =
+                SymCipher::of(session.symmetric).ok_or(ResponseCode::SYMMETRIC)?;
+            let iv_bits = u32::try_from(alg.block_size()).unwrap_or_default().saturating_mul(8);
+            let bits = u32::from(key_bits).saturating_add(iv_bits);
             let material = kdfa(hash_of(session.auth_hash), key, b"CFB", nonce_newer, nonce_older, bits);
-            let (aes_key, iv) =
+            let (cipher_key, iv) =
                 material.split_at_checked(usize::from(key_bits / 8)).ok_or(ResponseCode::FAILURE)?;
-            let iv: &[u8; 16] = iv.try_into().map_err(|_| ResponseCode::FAILURE)?;
             let done = if encrypt {
-                sym::aes_cfb_encrypt(aes_key, iv, data)
+                sym::cfb_encrypt(alg, cipher_key, iv, data)
             } else {
-                sym::aes_cfb_decrypt(aes_key, iv, data)
+                sym::cfb_decrypt(alg, cipher_key, iv, data)
             };
             done.map_err(|_| ResponseCode::FAILURE)
         }

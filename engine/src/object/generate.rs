@@ -17,7 +17,8 @@
 //!
 //! How many bytes are drawn for a key is frozen with [`crate::crypto`]. **All of this is frozen**: guests expect their primary keys back.
 
-use crate::alg::{digest_2b, hash_alg};
+use super::validate::check_symmetric_key;
+use crate::alg::{SymCipher, digest_2b, hash_alg};
 use crate::crypto::rsa::RsaPrivate;
 use crate::crypto::{CryptoError, HashAlg, KdfaStream, RandomSource, ecc, hmac};
 use crate::secret;
@@ -27,7 +28,7 @@ use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
     PublicId, PublicParms, Secret2b, SensitiveComposite, Tpm2bAuth, Tpm2bDigest, Tpm2bPrivateKeyRsa,
     Tpm2bPublicKeyRsa, Tpm2bSensitiveCreate, Tpm2bSensitiveData, TpmAlgId, TpmHandle, TpmaObject, TpmtPublic,
-    TpmtSensitive, TpmtSymDef,
+    TpmtSensitive,
 };
 use zeroize::Zeroizing;
 
@@ -75,7 +76,7 @@ pub fn auth_value(auth: &Tpm2bAuth, name_alg: TpmAlgId) -> Result<Tpm2bAuth, Res
 /// # Errors
 /// `TPM_RC_SIZE` for an authorization value that is too long, blaming the sensitive area. Blaming nothing, as other TPMs have it:
 /// `TPM_RC_RANGE` for an RSA exponent that is neither 0 nor a prime from 65,537 on, `TPM_RC_SIZE` for an HMAC or XOR key that is too long,
-/// `TPM_RC_KEY_SIZE` for a symmetric key of another size than the template says.
+/// `TPM_RC_KEY_SIZE` for a symmetric key of another size than the template says, `TPM_RC_KEY` for a weak one of TDES.
 pub fn generate(
     public: &mut TpmtPublic,
     create: &Tpm2bSensitiveCreate,
@@ -103,14 +104,17 @@ pub fn generate(
             SensitiveComposite::Ecc(Secret2b::new(d.as_slice())?)
         }
         PublicParms::SymCipher { sym } => {
-            let TpmtSymDef::Aes { key_bits, .. } = sym.0 else {
-                return Err(ResponseCode::SYMMETRIC.parameter(blame.public));
+            let cipher = SymCipher::of(sym.0).ok_or(ResponseCode::SYMMETRIC.parameter(blame.public))?;
+            let bits = match given(public, create) {
+                Some(given) => {
+                    check_symmetric_key(cipher, given)?;
+                    Zeroizing::new(given.to_vec())
+                }
+                None => {
+                    let generated = cipher.alg.generate_key(cipher.key_size(), key);
+                    generated.map_err(|_| ResponseCode::NO_RESULT)?
+                }
             };
-            let size = usize::from(key_bits / 8);
-            let bits = given(public, create).map_or_else(|| draw(key, size), |d| Zeroizing::new(d.to_vec()));
-            if bits.len() != size {
-                return Err(ResponseCode::KEY_SIZE);
-            }
             SensitiveComposite::Sym(Secret2b::new(bits.as_slice())?)
         }
         PublicParms::KeyedHash { scheme } => {
@@ -142,9 +146,10 @@ pub fn generate(
     Ok(sensitive)
 }
 
-/// The caller's secret, where it is the origin.
+/// The caller's secret, where it is the origin. Of a derived object neither caller nor TPM is.
 fn given<'a>(public: &TpmtPublic, create: &'a Tpm2bSensitiveCreate) -> Option<&'a [u8]> {
-    (!public.attributes.has(TpmaObject::SENSITIVE_DATA_ORIGIN)).then(|| create.data.expose())
+    let tpm_is_origin = public.attributes.has(TpmaObject::SENSITIVE_DATA_ORIGIN);
+    (!tpm_is_origin && !create.data.is_empty()).then(|| create.data.expose())
 }
 
 fn draw(source: &mut dyn RandomSource, size: usize) -> Zeroizing<Vec<u8>> {

@@ -5,7 +5,7 @@
 
 use crate::alg::hash_alg;
 use crate::command::Context;
-use crate::crypto::{HashAlg, ct_eq, sym};
+use crate::crypto::{HashAlg, SymAlg, ct_eq, sym};
 use crate::state::Object;
 use crate::wrap::Wrapper;
 use vtpm_protocol::codec::{Decode, Encode, Reader, decode_exact, encode_sized};
@@ -34,8 +34,8 @@ fn padded(sensitive: &TpmtSensitive, name_alg: HashAlg) -> Result<Zeroizing<Vec<
 /// `TPM_RC_TYPE` for an object that is no storage key.
 pub fn wrapper<'a>(parent: &Object, seed: &'a [u8], name: &'a [u8]) -> Result<Wrapper<'a>, ResponseCode> {
     let alg = parent.name_alg().ok_or(ResponseCode::TYPE)?;
-    let key_bits = parent.child_cipher().ok_or(ResponseCode::TYPE)?;
-    Ok(Wrapper { alg, seed, name, key_bits })
+    let cipher = parent.child_cipher().ok_or(ResponseCode::TYPE)?;
+    Ok(Wrapper { alg, seed, name, cipher })
 }
 
 fn seed_of(parent: &Object) -> Result<&[u8], ResponseCode> {
@@ -74,8 +74,8 @@ pub fn from_private(parent: &Object, name: &[u8], private: &[u8]) -> Result<Tpmt
 
 /// The wrappers of a duplicate.
 pub struct Wrappers<'a> {
-    /// The key of the inner wrapper: an AES key; `None` for no inner wrapper.
-    pub inner: Option<&'a Secret2b<66>>,
+    /// The key of the inner wrapper, and the cipher that it is of, used in CFB mode; `None` for no inner wrapper.
+    pub inner: Option<(SymAlg, &'a Secret2b<66>)>,
     /// The new parent and the secret shared with it; `None` for no outer wrapper.
     pub outer: Option<(&'a Object, &'a [u8])>,
 }
@@ -92,11 +92,12 @@ pub fn to_duplicate(
 ) -> Result<Tpm2bPrivate, ResponseCode> {
     let name_alg = hash_alg(public.name_alg).ok_or(ResponseCode::HASH)?;
     let mut data = padded(sensitive, name_alg)?;
-    if let Some(key) = wrappers.inner {
+    if let Some((cipher, key)) = wrappers.inner {
         let mut inner = Zeroizing::new(Vec::with_capacity(1024));
         encode_sized(&name_alg.digest(&[&data, name]), &mut inner);
         inner.extend_from_slice(&data);
-        sym::aes_cfb_encrypt(key.expose(), &[0; 16], &mut inner).map_err(|_| ResponseCode::SIZE)?;
+        let iv = vec![0; cipher.block_size()];
+        sym::cfb_encrypt(cipher, key.expose(), &iv, &mut inner).map_err(|_| ResponseCode::SIZE)?;
         data = inner;
     }
     match wrappers.outer {
@@ -121,8 +122,9 @@ pub fn from_duplicate(
         Some((parent, seed)) => wrapper(parent, seed, name)?.open(duplicate)?,
         None => Zeroizing::new(duplicate.to_vec()),
     };
-    if let Some(key) = wrappers.inner {
-        sym::aes_cfb_decrypt(key.expose(), &[0; 16], &mut data).map_err(|_| ResponseCode::SIZE)?;
+    if let Some((cipher, key)) = wrappers.inner {
+        let iv = vec![0; cipher.block_size()];
+        sym::cfb_decrypt(cipher, key.expose(), &iv, &mut data).map_err(|_| ResponseCode::SIZE)?;
         let mut r = Reader::new(&data);
         // A wrong key makes the size random, too: that is no other fault than a wrong digest.
         let tag = r.sized(64).map_err(|_| ResponseCode::INTEGRITY)?;

@@ -55,7 +55,7 @@ pub fn check_creation(
 /// # Errors
 /// `TPM_RC_HASH` for a null name algorithm; `TPM_RC_SIZE` for a policy of another size than its digest; `TPM_RC_ATTRIBUTES` for
 /// fixedTPM, fixedParent or encryptedDuplication that contradict each other or the parent, for restricted without exactly one of sign
-/// and decrypt, for a key that can do neither, and for firmwareLimited and svnLimited, as there are no such hierarchies; and those of [`check_schemes`].
+/// and decrypt, for a key that can do neither, for a derived object that is not fixed as its parent is, and for firmwareLimited and svnLimited, as there are no such hierarchies; and those of [`check_schemes`].
 pub fn check_attributes(parent: Option<&Object>, public: &TpmtPublic) -> Result<(), ResponseCode> {
     let a = public.attributes;
     let alg = hash_alg(public.name_alg).ok_or(ResponseCode::HASH)?;
@@ -82,6 +82,12 @@ pub fn check_attributes(parent: Option<&Object>, public: &TpmtPublic) -> Result<
     {
         return Err(ResponseCode::ATTRIBUTES);
     }
+    // A derived object has no private area that could go elsewhere, and is as fixed to the TPM as what it is derived from.
+    if let Some(parent) = parent.filter(|p| p.is_derivation_parent())
+        && (fixed_tpm != parent.has(TpmaObject::FIXED_TPM) || !a.has(TpmaObject::FIXED_PARENT))
+    {
+        return Err(ResponseCode::ATTRIBUTES);
+    }
     check_schemes(parent, public)
 }
 
@@ -98,6 +104,10 @@ pub fn check_schemes(parent: Option<&Object>, public: &TpmtPublic) -> Result<(),
         PublicParms::SymCipher { sym } => {
             if sym.0 == TpmtSymDef::Null {
                 return Err(ResponseCode::SYMMETRIC);
+            }
+            // What decrypts must have a mode that does, or none yet; CMAC is for signing alone.
+            if decrypt && sym.0.block_cipher().is_some_and(|(_, _, mode)| mode == TpmAlgId::CMAC) {
+                return Err(ResponseCode::SCHEME);
             }
             Some(*sym)
         }

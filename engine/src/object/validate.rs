@@ -3,7 +3,7 @@
 use super::Blame;
 use super::generate::symmetric_unique;
 use super::template::{check_attributes, check_schemes};
-use crate::alg::hash_alg;
+use crate::alg::{SymCipher, hash_alg};
 use crate::crypto::rsa::{RsaPrivate, RsaPublic};
 use crate::crypto::{CryptoError, ecc};
 use crate::secret;
@@ -11,7 +11,7 @@ use crate::state::Object;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
     PublicId, PublicParms, SensitiveComposite, TpmEccCurve, TpmaObject, TpmsEccPoint, TpmtPublic,
-    TpmtSensitive, TpmtSymDef, TpmtSymDefObject,
+    TpmtSensitive,
 };
 
 /// Checks an object that comes into the TPM. With a parent as its child, without as one from outside. `sensitive` is `None` when only the
@@ -110,12 +110,8 @@ fn check_pair(public: &TpmtPublic, sensitive: &TpmtSensitive, blame: Blame) -> R
             check_ecc_pair(*curve, point, d.expose(), alg.is_some(), blame)
         }
         (PublicParms::SymCipher { sym }, PublicId::Digest(_), SensitiveComposite::Sym(key)) => {
-            let TpmtSymDefObject(TpmtSymDef::Aes { key_bits, .. }) = *sym else {
-                return Err(ResponseCode::SYMMETRIC.parameter(blame.public));
-            };
-            if key.len() != usize::from(key_bits / 8) {
-                return Err(ResponseCode::KEY_SIZE.parameter(blame.sensitive));
-            }
+            let cipher = SymCipher::of(sym.0).ok_or(ResponseCode::SYMMETRIC.parameter(blame.public))?;
+            check_symmetric_key(cipher, key.expose()).map_err(|e| e.parameter(blame.sensitive))?;
             check_symmetric_binding(public, sensitive, blame)
         }
         (PublicParms::KeyedHash { scheme }, PublicId::Digest(_), SensitiveComposite::Bits(bits)) => {
@@ -142,6 +138,17 @@ fn check_ecc_pair(
     let same = number(&point.x) == number(&expected.x) && number(&point.y) == number(&expected.y);
     // Without a name algorithm the public area is not relied on.
     if same || !bound { Ok(()) } else { Err(ResponseCode::BINDING) }
+}
+
+/// Checks a symmetric key that comes from outside.
+///
+/// # Errors
+/// `TPM_RC_KEY_SIZE` for one of another size than the cipher says; `TPM_RC_KEY` for one with which TDES would be weak.
+pub fn check_symmetric_key(cipher: SymCipher, key: &[u8]) -> Result<(), ResponseCode> {
+    if key.len() != cipher.key_size() {
+        return Err(ResponseCode::KEY_SIZE);
+    }
+    if cipher.alg.is_good_key(key) { Ok(()) } else { Err(ResponseCode::KEY) }
 }
 
 /// A number without leading zeros.

@@ -22,17 +22,12 @@ pub use commit::Commitments;
 pub use hierarchy::{Hierarchy, Policy, random_secret};
 pub use nv::NvIndex;
 pub use object::{Object, ObjectFlags};
-pub use pcr::{
-    HCRTM_PCR, PcrBank, PcrBanks, all_allocated, is_allocation, is_dynamic as is_dynamic_pcr,
-    is_saved as is_saved_pcr,
-};
-pub use permanent::{CommandAudit, DictionaryAttack, MAX_PP_COMMANDS, OrderlyState, Permanent};
+pub use pcr::{PcrBank, PcrBanks, is_saved as is_saved_pcr};
+pub use permanent::{CommandAudit, DictionaryAttack, OrderlyState, Permanent};
 pub use save::RestoreError;
 pub use session::{Session, SessionFlags};
 pub use slots::{CONTEXT_GAP_MAX, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS, MAX_PERSISTENT_OBJECTS};
-pub use volatile::{
-    CLOCK_NOMINAL, MAX_ACTIVE_SESSIONS, SavedContexts, SelfTest, StateClear, StateReset, Volatile,
-};
+pub use volatile::{MAX_ACTIVE_SESSIONS, SavedContexts, SelfTest, StateClear, StateReset, Volatile};
 
 use crate::env::{Change, RecordKey};
 use std::collections::BTreeMap;
@@ -77,11 +72,10 @@ impl State {
         saved.transient.clear();
         saved.sessions.clear();
         let volatile = saved.volatile_mut();
-        let allocation = volatile.pcrs.allocation();
-        volatile.pcrs = PcrBanks::startup(&allocation, volatile.startup_locality, Some(&volatile.pcrs));
+        let banks: Vec<_> = volatile.pcrs.hashes().collect();
+        volatile.pcrs = PcrBanks::startup(&banks, volatile.startup_locality, Some(&volatile.pcrs));
         volatile.exclusive_audit_session = TpmHandle::UNASSIGNED;
         volatile.self_test = SelfTest::NotRun;
-        volatile.tested.0.clear();
         volatile.state_reset.contexts.forget_loaded();
         saved
     }

@@ -1,6 +1,23 @@
 //! NV indices.
+//!
+//! # Orderly indices
+//!
+//! The data of an index with `TPMA_NV_ORDERLY` belong in volatile memory and reach non-volatile memory with `TPM2_Shutdown` (Part 1,
+//! "Hybrid NV Indexes"), so that they can be written often without wear. Here every index is one record, durable before the response
+//! leaves, orderly or not: the store has no cells to wear out, and a restart or migration of the daemon, which is no loss of power, must
+//! not lose what a running guest has written. What a guest can see of the delay happens at the Startup after the loss of power instead,
+//! in [`State::start_nv_indices`], and is what happens in a TPM that delays:
+//!
+//! - After an unorderly shutdown the data are gone: the index is unwritten, and blank as after its definition.
+//! - After `Shutdown(CLEAR)` it is unwritten, too; after `Shutdown(STATE)` it goes on, with Restart and Resume.
+//! - A counter goes on after an orderly shutdown. After an unorderly one a TPM that delays no longer knows its value. It knows that it
+//!   wrote it at the last multiple of [`MAX_ORDERLY_COUNT`] + 1, and sets all bits below, so that the next increment reaches that of
+//!   the next multiple. The bits above are those of the value that we do know, which gives the same number.
+//!
+//! A lock of an orderly index that is for good (`TPMA_NV_WRITEDEFINE`) is as durable as any other.
 
-use super::State;
+use super::{OrderlyState, State};
+use crate::nv::MAX_ORDERLY_COUNT;
 use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
@@ -13,7 +30,7 @@ pub struct NvIndex {
     pub public: TpmsNvPublic,
     /// The authorization value.
     pub auth: Tpm2bAuth,
-    /// As many bytes as the public area says; 0xff until written.
+    /// As many bytes as the public area says.
     pub data: Tpm2b<MAX_NV_INDEX_SIZE>,
 }
 
@@ -53,23 +70,45 @@ impl NvIndex {
 }
 
 impl State {
-    /// What a Startup that is no Resume does to NV indices (Part 1, "NV Index attributes"; Part 3, 9.3): locks and data that last until a
-    /// Restart end; at a Reset orderly data ends, too, but for counters, which are durable here at all times.
-    pub fn start_nv_indices(&mut self, reset: bool) {
+    /// What a Startup that is no Resume does to NV indices; `saved` is how the last boot ended. Locks end, except those for good; data that
+    /// last until a Restart end, and at a Reset orderly data.
+    pub fn start_nv_indices(&mut self, saved: OrderlyState) {
         for index in self.nv.values_mut() {
-            let old = index.public.attributes;
-            let mut new = old.with(TpmaNv::READ_LOCKED, false);
-            let ends = old.has(TpmaNv::CLEAR_ST_CLEAR) || (reset && old.has(TpmaNv::ORDERLY));
-            if ends && old.nt() != Ok(TpmNt::Counter) {
-                new = new.with(TpmaNv::WRITTEN, false);
-            }
-            // As it is now: what has no data any more must be writable.
-            if !new.has(TpmaNv::WRITE_DEFINE) || !new.has(TpmaNv::WRITTEN) {
-                new = new.with(TpmaNv::WRITE_LOCKED, false);
-            }
-            if new != old {
-                Arc::make_mut(index).public.attributes = new;
+            let new = index.started(saved);
+            if new.public.attributes != index.public.attributes || new.data != index.data {
+                *index = Arc::new(new);
             }
         }
+    }
+}
+
+impl NvIndex {
+    /// The index after a Startup that is no Resume: see [`State::start_nv_indices`].
+    fn started(&self, saved: OrderlyState) -> Self {
+        let mut new = self.clone();
+        let old = self.public.attributes;
+        let is_counter = old.nt() == Ok(TpmNt::Counter);
+        let is_reset = saved != OrderlyState::State;
+        let is_lost = old.has(TpmaNv::ORDERLY) && saved == OrderlyState::None;
+        let ends = old.has(TpmaNv::CLEAR_ST_CLEAR) || (is_reset && old.has(TpmaNv::ORDERLY));
+        let mut attributes = old.with(TpmaNv::READ_LOCKED, false);
+        if is_counter {
+            if is_lost && let Some(value) = self.value() {
+                new.set_value(value | MAX_ORDERLY_COUNT);
+            }
+        } else {
+            if is_lost {
+                new.data = self.blank();
+            }
+            if ends {
+                attributes = attributes.with(TpmaNv::WRITTEN, false);
+            }
+        }
+        // As it is now: what has no data any more must be writable.
+        if !attributes.has(TpmaNv::WRITE_DEFINE) || !attributes.has(TpmaNv::WRITTEN) {
+            attributes = attributes.with(TpmaNv::WRITE_LOCKED, false);
+        }
+        new.public.attributes = attributes;
+        new
     }
 }

@@ -1,12 +1,11 @@
 //! Objects as they are held in memory and saved (Part 1, "Object Structure").
 
-use crate::alg::hash_alg;
+use crate::alg::{SymCipher, hash_alg};
 use crate::crypto::HashAlg;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
     PublicParms, Sized2b, Tpm2bName, Tpm2bSensitive, TpmHandle, TpmaObject, TpmtPublic, TpmtSensitive,
-    TpmtSymDef,
 };
 
 /// What the TPM remembers of an object beside its areas.
@@ -90,6 +89,15 @@ impl Object {
         self.is_storage_key() && self.sensitive.is_some()
     }
 
+    /// Whether objects can be derived from it: a keyed hash that is restricted and decrypts, with both areas loaded.
+    #[must_use]
+    pub fn is_derivation_parent(&self) -> bool {
+        matches!(self.public.parms, PublicParms::KeyedHash { .. })
+            && self.has(TpmaObject::RESTRICTED | TpmaObject::DECRYPT)
+            && self.sensitive.is_some()
+            && self.name_alg().is_some()
+    }
+
     /// Restricted and decrypt, with a symmetric cipher for children.
     #[must_use]
     pub fn is_storage_key(&self) -> bool {
@@ -98,17 +106,14 @@ impl Object {
             && self.child_cipher().is_some()
     }
 
-    /// The symmetric cipher with which a storage key protects its children: key size in bits.
+    /// The symmetric cipher with which a storage key protects its children, always in CFB mode.
     #[must_use]
-    pub fn child_cipher(&self) -> Option<u16> {
+    pub fn child_cipher(&self) -> Option<SymCipher> {
         let sym = match &self.public.parms {
             PublicParms::Rsa { symmetric, .. } | PublicParms::Ecc { symmetric, .. } => symmetric.0,
             PublicParms::SymCipher { sym } => sym.0,
             PublicParms::KeyedHash { .. } => return None,
         };
-        match sym {
-            TpmtSymDef::Aes { key_bits, .. } => Some(key_bits),
-            _ => None,
-        }
+        SymCipher::of(sym)
     }
 }

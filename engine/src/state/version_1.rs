@@ -3,16 +3,15 @@
 
 use super::save::Record;
 use super::{
-    CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, NvIndex, Object, OrderlyState,
-    PcrBank, Permanent, Policy, SavedContexts, SelfTest, Session, SessionFlags, StateClear, StateReset,
-    Volatile, all_allocated,
+    CommandAudit, Commitments, DictionaryAttack, Hierarchy, NvIndex, Object, OrderlyState, PcrBanks,
+    Permanent, Policy, SavedContexts, SelfTest, Session, SessionFlags, StateClear, StateReset, Volatile,
 };
-use vtpm_protocol::codec::{Decode, Encode, Reader, decode_exact};
+use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
 use vtpm_protocol::tpm::{
-    PCR_BANKS, PCR_COUNT, Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bName, Tpm2bNonce, TpmCc, TpmHandle, TpmSe,
-    TpmaLocality, TpmiAlgHash, Tpml, TpmsPcrSelection, TpmtSymDef,
+    PCR_BANK_COUNT, Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bName, Tpm2bNonce, TpmCc, TpmHandle, TpmSe,
+    TpmaLocality, TpmiAlgHash, Tpml, TpmtSymDef,
 };
 
 structure! {
@@ -29,7 +28,7 @@ structure! {
         total_reset_count: u64,
         clock: u64,
         max_counter: u64,
-        pcr_banks: Tpml<TpmiAlgHash, { PCR_BANKS.len() }>,
+        pcr_banks: Tpml<TpmiAlgHash, PCR_BANK_COUNT>,
     }
 }
 
@@ -55,7 +54,6 @@ impl From<DictionaryAttack1> for DictionaryAttack {
             lockout_auth_enabled: v.lockout_auth_enabled,
             self_heal_timer: v.self_heal_timer,
             lockout_timer: v.lockout_timer,
-            used: false,
         }
     }
 }
@@ -76,11 +74,7 @@ impl Record for Permanent {
             total_reset_count: v.total_reset_count,
             clock: v.clock,
             max_counter: v.max_counter,
-            // All banks were whole, and there was no command to change that.
-            pcr_allocation: all_allocated(),
-            pcr_policy: Policy::default(),
-            algorithm_set: 0,
-            pp_commands: Tpml(vec![TpmCc::PP_COMMANDS]),
+            pcr_banks: v.pcr_banks,
             command_audit: CommandAudit::manufactured(),
         })
     }
@@ -109,19 +103,6 @@ structure! {
 }
 
 structure! {
-    struct PcrBank1 {
-        hash: TpmiAlgHash,
-        values: Tpml<Tpm2bDigest, 24>,
-    }
-}
-
-impl From<PcrBank1> for PcrBank {
-    fn from(v: PcrBank1) -> Self {
-        Self { allocated: TpmsPcrSelection::of(v.hash.0, 0..PCR_COUNT), values: v.values }
-    }
-}
-
-structure! {
     struct Volatile1 {
         started: bool,
         ph_enable: bool,
@@ -129,7 +110,7 @@ structure! {
         startup_locality: u8,
         state_clear: StateClear1,
         state_reset: StateReset1,
-        pcrs: Tpml<PcrBank1, { PCR_BANKS.len() }>,
+        pcrs: PcrBanks,
         exclusive_audit_session: TpmHandle,
         time: u64,
         clock_base: u64,
@@ -147,8 +128,6 @@ impl From<StateClear1> for StateClear {
             ph_enable_nv: v.ph_enable_nv,
             platform_auth: v.platform_auth,
             platform_policy: v.platform_policy,
-            read_only: false,
-            pcr_auth: Tpm2bAuth::empty(),
         }
     }
 }
@@ -172,30 +151,20 @@ impl From<StateReset1> for StateReset {
 impl Record for Volatile {
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let v = Volatile1::decode(r)?;
-        // Through the checks of the present form.
-        let banks: Tpml<PcrBank, { PCR_BANKS.len() }> = Tpml(v.pcrs.0.into_iter().map(Into::into).collect());
-        let pcrs = decode_exact(&banks.to_bytes())?;
         Ok(Self {
             started: v.started,
             ph_enable: v.ph_enable,
             orderly: v.orderly,
             startup_locality: v.startup_locality,
-            hcrtm: false,
-            hcrtm_values: Tpml::default(),
             state_clear: v.state_clear.into(),
             state_reset: v.state_reset.into(),
-            pcrs,
-            pcr_reconfigured: false,
+            pcrs: v.pcrs,
             exclusive_audit_session: v.exclusive_audit_session,
             time: v.time,
             clock_base: v.clock_base,
             clock_safe: v.clock_safe,
             time_epoch: v.time_epoch,
-            clock_rate: CLOCK_NOMINAL,
-            // There is more to test now.
-            self_test: if v.self_test == SelfTest::Failed { SelfTest::Failed } else { SelfTest::NotRun },
-            tested: Tpml::default(),
-            established: false,
+            self_test: v.self_test,
         })
     }
 }

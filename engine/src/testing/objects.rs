@@ -8,6 +8,9 @@ use vtpm_protocol::tpm::*;
 /// AES-128 in CFB mode.
 pub const AES_128: TpmtSymDefObject =
     TpmtSymDefObject(TpmtSymDef::Aes { key_bits: 128, mode: TpmAlgId::CFB });
+/// The same for a wrapper.
+pub const AES_128_CIPHER: crate::alg::SymCipher =
+    crate::alg::SymCipher { alg: crate::crypto::SymAlg::Aes, key_bits: 128 };
 /// No symmetric algorithm.
 pub const NO_SYM: TpmtSymDefObject = TpmtSymDefObject(TpmtSymDef::Null);
 

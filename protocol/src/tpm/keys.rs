@@ -3,9 +3,10 @@
 use super::attributes::{TpmaLocality, TpmaObject};
 use super::constants::{TpmAlgId, TpmEccCurve};
 use super::ecc::{TpmiEccCurve, TpmsEccPoint, TpmtEccScheme, TpmtKdfScheme};
-use super::lists::{TpmlPcrSelection, decode_hash_alg, decode_hash_alg_or_null};
+use super::lists::{TpmlPcrSelection, decode_hash_alg, decode_hash_alg_or_null, hash_size};
 use super::sized::{
-    Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bName, Tpm2bPrivateKeyRsa, Tpm2bPublicKeyRsa, Tpm2bSensitiveData,
+    Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bLabel, Tpm2bName, Tpm2bPrivateKeyRsa, Tpm2bPublicKeyRsa,
+    Tpm2bSensitiveData,
 };
 use crate::codec::{Decode, Encode, Reader, encode_sized_with};
 use crate::rc::ResponseCode;
@@ -15,14 +16,35 @@ use crate::structure;
 pub const RSA_KEY_BITS: [u16; 4] = [1024, 2048, 3072, 4096];
 /// The AES key sizes, in bits: `TPMI_AES_KEY_BITS`.
 pub const AES_KEY_BITS: [u16; 3] = [128, 192, 256];
+/// The Camellia key sizes, in bits: `TPMI_CAMELLIA_KEY_BITS`.
+pub const CAMELLIA_KEY_BITS: [u16; 3] = [128, 192, 256];
+/// The TDES key sizes, in bits with those of parity: `TPMI_TDES_KEY_BITS`.
+pub const TDES_KEY_BITS: [u16; 2] = [128, 192];
+/// The modes that encrypt: `TPMI_ALG_CIPHER_MODE` without the plus sign.
+pub const CIPHER_MODES: [TpmAlgId; 5] =
+    [TpmAlgId::CTR, TpmAlgId::OFB, TpmAlgId::CBC, TpmAlgId::CFB, TpmAlgId::ECB];
 
 /// `TPMT_SYM_DEF` (11.1.6) and `TPMT_SYM_DEF_OBJECT` (11.1.7); the latter has no XOR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TpmtSymDef {
     /// `TPM_ALG_NULL`.
     Null,
-    /// AES in a mode. The mode is `TPM_ALG_NULL` where the caller may choose it later.
+    /// AES in a mode, which is one of [`CIPHER_MODES`], CMAC, or `TPM_ALG_NULL` where the caller may choose it later.
     Aes {
+        /// Key size in bits.
+        key_bits: u16,
+        /// The mode of operation.
+        mode: TpmAlgId,
+    },
+    /// Camellia in a mode.
+    Camellia {
+        /// Key size in bits.
+        key_bits: u16,
+        /// The mode of operation.
+        mode: TpmAlgId,
+    },
+    /// TDES in a mode.
+    Tdes {
         /// Key size in bits.
         key_bits: u16,
         /// The mode of operation.
@@ -40,18 +62,83 @@ impl TpmtSymDef {
         match TpmAlgId::decode(r)? {
             TpmAlgId::NULL => Ok(Self::Null),
             TpmAlgId::AES => {
-                let key_bits = u16::decode(r)?;
-                if !AES_KEY_BITS.contains(&key_bits) {
-                    return Err(ResponseCode::VALUE);
-                }
-                let mode = TpmAlgId::decode(r)?;
-                match mode {
-                    TpmAlgId::CFB | TpmAlgId::NULL => Ok(Self::Aes { key_bits, mode }),
-                    _ => Err(ResponseCode::MODE),
-                }
+                decode_cipher(r, &AES_KEY_BITS).map(|(key_bits, mode)| Self::Aes { key_bits, mode })
+            }
+            TpmAlgId::CAMELLIA => {
+                decode_cipher(r, &CAMELLIA_KEY_BITS).map(|(key_bits, mode)| Self::Camellia { key_bits, mode })
+            }
+            TpmAlgId::TDES => {
+                decode_cipher(r, &TDES_KEY_BITS).map(|(key_bits, mode)| Self::Tdes { key_bits, mode })
             }
             TpmAlgId::XOR if allow_xor => Ok(Self::Xor { hash: decode_hash_alg(r)? }),
             _ => Err(ResponseCode::SYMMETRIC),
+        }
+    }
+
+    /// Algorithm, key size in bits, and mode of a block cipher; `None` for the others.
+    #[must_use]
+    pub const fn block_cipher(self) -> Option<(TpmAlgId, u16, TpmAlgId)> {
+        match self {
+            Self::Aes { key_bits, mode } => Some((TpmAlgId::AES, key_bits, mode)),
+            Self::Camellia { key_bits, mode } => Some((TpmAlgId::CAMELLIA, key_bits, mode)),
+            Self::Tdes { key_bits, mode } => Some((TpmAlgId::TDES, key_bits, mode)),
+            Self::Null | Self::Xor { .. } => None,
+        }
+    }
+}
+
+/// Key size and mode of a block cipher; the mode is `TPMI_ALG_SYM_MODE+`.
+fn decode_cipher(r: &mut Reader<'_>, key_bits: &[u16]) -> Result<(u16, TpmAlgId), ResponseCode> {
+    let bits = u16::decode(r)?;
+    if !key_bits.contains(&bits) {
+        return Err(ResponseCode::VALUE);
+    }
+    let mode = TpmAlgId::decode(r)?;
+    if mode == TpmAlgId::NULL || mode == TpmAlgId::CMAC || CIPHER_MODES.contains(&mode) {
+        Ok((bits, mode))
+    } else {
+        Err(ResponseCode::MODE)
+    }
+}
+
+/// `TPMI_ALG_CIPHER_MODE+`, 9.35: a mode that encrypts, or `TPM_ALG_NULL`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TpmiAlgCipherModeOrNull(pub TpmAlgId);
+
+impl Encode for TpmiAlgCipherModeOrNull {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for TpmiAlgCipherModeOrNull {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let mode = TpmAlgId::decode(r)?;
+        if mode == TpmAlgId::NULL || CIPHER_MODES.contains(&mode) {
+            Ok(Self(mode))
+        } else {
+            Err(ResponseCode::MODE)
+        }
+    }
+}
+
+/// `TPMI_ALG_MAC_SCHEME+`, 9.36: CMAC, an implemented hash, or `TPM_ALG_NULL`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TpmiAlgMacSchemeOrNull(pub TpmAlgId);
+
+impl Encode for TpmiAlgMacSchemeOrNull {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for TpmiAlgMacSchemeOrNull {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let scheme = TpmAlgId::decode(r)?;
+        if scheme == TpmAlgId::NULL || scheme == TpmAlgId::CMAC || hash_size(scheme).is_some() {
+            Ok(Self(scheme))
+        } else {
+            Err(ResponseCode::SYMMETRIC)
         }
     }
 }
@@ -61,6 +148,8 @@ impl Encode for TpmtSymDef {
         match *self {
             Self::Null => TpmAlgId::NULL.encode(out),
             Self::Aes { key_bits, mode } => (TpmAlgId::AES, key_bits, mode).encode(out),
+            Self::Camellia { key_bits, mode } => (TpmAlgId::CAMELLIA, key_bits, mode).encode(out),
+            Self::Tdes { key_bits, mode } => (TpmAlgId::TDES, key_bits, mode).encode(out),
             Self::Xor { hash } => (TpmAlgId::XOR, hash).encode(out),
         }
     }
@@ -330,6 +419,15 @@ pub enum PublicId {
 }
 
 impl PublicId {
+    /// As it stands in a template that says nothing of it.
+    fn empty_for(alg: TpmAlgId) -> Self {
+        match alg {
+            TpmAlgId::RSA => Self::Rsa(Tpm2bPublicKeyRsa::empty()),
+            TpmAlgId::ECC => Self::Ecc(TpmsEccPoint::default()),
+            _ => Self::Digest(Tpm2bDigest::empty()),
+        }
+    }
+
     fn decode_for(alg: TpmAlgId, r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         match alg {
             TpmAlgId::RSA => Decode::decode(r).map(Self::Rsa),
@@ -383,6 +481,16 @@ impl TpmtPublic {
         r: &mut Reader<'_>,
         decode_name_alg: fn(&mut Reader<'_>) -> Result<TpmAlgId, ResponseCode>,
     ) -> Result<Self, ResponseCode> {
+        let mut public = Self::decode_before_unique(r, decode_name_alg)?;
+        public.unique = PublicId::decode_for(public.parms.alg(), r)?;
+        Ok(public)
+    }
+
+    /// All but the last field, which is left empty.
+    fn decode_before_unique(
+        r: &mut Reader<'_>,
+        decode_name_alg: fn(&mut Reader<'_>) -> Result<TpmAlgId, ResponseCode>,
+    ) -> Result<Self, ResponseCode> {
         let alg = TpmAlgId::decode(r)?;
         if ![TpmAlgId::RSA, TpmAlgId::ECC, TpmAlgId::KEYEDHASH, TpmAlgId::SYMCIPHER].contains(&alg) {
             return Err(ResponseCode::TYPE);
@@ -391,8 +499,35 @@ impl TpmtPublic {
         let attributes = TpmaObject::decode(r)?;
         let auth_policy = Tpm2bDigest::decode(r)?;
         let parms = PublicParms::decode_for(alg, r)?;
-        let unique = PublicId::decode_for(alg, r)?;
+        let unique = PublicId::empty_for(alg);
         Ok(Self { name_alg, attributes, auth_policy, parms, unique })
+    }
+}
+
+structure! {
+    /// `TPMS_DERIVE`, 11.1.11: what tells one derived object from another.
+    #[derive(Clone)]
+    pub struct TpmsDerive {
+        /// The label.
+        pub label: Tpm2bLabel,
+        /// The context.
+        pub context: Tpm2bLabel,
+    }
+}
+
+/// The template of a derived object, 12.2.6: `TPMT_PUBLIC` with a name algorithm, but label and context in place of the unique field.
+#[derive(Clone)]
+pub struct DerivationTemplate {
+    /// The public area, its unique field empty.
+    pub public: TpmtPublic,
+    /// Label and context.
+    pub derive: TpmsDerive,
+}
+
+impl Decode for DerivationTemplate {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let public = TpmtPublic::decode_before_unique(r, decode_hash_alg)?;
+        Ok(Self { public, derive: Decode::decode(r)? })
     }
 }
 

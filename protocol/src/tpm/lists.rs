@@ -1,6 +1,6 @@
 //! `TPML` types and the PCR selection (Part 2, 10.6 and 10.9).
 
-use super::constants::{MAX_ALG_LIST_SIZE, MAX_CAP_CC, PCR_COUNT, PCR_SELECT_SIZE, TpmAlgId, TpmCc};
+use super::constants::{MAX_CAP_CC, PCR_COUNT, PCR_SELECT_SIZE, TpmAlgId, TpmCc};
 use super::sized::Tpm2bDigest;
 use crate::codec::{Decode, Encode, Reader};
 use crate::rc::ResponseCode;
@@ -34,24 +34,35 @@ impl<T: Decode, const MAX: usize> Decode for Tpml<T, MAX> {
     }
 }
 
-/// The number of hash algorithms that a list of banks can name: `HASH_COUNT`.
-pub const HASH_COUNT: usize = 4;
+/// The implemented hash algorithms, ascending. Not all of them have PCR banks: see [`PCR_BANK_ALGS`].
+pub const HASH_ALGS: &[TpmAlgId] = &[
+    TpmAlgId::SHA1,
+    TpmAlgId::SHA256,
+    TpmAlgId::SHA384,
+    TpmAlgId::SHA512,
+    TpmAlgId::SM3_256,
+    TpmAlgId::SHA3_256,
+    TpmAlgId::SHA3_384,
+    TpmAlgId::SHA3_512,
+];
 
-/// The implemented hash algorithms, in the order in which lists name them.
-pub const HASH_ALGS: [TpmAlgId; HASH_COUNT] =
+/// The number of PCR banks that can be allocated, and so of entries in a list that has one for each bank: what Part 2 calls
+/// `HASH_COUNT` in `TPML_PCR_SELECTION` and `TPML_DIGEST_VALUES`.
+pub const PCR_BANK_COUNT: usize = 4;
+
+/// The hash algorithms that a PCR bank may have, in the order in which lists name them. A bank of another implemented hash may be named
+/// wherever a bank is, and is treated as one that is not allocated.
+pub const PCR_BANK_ALGS: [TpmAlgId; PCR_BANK_COUNT] =
     [TpmAlgId::SHA1, TpmAlgId::SHA256, TpmAlgId::SHA384, TpmAlgId::SHA512];
-
-/// The hashes that have a PCR bank, in the order in which the banks are told.
-pub const PCR_BANKS: [TpmAlgId; 4] = [TpmAlgId::SHA1, TpmAlgId::SHA256, TpmAlgId::SHA384, TpmAlgId::SHA512];
 
 /// The digest size of an implemented hash, in bytes.
 #[must_use]
 pub const fn hash_size(alg: TpmAlgId) -> Option<usize> {
     match alg {
         TpmAlgId::SHA1 => Some(20),
-        TpmAlgId::SHA256 => Some(32),
-        TpmAlgId::SHA384 => Some(48),
-        TpmAlgId::SHA512 => Some(64),
+        TpmAlgId::SHA256 | TpmAlgId::SHA3_256 | TpmAlgId::SM3_256 => Some(32),
+        TpmAlgId::SHA384 | TpmAlgId::SHA3_384 => Some(48),
+        TpmAlgId::SHA512 | TpmAlgId::SHA3_512 => Some(64),
         _ => None,
     }
 }
@@ -168,13 +179,10 @@ impl Decode for TpmsPcrSelection {
 }
 
 /// `TPML_PCR_SELECTION`, 10.9.7.
-pub type TpmlPcrSelection = Tpml<TpmsPcrSelection, HASH_COUNT>;
+pub type TpmlPcrSelection = Tpml<TpmsPcrSelection, PCR_BANK_COUNT>;
 
 /// `TPML_CC`, 10.9.1.
 pub type TpmlCc = Tpml<TpmCc, MAX_CAP_CC>;
-
-/// `TPML_ALG`, 10.9.3.
-pub type TpmlAlg = Tpml<TpmAlgId, MAX_ALG_LIST_SIZE>;
 
 /// `TPML_DIGEST`, 10.9.5.
 pub type TpmlDigest = Tpml<Tpm2bDigest, 8>;
@@ -204,7 +212,7 @@ impl Decode for TpmtHa {
 }
 
 /// `TPML_DIGEST_VALUES`, 10.9.6.
-pub type TpmlDigestValues = Tpml<TpmtHa, HASH_COUNT>;
+pub type TpmlDigestValues = Tpml<TpmtHa, PCR_BANK_COUNT>;
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,8 @@
 //! `TPM2B` types: byte strings with a 16-bit size and a cap (Part 2, chapter 10.4 and 11).
 
 use super::constants::{
-    MAX_CONTEXT_SIZE, MAX_DIGEST_BUFFER, MAX_DIGEST_SIZE, MAX_ECC_KEY_BYTES, MAX_NV_BUFFER_SIZE,
-    MAX_RSA_KEY_BYTES, MAX_SYM_DATA,
+    LABEL_MAX_BUFFER, MAX_CONTEXT_SIZE, MAX_DIGEST_BUFFER, MAX_DIGEST_SIZE, MAX_ECC_KEY_BYTES,
+    MAX_NV_BUFFER_SIZE, MAX_RSA_KEY_BYTES, MAX_SYM_DATA,
 };
 use crate::codec::{Decode, Encode, Reader, encode_sized};
 use crate::rc::ResponseCode;
@@ -140,6 +140,10 @@ pub type Tpm2bName = Tpm2b<66>;
 pub type Tpm2bAttest = Tpm2b<2048>;
 /// `TPM2B_SENSITIVE_DATA`, 11.1.14.
 pub type Tpm2bSensitiveData = Secret2b<MAX_SYM_DATA>;
+/// `TPM2B_LABEL`, 11.1.10: label or context of a derivation.
+pub type Tpm2bLabel = Secret2b<LABEL_MAX_BUFFER>;
+/// `TPM2B_TEMPLATE`, 12.2.6: a `TPMT_PUBLIC`, or a template of derivation, not decoded yet.
+pub type Tpm2bTemplate = Tpm2b<640>;
 /// `TPM2B_PUBLIC_KEY_RSA`, 11.2.4.5.
 pub type Tpm2bPublicKeyRsa = Tpm2b<MAX_RSA_KEY_BYTES>;
 /// `TPM2B_PRIVATE_KEY_RSA`, 11.2.4.7: one prime; twice as long for keys from outside that name both.

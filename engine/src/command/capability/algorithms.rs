@@ -22,6 +22,7 @@ const fn entry(alg: TpmAlgId, attributes: &[TpmaAlgorithm]) -> TpmsAlgProperty {
 /// The algorithms in ascending order, with the attributes that the registry of algorithms gives them.
 const ALGORITHMS: &[TpmsAlgProperty] = &[
     entry(TpmAlgId::RSA, &[ASYMMETRIC, OBJECT]),
+    entry(TpmAlgId::TDES, &[SYMMETRIC]),
     entry(TpmAlgId::SHA1, &[HASH]),
     entry(TpmAlgId::HMAC, &[HASH, SIGNING]),
     entry(TpmAlgId::AES, &[SYMMETRIC]),
@@ -31,6 +32,7 @@ const ALGORITHMS: &[TpmsAlgProperty] = &[
     entry(TpmAlgId::SHA256, &[HASH]),
     entry(TpmAlgId::SHA384, &[HASH]),
     entry(TpmAlgId::SHA512, &[HASH]),
+    entry(TpmAlgId::SM3_256, &[HASH]),
     entry(TpmAlgId::RSASSA, &[ASYMMETRIC, SIGNING]),
     entry(TpmAlgId::RSAES, &[ASYMMETRIC, ENCRYPTING]),
     entry(TpmAlgId::RSAPSS, &[ASYMMETRIC, SIGNING]),
@@ -46,7 +48,16 @@ const ALGORITHMS: &[TpmsAlgProperty] = &[
     entry(TpmAlgId::KDF1_SP800_108, &[HASH, METHOD]),
     entry(TpmAlgId::ECC, &[ASYMMETRIC, OBJECT]),
     entry(TpmAlgId::SYMCIPHER, &[OBJECT]),
+    entry(TpmAlgId::CAMELLIA, &[SYMMETRIC]),
+    entry(TpmAlgId::SHA3_256, &[HASH]),
+    entry(TpmAlgId::SHA3_384, &[HASH]),
+    entry(TpmAlgId::SHA3_512, &[HASH]),
+    entry(TpmAlgId::CMAC, &[SYMMETRIC, SIGNING]),
+    entry(TpmAlgId::CTR, &[SYMMETRIC, ENCRYPTING]),
+    entry(TpmAlgId::OFB, &[SYMMETRIC, ENCRYPTING]),
+    entry(TpmAlgId::CBC, &[SYMMETRIC, ENCRYPTING]),
     entry(TpmAlgId::CFB, &[SYMMETRIC, ENCRYPTING]),
+    entry(TpmAlgId::ECB, &[SYMMETRIC, ENCRYPTING]),
 ];
 
 /// The implemented algorithms.
@@ -60,7 +71,7 @@ mod tests {
     use vtpm_protocol::tpm::HASH_ALGS;
 
     #[test]
-    fn algorithms_ascend_and_hashes_are_those_of_the_banks() {
+    fn algorithms_ascend_and_hashes_are_the_implemented_ones() {
         let algs: Vec<_> = implemented().collect();
         assert!(algs.is_sorted_by(|a, b| a.alg < b.alg));
         let hashes: Vec<TpmAlgId> = algs.iter().filter(|a| a.properties == HASH).map(|a| a.alg).collect();

@@ -102,8 +102,7 @@ fn fixed(has_instances: bool) -> Vec<(TpmPt, u32)> {
         (TpmPt::CONTEXT_HASH, u32::from(hash_id(context::HASH).0)),
         (TpmPt::CONTEXT_SYM, u32::from(TpmAlgId::AES.0)),
         (TpmPt::CONTEXT_SYM_SIZE, CONTEXT_KEY_BITS),
-        // An orderly counter is as durable as any other.
-        (TpmPt::ORDERLY_COUNT, 0),
+        (TpmPt::ORDERLY_COUNT, u32::try_from(nv::MAX_ORDERLY_COUNT).unwrap_or(u32::MAX)),
         (TpmPt::MAX_COMMAND_SIZE, number(MAX_COMMAND_SIZE)),
         (TpmPt::MAX_RESPONSE_SIZE, number(MAX_RESPONSE_SIZE)),
         (TpmPt::MAX_DIGEST, number(MAX_DIGEST_SIZE)),
@@ -122,17 +121,7 @@ fn fixed(has_instances: bool) -> Vec<(TpmPt, u32)> {
         (TpmPt::NV_BUFFER_MAX, number(MAX_NV_BUFFER_SIZE)),
         (TpmPt::MODES, 0),
         (TpmPt::MAX_CAP_BUFFER, number(MAX_CAP_BUFFER)),
-        // No object is limited to a firmware.
-        (TpmPt::FIRMWARE_SVN, 0),
-        (TpmPt::FIRMWARE_MAX_SVN, 0),
     ]
-}
-
-/// Those of the fixed properties that are told in Failure mode: from manufacturer to firmware version (Part 3, 10.1).
-#[must_use]
-pub fn in_failure_mode() -> Vec<(TpmPt, u32)> {
-    let told = TpmPt::MANUFACTURER..=TpmPt::FIRMWARE_VERSION_2;
-    fixed(false).into_iter().filter(|p| told.contains(&p.0)).collect()
 }
 
 /// `PT_VAR`: what changes while the TPM runs, in ascending order.
@@ -160,7 +149,7 @@ fn variable(state: &State) -> Vec<(TpmPt, u32)> {
         (TpmPt::HR_PERSISTENT_AVAIL, number(MAX_PERSISTENT_OBJECTS.saturating_sub(state.persistent.len()))),
         (TpmPt::NV_COUNTERS, number(counters)),
         (TpmPt::NV_COUNTERS_AVAIL, number(counters_available)),
-        (TpmPt::ALGORITHM_SET, state.permanent.algorithm_set),
+        (TpmPt::ALGORITHM_SET, 0),
         (TpmPt::LOADED_CURVES, number(ECC_CURVES.len())),
         (TpmPt::LOCKOUT_COUNTER, da.failed_tries),
         (TpmPt::MAX_AUTH_FAIL, da.max_tries),
@@ -189,7 +178,6 @@ fn startup_clear(state: &State) -> TpmaStartupClear {
         .with(TpmaStartupClear::SH_ENABLE, volatile.state_clear.sh_enable)
         .with(TpmaStartupClear::EH_ENABLE, volatile.state_clear.eh_enable)
         .with(TpmaStartupClear::PH_ENABLE_NV, volatile.state_clear.ph_enable_nv)
-        .with(TpmaStartupClear::READ_ONLY, volatile.state_clear.read_only)
         .with(TpmaStartupClear::ORDERLY, volatile.orderly)
 }
 
@@ -223,6 +211,6 @@ mod tests {
         let values = variable(tpm.state());
         let value = |property| values.iter().find(|p| p.0 == property).unwrap().1;
         assert_eq!((value(TpmPt::NV_COUNTERS), value(TpmPt::HR_NV_INDEX)), (1, 1));
-        assert_eq!(value(TpmPt::NV_COUNTERS_AVAIL), 127);
+        assert_eq!(value(TpmPt::NV_COUNTERS_AVAIL), 1023);
     }
 }

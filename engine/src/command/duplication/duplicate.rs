@@ -1,6 +1,7 @@
 //! `TPM2_Duplicate` (Part 3, 13.1).
 
-use super::inner_key_size;
+use super::inner_cipher;
+use crate::alg::SymCipher;
 use crate::command::{Context, EnvRandom, Output, parameters};
 use crate::object::protect::{self, Wrappers};
 use crate::secret;
@@ -43,17 +44,16 @@ pub fn duplicate(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Res
             return Err(ResponseCode::HIERARCHY.handle(2));
         }
     }
-    let key_size = inner_key_size(symmetric).map_err(|e| e.parameter(2))?;
-    if !key_in.is_empty() && Some(key_in.len()) != key_size {
+    let cipher = inner_cipher(symmetric);
+    if !key_in.is_empty() && Some(key_in.len()) != cipher.map(SymCipher::key_size) {
         return Err(ResponseCode::SIZE.parameter(1));
     }
     let sensitive = object.sensitive.as_ref().ok_or(ResponseCode::TYPE.handle(1))?;
 
-    let made = match key_size {
-        Some(size) if key_in.is_empty() => {
-            let mut key = zeroize::Zeroizing::new(vec![0; size]);
-            cx.env.fill_random(&mut key);
-            Some(Secret2b::<66>::new(key.as_slice())?)
+    let made = match cipher {
+        Some(cipher) if key_in.is_empty() => {
+            let key = cipher.alg.generate_key(cipher.key_size(), &mut EnvRandom(cx.env));
+            Some(Secret2b::<66>::new(key.map_err(|_| ResponseCode::NO_RESULT)?.as_slice())?)
         }
         _ => None,
     };
@@ -66,7 +66,7 @@ pub fn duplicate(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Res
         None => None,
     };
     let wrappers = Wrappers {
-        inner: key_size.map(|_| made.as_ref().unwrap_or(&key_in)),
+        inner: cipher.map(|cipher| (cipher.alg, made.as_ref().unwrap_or(&key_in))),
         outer: outer.as_ref().map(|(p, seed, _)| (&***p, seed.as_slice())),
     };
     let duplicate = protect::to_duplicate(&object.public, &object.name, sensitive, &wrappers)?;

@@ -1,6 +1,7 @@
 //! `TPM2_Import` (Part 3, 13.3).
 
-use super::inner_key_size;
+use super::inner_cipher;
+use crate::alg::SymCipher;
 use crate::command::{Context, Output, parameters};
 use crate::entity::object_name;
 use crate::object::protect::{self, Wrappers};
@@ -37,12 +38,12 @@ pub fn import(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respon
         return Err(ResponseCode::ATTRIBUTES.parameter(2));
     }
     let parent = parent(cx.state, cx.handle(0)?)?;
-    let key_size = inner_key_size(symmetric).map_err(|e| e.parameter(5))?;
-    if key.len() != key_size.unwrap_or(0) {
+    let cipher = inner_cipher(symmetric);
+    if key.len() != cipher.map_or(0, SymCipher::key_size) {
         return Err(ResponseCode::SIZE.parameter(1));
     }
     let encrypted_duplication = public.attributes.has(TpmaObject::ENCRYPTED_DUPLICATION);
-    if key_size.is_none() && encrypted_duplication {
+    if cipher.is_none() && encrypted_duplication {
         return Err(ResponseCode::ATTRIBUTES.parameter(1));
     }
     let seed = if in_sym_seed.is_empty() {
@@ -63,7 +64,7 @@ pub fn import(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respon
     };
     let name = object_name(&public);
     let wrappers = Wrappers {
-        inner: key_size.map(|_| &key),
+        inner: cipher.map(|cipher| (cipher.alg, &key)),
         outer: seed.as_ref().map(|seed| (&*parent, seed.as_slice())),
     };
     let sensitive =

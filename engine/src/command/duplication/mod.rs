@@ -8,16 +8,12 @@ pub use duplicate::duplicate;
 pub use import::import;
 pub use rewrap::rewrap;
 
-use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{TpmtSymDef, TpmtSymDefObject};
+use crate::alg::SymCipher;
+use vtpm_protocol::tpm::TpmtSymDefObject;
 
-/// The size of the key of the inner wrapper, in bytes; `None` for no inner wrapper.
-fn inner_key_size(symmetric: TpmtSymDefObject) -> Result<Option<usize>, ResponseCode> {
-    match symmetric.0 {
-        TpmtSymDef::Null => Ok(None),
-        TpmtSymDef::Aes { key_bits, .. } => Ok(Some(usize::from(key_bits / 8))),
-        TpmtSymDef::Xor { .. } => Err(ResponseCode::SYMMETRIC),
-    }
+/// The cipher of the inner wrapper; `None` for no inner wrapper.
+fn inner_cipher(symmetric: TpmtSymDefObject) -> Option<SymCipher> {
+    SymCipher::of(symmetric.0)
 }
 
 #[cfg(test)]

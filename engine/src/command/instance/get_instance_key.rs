@@ -24,13 +24,13 @@ pub fn get_instance_key(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Outp
     if !key.is_storage_key() {
         return Err(ResponseCode::ATTRIBUTES.handle(2));
     }
-    let (Some(alg), Some(key_bits)) = (hash_alg(key.public.name_alg), key.child_cipher()) else {
+    let (Some(alg), Some(cipher)) = (hash_alg(key.public.name_alg), key.child_cipher()) else {
         return Err(ResponseCode::KEY.handle(2));
     };
     let target = target(cx)?;
     let structure = tree(cx)?.get_instance_key(target, &key.name)?;
     let (seed, encrypted_secret) = secret::encrypt(&key.public, LABEL, &mut EnvRandom(cx.env))?;
-    let blob = Wrapper { alg, seed: &seed, name: &key.name, key_bits }.seal(&structure)?;
+    let blob = Wrapper { alg, seed: &seed, name: &key.name, cipher }.seal(&structure)?;
     Ok(Output::of(&GetInstanceKeyOut {
         encrypted_secret: Tpm2b::new(encrypted_secret.to_vec())?,
         key_blob: Tpm2b::new(blob)?,

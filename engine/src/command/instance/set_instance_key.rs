@@ -23,13 +23,13 @@ pub fn set_instance_key(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Outp
     if !key.is_storage_key() {
         return Err(ResponseCode::ATTRIBUTES.handle(2));
     }
-    let (Some(alg), Some(key_bits), true) =
+    let (Some(alg), Some(cipher), true) =
         (hash_alg(key.public.name_alg), key.child_cipher(), key.sensitive.is_some())
     else {
         return Err(ResponseCode::KEY.handle(2));
     };
     let seed = secret::decrypt(&key, LABEL, &input.encrypted_secret).map_err(|e| e.parameter(1))?;
-    let structure = Wrapper { alg, seed: &seed, name: &key.name, key_bits }
+    let structure = Wrapper { alg, seed: &seed, name: &key.name, cipher }
         .open(&input.key_blob)
         .map_err(|e| e.parameter(1))?;
     let target = target(cx)?;

@@ -111,6 +111,7 @@ fn check_attributes(attributes: TpmaNv) -> Result<(), ResponseCode> {
 mod tests {
     use crate::command::nv::testing::{INDEX, OPEN, define, public};
     use crate::nv::{MAX_BYTES, MAX_INDICES};
+    use crate::state::NvIndex;
     use crate::testing::TestTpm;
     use vtpm_protocol::codec::Encode;
     use vtpm_protocol::rc::ResponseCode;
@@ -213,6 +214,9 @@ mod tests {
         assert_eq!(define(&mut tpm, TpmHandle::PLATFORM, b"", public(INDEX, OPEN, 8)), creator);
         assert_eq!(define(&mut tpm, TpmHandle::PLATFORM, b"", public(INDEX, PLATFORM, 8)), Ok(()));
         assert_eq!(owner(OPEN | TpmaNv::POLICY_DELETE, 8), ATTRIBUTES);
+        let mut tpm = TestTpm::started();
+        let special = public(INDEX, PLATFORM | TpmaNv::POLICY_DELETE, 8);
+        assert_eq!(define(&mut tpm, TpmHandle::PLATFORM, b"", special), Ok(()));
     }
 
     #[test]
@@ -280,25 +284,36 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_many_indices_and_so_many_bytes() {
+        // Those that are there are put there directly: a thousand definitions take long.
         let mut tpm = TestTpm::started();
-        let count = u32::try_from(MAX_INDICES).unwrap();
-        for i in 0..count {
-            define(&mut tpm, TpmHandle::OWNER, b"", public(TpmHandle(0x0100_0000 + i), OPEN, 1)).unwrap();
+        for i in 1..u32::try_from(MAX_INDICES).unwrap() {
+            let index = NvIndex::new(public(TpmHandle(0x0100_0000 + i), OPEN, 1), Tpm2bAuth::empty());
+            tpm.state().add_nv_index(index.unwrap()).unwrap();
         }
-        assert_eq!(
-            define(&mut tpm, TpmHandle::OWNER, b"", public(INDEX, OPEN, 0)),
-            Err(ResponseCode::NV_SPACE)
-        );
+        tpm.resave();
+        let mut run = |n| define(&mut tpm, TpmHandle::OWNER, b"", public(TpmHandle(INDEX.0 + n), OPEN, 1));
+        assert_eq!((run(0), run(1)), (Ok(()), Err(ResponseCode::NV_SPACE)));
 
         let mut tpm = TestTpm::started();
+        // As many as swtpm has room for.
+        for i in 0..68 {
+            let index = NvIndex::new(public(TpmHandle(0x0100_0000 + i), OPEN, 2048), Tpm2bAuth::empty());
+            tpm.state().add_nv_index(index.unwrap()).unwrap();
+        }
+        tpm.resave();
         let mut defined = 0;
-        while define(&mut tpm, TpmHandle::OWNER, b"", public(TpmHandle(0x0100_0000 + defined), OPEN, 2048))
+        while define(&mut tpm, TpmHandle::OWNER, b"", public(TpmHandle(INDEX.0 + defined), OPEN, 2048))
             .is_ok()
         {
             defined += 1;
         }
         let left = tpm.state().nv_bytes_free();
-        assert!(left < 2048 + 64 && (defined as usize) * 2048 <= MAX_BYTES && defined >= 31);
+        assert!(left < 2048 + 64 && (68 + defined as usize) * 2048 <= MAX_BYTES);
+        let rc = define(&mut tpm, TpmHandle::OWNER, b"", public(TpmHandle(0x0170_0000), OPEN, 2048));
+        assert_eq!(rc, Err(ResponseCode::NV_SPACE));
+        // What is undefined makes room.
+        tpm.run_with(TpmCc::NV_UNDEFINE_SPACE, &[TpmHandle::OWNER, INDEX], &[b""], &()).map(|_| ()).unwrap();
+        assert_eq!(define(&mut tpm, TpmHandle::OWNER, b"", public(INDEX, OPEN, 2048)), Ok(()));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub fn nv_increment(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, 
 
 #[cfg(test)]
 mod tests {
-    use crate::command::nv::testing::{INDEX, OPEN, define, public, read, set_attribute};
+    use crate::command::nv::testing::{INDEX, OPEN, boot, define, public, read, set_attribute};
     use crate::testing::TestTpm;
     use vtpm_protocol::rc::ResponseCode;
     use vtpm_protocol::tpm::{TpmCc, TpmHandle, TpmNt, TpmSu, TpmaNv};
@@ -93,14 +93,54 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_survives_a_crash_even_if_it_is_orderly() {
+    fn a_counter_survives_a_loss_of_power() {
+        let mut tpm = counter(OPEN);
+        increment(&mut tpm).unwrap();
+        increment(&mut tpm).unwrap();
+        for shutdown in [None, Some(TpmSu::CLEAR), Some(TpmSu::STATE)] {
+            boot(&mut tpm, shutdown, TpmSu::CLEAR);
+            assert_eq!(value(&mut tpm), 2);
+        }
+    }
+
+    #[test]
+    fn an_orderly_counter_goes_on_after_a_shutdown_and_jumps_without() {
         let mut tpm = counter(OPEN | TpmaNv::ORDERLY);
         increment(&mut tpm).unwrap();
         increment(&mut tpm).unwrap();
-        tpm.init();
-        tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).unwrap();
+        for shutdown in [TpmSu::CLEAR, TpmSu::STATE] {
+            boot(&mut tpm, Some(shutdown), TpmSu::CLEAR);
+            assert_eq!(value(&mut tpm), 2);
+        }
+        boot(&mut tpm, None, TpmSu::CLEAR);
+        assert_eq!(value(&mut tpm), 0xff);
         increment(&mut tpm).unwrap();
-        assert_eq!(value(&mut tpm), 3);
+        assert_eq!(value(&mut tpm), 0x100);
+        // A shutdown is void after an increment.
+        tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
+        increment(&mut tpm).unwrap();
+        boot(&mut tpm, None, TpmSu::CLEAR);
+        assert_eq!(value(&mut tpm), 0x1ff);
+    }
+
+    #[test]
+    fn an_orderly_counter_that_was_never_incremented_does_not_jump() {
+        let mut tpm = counter(OPEN | TpmaNv::ORDERLY);
+        boot(&mut tpm, None, TpmSu::CLEAR);
+        increment(&mut tpm).unwrap();
+        assert_eq!(value(&mut tpm), 1);
+    }
+
+    #[test]
+    fn a_counter_ends_with_its_last_value() {
+        let mut tpm = counter(OPEN | TpmaNv::ORDERLY);
+        increment(&mut tpm).unwrap();
+        tpm.state().nv_index_mut(INDEX).unwrap().set_value(u64::MAX - 1);
+        tpm.resave();
+        increment(&mut tpm).unwrap();
+        assert_eq!(increment(&mut tpm), Err(ResponseCode::NV_RANGE));
+        boot(&mut tpm, None, TpmSu::CLEAR);
+        assert_eq!(value(&mut tpm), u64::MAX);
     }
 
     #[test]

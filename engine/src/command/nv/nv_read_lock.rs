@@ -13,7 +13,6 @@ use vtpm_protocol::tpm::TpmaNv;
 pub fn nv_read_lock(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let () = parameters(r)?;
     let (auth, handle) = (cx.handle(0)?, cx.handle(1)?);
-    cx.state.check_read_only(cx.state.nv_index(handle)?.public.attributes)?;
     match nv::check_read(cx.state, auth, handle) {
         Err(ResponseCode::NV_LOCKED) => return Ok(Output::none()),
         Err(ResponseCode::NV_UNINITIALIZED) => {}
@@ -68,7 +67,7 @@ mod tests {
     #[test]
     fn what_was_not_written_is_locked_and_what_is_locked_stays_so() {
         let mut tpm = defined(OPEN | TpmaNv::READ_ST_CLEAR);
-        lock(&mut tpm, OWNER, b"").unwrap();
+        lock(&mut tpm, INDEX, b"pw").unwrap();
         let name = tpm.state().name(INDEX).unwrap();
         lock(&mut tpm, OWNER, b"").unwrap();
         lock(&mut tpm, TpmHandle::PLATFORM, b"").unwrap();

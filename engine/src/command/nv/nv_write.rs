@@ -15,7 +15,6 @@ use vtpm_protocol::tpm::{Tpm2bMaxNvBuffer, TpmNt, TpmaNv};
 pub fn nv_write(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (data, offset): (Tpm2bMaxNvBuffer, u16) = parameters(r)?;
     let (auth, handle) = (cx.handle(0)?, cx.handle(1)?);
-    cx.state.check_read_only(cx.state.nv_index(handle)?.public.attributes)?;
     nv::check_write(cx.state, auth, handle)?;
     let public = &cx.state.nv_index(handle)?.public;
     if !matches!(public.attributes.nt()?, TpmNt::Ordinary | TpmNt::PinFail | TpmNt::PinPass) {
@@ -33,7 +32,9 @@ pub fn nv_write(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Resp
 
 #[cfg(test)]
 mod tests {
-    use crate::command::nv::testing::{INDEX, OPEN, attributes, define, public, read, set_attribute, write};
+    use crate::command::nv::testing::{
+        INDEX, OPEN, attributes, boot, define, public, read, set_attribute, write,
+    };
     use crate::testing::TestTpm;
     use vtpm_protocol::codec::Encode;
     use vtpm_protocol::rc::ResponseCode;
@@ -151,22 +152,76 @@ mod tests {
 
     #[test]
     fn orderly_data_survives_what_is_no_reset() {
-        let mut tpm = defined(OPEN | TpmaNv::ORDERLY | TpmaNv::WRITE_DEFINE, 4);
-        write(&mut tpm, OWNER, b"", &[1, 2, 3, 4], 0).unwrap();
-        set_attribute(&mut tpm, TpmaNv::WRITE_LOCKED, true);
-        for kind in [TpmSu::STATE, TpmSu::CLEAR] {
-            tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
-            tpm.init();
-            tpm.run(TpmCc::STARTUP, &[], &kind).unwrap();
-            assert_eq!(read(&mut tpm, OWNER, b"", 4, 0).unwrap(), [1, 2, 3, 4]);
-            assert_eq!(write(&mut tpm, OWNER, b"", &[9], 0), Err(ResponseCode::NV_LOCKED));
+        for attributes in [OPEN, OPEN.with_nt(TpmNt::Ordinary) | TpmaNv::WRITE_DEFINE] {
+            let mut tpm = defined(attributes | TpmaNv::ORDERLY, 4);
+            write(&mut tpm, OWNER, b"", &[1, 2, 3, 4], 0).unwrap();
+            let locked = attributes.has(TpmaNv::WRITE_DEFINE);
+            if locked {
+                tpm.run_with(TpmCc::NV_WRITE_LOCK, &[OWNER, INDEX], &[b""], &()).map(|_| ()).unwrap();
+            }
+            for kind in [TpmSu::STATE, TpmSu::CLEAR] {
+                boot(&mut tpm, Some(TpmSu::STATE), kind);
+                assert_eq!(read(&mut tpm, OWNER, b"", 4, 0).unwrap(), [1, 2, 3, 4]);
+                let expected = if locked { Err(ResponseCode::NV_LOCKED) } else { Ok(()) };
+                assert_eq!(write(&mut tpm, OWNER, b"", &[1], 0), expected);
+            }
+            for shutdown in [Some(TpmSu::CLEAR), None] {
+                boot(&mut tpm, shutdown, TpmSu::CLEAR);
+                assert_eq!(read(&mut tpm, OWNER, b"", 4, 0), Err(ResponseCode::NV_UNINITIALIZED));
+                // The lock goes with the data.
+                assert_eq!(write(&mut tpm, OWNER, b"", &[9], 1), Ok(()));
+                assert_eq!(read(&mut tpm, OWNER, b"", 4, 0).unwrap(), [0, 9, 0, 0]);
+            }
         }
-        tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::CLEAR).unwrap();
+    }
+
+    #[test]
+    fn what_was_written_after_a_shutdown_is_lost_with_the_shutdown() {
+        let mut tpm = defined(OPEN | TpmaNv::ORDERLY, 4);
+        write(&mut tpm, OWNER, b"", &[1; 4], 0).unwrap();
+        tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
+        write(&mut tpm, OWNER, b"", &[2; 4], 0).unwrap();
         tpm.init();
+        assert_eq!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE), Err(ResponseCode::VALUE.parameter(1)));
         tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).unwrap();
         assert_eq!(read(&mut tpm, OWNER, b"", 4, 0), Err(ResponseCode::NV_UNINITIALIZED));
-        // The lock goes with the data.
-        assert_eq!(write(&mut tpm, OWNER, b"", &[9], 0), Ok(()));
+        assert_eq!(tpm.state().nv_index(INDEX).unwrap().data.as_slice(), [0; 4]);
+    }
+
+    #[test]
+    fn a_restart_of_the_daemon_is_no_loss_of_power() {
+        let mut tpm = defined(OPEN | TpmaNv::ORDERLY, 4);
+        write(&mut tpm, OWNER, b"", &[1; 4], 0).unwrap();
+        tpm.tpm = crate::tpm::Tpm::from_records(&tpm.tpm.records()).unwrap();
+        assert_eq!(read(&mut tpm, OWNER, b"", 4, 0).unwrap(), [1; 4]);
+    }
+
+    #[test]
+    fn bits_and_digests_that_are_orderly_begin_anew_after_a_reset() {
+        for (nt, size) in [(TpmNt::Bits, 8), (TpmNt::Extend, 32)] {
+            let mut tpm = defined((OPEN | TpmaNv::ORDERLY).with_nt(nt), size);
+            let change = |tpm: &mut TestTpm| {
+                let (cc, input) = match nt {
+                    TpmNt::Bits => (TpmCc::NV_SET_BITS, 5u64.to_bytes()),
+                    _ => (TpmCc::NV_EXTEND, (2u16, 7u16).to_bytes()),
+                };
+                struct Raw(Vec<u8>);
+                impl Encode for Raw {
+                    fn encode(&self, out: &mut Vec<u8>) {
+                        out.extend_from_slice(&self.0);
+                    }
+                }
+                tpm.run_with(cc, &[OWNER, INDEX], &[b""], &Raw(input)).map(|_| ()).unwrap();
+                read(tpm, OWNER, b"", size, 0).unwrap()
+            };
+            let first = change(&mut tpm);
+            for shutdown in [None, Some(TpmSu::CLEAR)] {
+                change(&mut tpm);
+                boot(&mut tpm, shutdown, TpmSu::CLEAR);
+                assert_eq!(read(&mut tpm, OWNER, b"", size, 0), Err(ResponseCode::NV_UNINITIALIZED));
+                assert_eq!(change(&mut tpm), first);
+            }
+        }
     }
 
     #[test]

@@ -153,7 +153,7 @@ mod tests {
             (&[], ResponseCode::INSUFFICIENT),
         ] {
             let wrapper =
-                Wrapper { alg: key.name_alg().unwrap(), seed: &seed, name: &ak.name, key_bits: 128 };
+                Wrapper { alg: key.name_alg().unwrap(), seed: &seed, name: &ak.name, cipher: AES_128_CIPHER };
             let blob = Tpm2bIdObject::new(wrapper.seal(data).unwrap()).unwrap();
             let bad = Credential { blob, secret: made.secret.clone() };
             assert_eq!(activate(&mut tpm, ak.handle, ek.handle, &bad), Err(expected.parameter(1)));

@@ -2,6 +2,7 @@
 
 mod activate_credential;
 mod create;
+mod create_loaded;
 mod load;
 mod load_external;
 mod make_credential;
@@ -11,6 +12,7 @@ mod unseal;
 
 pub use activate_credential::activate_credential;
 pub use create::create;
+pub use create_loaded::create_loaded;
 pub use load::load;
 pub use load_external::load_external;
 pub use make_credential::make_credential;

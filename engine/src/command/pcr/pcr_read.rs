@@ -22,7 +22,10 @@ mod tests {
     use crate::testing::TestTpm;
     use vtpm_protocol::codec::{Encode, decode_exact};
     use vtpm_protocol::rc::ResponseCode;
-    use vtpm_protocol::tpm::{TpmAlgId, TpmCc, Tpml, TpmlDigest, TpmlPcrSelection, TpmsPcrSelection};
+    use vtpm_protocol::tpm::{
+        TpmAlgId, TpmCc, TpmHandle, Tpml, TpmlDigest, TpmlDigestValues, TpmlPcrSelection, TpmsPcrSelection,
+        TpmtHa,
+    };
 
     fn read(tpm: &mut TestTpm, selection: &TpmlPcrSelection) -> (u32, TpmlPcrSelection, TpmlDigest) {
         decode_exact(&tpm.run(TpmCc::PCR_READ, &[], selection).unwrap()).unwrap()
@@ -35,7 +38,7 @@ mod tests {
         let all = TpmsPcrSelection::of(TpmAlgId::SHA256, 0..24);
         let last = TpmsPcrSelection::of(TpmAlgId::SHA512, [0]);
         let (counter, selection, values) = read(&mut tpm, &Tpml(vec![sha1.clone(), all, last]));
-        assert_eq!(counter, 20);
+        assert_eq!(counter, 1);
         let six = TpmsPcrSelection::of(TpmAlgId::SHA256, 0..6);
         assert_eq!(selection.0, [sha1, six, TpmsPcrSelection::of(TpmAlgId::SHA512, [])]);
         let sizes: Vec<usize> = values.0.iter().map(|v| v.len()).collect();
@@ -48,6 +51,22 @@ mod tests {
         let mut tpm = TestTpm::started();
         let (_, selection, values) = read(&mut tpm, &Tpml(vec![]));
         assert!(selection.0.is_empty() && values.0.is_empty());
+    }
+
+    #[test]
+    fn a_hash_that_no_bank_has_is_a_bank_that_is_not_allocated() {
+        let mut tpm = TestTpm::started();
+        let list = Tpml(vec![
+            TpmsPcrSelection::of(TpmAlgId::SHA3_256, [0, 1]),
+            TpmsPcrSelection::of(TpmAlgId::SM3_256, [7]),
+        ]);
+        let out = tpm.run(TpmCc::PCR_READ, &[], &(list as TpmlPcrSelection)).unwrap();
+        let (_, selection, values): (u32, TpmlPcrSelection, TpmlDigest) = decode_exact(&out).unwrap();
+        assert!(selection.0.iter().all(|s| s.pcrs().next().is_none()) && values.0.is_empty());
+        let digests = Tpml(vec![TpmtHa { hash_alg: TpmAlgId::SHA3_256, digest: vec![1; 32] }]);
+        let before = tpm.state().volatile.state_reset.pcr_counter;
+        tpm.run_with(TpmCc::PCR_EXTEND, &[TpmHandle(0)], &[b""], &(digests as TpmlDigestValues)).unwrap();
+        assert_eq!(tpm.state().volatile.state_reset.pcr_counter, before);
     }
 
     #[test]
@@ -64,7 +83,7 @@ mod tests {
         };
         assert_eq!(rc(&[0, 0, 0, 1, 0, 0x0b, 0xff, 0, 0, 0]), ResponseCode::VALUE.parameter(1));
         assert_eq!(rc(&[0, 0, 0, 1, 0, 0x0b, 4, 0, 0, 0, 0]), ResponseCode::VALUE.parameter(1));
-        assert_eq!(rc(&[0, 0, 0, 1, 0, 0x12, 3, 0, 0, 0]), ResponseCode::HASH.parameter(1));
+        assert_eq!(rc(&[0, 0, 0, 1, 0, 0x13, 3, 0, 0, 0]), ResponseCode::HASH.parameter(1));
         assert_eq!(rc(&[0, 0, 0, 1, 0, 0x0b, 3, 0, 0]), ResponseCode::INSUFFICIENT.parameter(1));
         assert_eq!(rc(&[0xff, 0xff, 0xff, 0xff]), ResponseCode::SIZE.parameter(1));
         assert_eq!(rc(&[0, 0, 0, 0, 7]), ResponseCode::SIZE);

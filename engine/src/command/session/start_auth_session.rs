@@ -44,7 +44,7 @@ pub fn start_auth_session(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Ou
         return Err(ResponseCode::VALUE.parameter(3));
     }
     // Parameter encryption is CFB and nothing else.
-    if matches!(symmetric, TpmtSymDef::Aes { mode, .. } if mode != TpmAlgId::CFB) {
+    if symmetric.block_cipher().is_some_and(|(_, _, mode)| mode != TpmAlgId::CFB) {
         return Err(ResponseCode::MODE.parameter(4));
     }
 

@@ -85,7 +85,7 @@ mod tests {
         ] {
             let key = load(&mut tpm, key);
             for &scheme in schemes {
-                for hash in HASH_ALGS {
+                for &hash in HASH_ALGS {
                     let digest = digest(hash_size(hash).unwrap());
                     let sig = sign(&mut tpm, key, &digest, Scheme::new(scheme, hash), &NULL_TICKET).unwrap();
                     assert_eq!(verify(&mut tpm, key, &digest, &sig), Ok(()), "{scheme:?} {hash:?}");

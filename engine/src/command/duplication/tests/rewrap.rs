@@ -128,7 +128,7 @@ fn an_empty_seed_is_refused() {
     let rsa = secret::rsa_public(&parent.public).unwrap();
     let mut rng = crate::crypto::KdfaStream::new(HashAlg::Sha256, b"seed", b"test", b"");
     let seed = rsa.encrypt_oaep(HashAlg::Sha256, b"DUPLICATE\0", b"", &mut rng).unwrap();
-    let wrapper = Wrapper { alg: HashAlg::Sha256, seed: b"", name: &name, key_bits: 128 };
+    let wrapper = Wrapper { alg: HashAlg::Sha256, seed: b"", name: &name, cipher: AES_128_CIPHER };
     let forged = Duplicated {
         key: key(b""),
         duplicate: Tpm2bPrivate::new(wrapper.seal(b"anything").unwrap()).unwrap(),

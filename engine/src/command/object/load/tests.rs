@@ -17,7 +17,7 @@ fn forge(tpm: &mut TestTpm, parent: TpmHandle, public: &TpmtPublic, wrapped: &[u
         alg: parent.name_alg().unwrap(),
         seed: parent.sensitive.as_ref().unwrap().seed_value.expose(),
         name: &name,
-        key_bits: 128,
+        cipher: AES_128_CIPHER,
     };
     Tpm2bPrivate::new(wrapper.seal_with_iv(&[9; 16], wrapped).unwrap()).unwrap()
 }
