@@ -1,0 +1,115 @@
+//! A client of one TPM behind a UNIX stream socket.
+
+use crate::cases::Case;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Instant;
+use vtpm_protocol::codec::{Encode, Reader, encode_sized};
+use vtpm_protocol::tpm::{HEADER_SIZE, TpmCc, TpmHandle, TpmSt};
+
+/// One command or response; `None` at the end of the stream.
+pub fn read_message(stream: &mut UnixStream) -> Option<Vec<u8>> {
+    let mut message = vec![0; HEADER_SIZE];
+    stream.read_exact(&mut message).ok()?;
+    let size = u32::from_be_bytes(message[2..6].try_into().ok()?);
+    message.resize(usize::try_from(size).ok()?, 0);
+    stream.read_exact(&mut message[HEADER_SIZE..]).ok()?;
+    Some(message)
+}
+
+/// A connection, and what was made over it.
+pub struct Client {
+    stream: UnixStream,
+    /// To be flushed.
+    loaded: Vec<TpmHandle>,
+}
+
+/// A command with the authorization of its handles: empty passwords.
+pub fn command(code: TpmCc, handles: &[TpmHandle], passwords: usize, parameters: &dyn Encode) -> Vec<u8> {
+    let mut body = Vec::new();
+    handles.iter().for_each(|h| h.encode(&mut body));
+    if passwords > 0 {
+        let mut area = Vec::new();
+        for _ in 0..passwords {
+            (TpmHandle::RS_PW, 0u16, 0u8).encode(&mut area);
+            encode_sized(b"", &mut area);
+        }
+        u32::try_from(area.len()).unwrap().encode(&mut body);
+        body.append(&mut area);
+    }
+    parameters.encode(&mut body);
+    let tag = if passwords > 0 { TpmSt::SESSIONS } else { TpmSt::NO_SESSIONS };
+    let mut out = (tag, u32::try_from(body.len() + HEADER_SIZE).unwrap(), code).to_bytes();
+    out.append(&mut body);
+    out
+}
+
+impl Client {
+    pub fn connect(socket: &Path) -> Self {
+        Self { stream: UnixStream::connect(socket).unwrap(), loaded: Vec::new() }
+    }
+
+    /// The response, whatever it is.
+    fn ask(&mut self, command: &[u8]) -> Vec<u8> {
+        self.stream.write_all(command).unwrap();
+        read_message(&mut self.stream).unwrap_or_else(|| panic!("no answer to {command:02x?}"))
+    }
+
+    /// The response of a command that must succeed.
+    pub fn run(&mut self, command: &[u8]) -> Vec<u8> {
+        let response = self.ask(command);
+        assert_eq!(response[6..10], [0; 4], "{:02x?} to {command:02x?}", &response[6..10]);
+        response
+    }
+
+    /// As [`Self::run`], of a command that returns a handle, which is flushed by [`Self::clean`]; with the parameters.
+    pub fn load(&mut self, command: &[u8]) -> (TpmHandle, Vec<u8>) {
+        let response = self.run(command);
+        let mut r = Reader::new(&response[HEADER_SIZE..]);
+        let handle = TpmHandle(u32::from_be_bytes(r.array().unwrap()));
+        self.loaded.push(handle);
+        let parameters = if response[1] == 2 {
+            let size = u32::from_be_bytes(r.array().unwrap());
+            r.take(usize::try_from(size).unwrap()).unwrap().to_vec()
+        } else {
+            r.take_rest().to_vec()
+        };
+        (handle, parameters)
+    }
+
+    /// The parameters of a response to a command with sessions.
+    pub fn parameters(&mut self, command: &[u8]) -> Vec<u8> {
+        let response = self.run(command);
+        let size = u32::from_be_bytes(response[HEADER_SIZE..HEADER_SIZE + 4].try_into().unwrap());
+        response[HEADER_SIZE + 4..][..usize::try_from(size).unwrap()].to_vec()
+    }
+
+    pub fn flush(&mut self, handle: TpmHandle) {
+        self.run(&command(TpmCc::FLUSH_CONTEXT, &[], 0, &handle));
+        self.loaded.retain(|h| *h != handle);
+    }
+
+    /// Microseconds of one command; what it made is taken away again outside of them.
+    pub fn timed(&mut self, command: &[u8], case: &Case) -> f64 {
+        let start = Instant::now();
+        let response = self.ask(command);
+        let took = start.elapsed().as_secs_f64() * 1e6;
+        assert_eq!(response[6..10], [0; 4], "{}: {:02x?}", case.name, &response[6..10]);
+        if case.makes_handle {
+            let handle = u32::from_be_bytes(response[HEADER_SIZE..HEADER_SIZE + 4].try_into().unwrap());
+            self.flush(TpmHandle(handle));
+        }
+        if let Some(after) = case.after {
+            after(self);
+        }
+        took
+    }
+
+    /// Flushes what the preparation of a case loaded.
+    pub fn clean(&mut self) {
+        for handle in std::mem::take(&mut self.loaded) {
+            self.run(&command(TpmCc::FLUSH_CONTEXT, &[], 0, &handle));
+        }
+    }
+}

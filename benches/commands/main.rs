@@ -1,0 +1,184 @@
+//! What a command takes, beside swtpm in the same run: `cargo bench --bench commands [-- ROUNDS [NAME]]`, or `scripts/bench-commands`.
+//!
+//! Three TPMs behind UNIX stream sockets are asked in turn: swtpm; the engine alone, with nothing durable, as swtpm has it but for NV;
+//! and vtpmd's root instance, where every change is durable before its response. Commands that write NV stand apart: swtpm 0.7
+//! writes its file and does not synchronise it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    reason = "a benchmark that panics gives no figures"
+)]
+
+mod cases;
+mod client;
+
+use cases::{CASES, Case};
+use client::Client;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use vtpm_engine::{Change, CommitFailed, Environment, Tpm};
+
+/// A child that ends with us.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for(socket: &Path) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while std::os::unix::net::UnixStream::connect(socket).is_err() {
+        assert!(Instant::now() < until, "nothing answers at {}", socket.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn swtpm(dir: &Path) -> (Killed, Client) {
+    let (state, socket) = (dir.join("swtpm"), dir.join("swtpm.sock"));
+    std::fs::create_dir(&state).unwrap();
+    let child = Command::new("swtpm")
+        .args(["socket", "--tpm2", "--flags", "not-need-init", "--tpmstate"])
+        .arg(format!("dir={}", state.display()))
+        .arg("--server")
+        .arg(format!("type=unixio,path={}", socket.display()))
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| panic!("swtpm does not start: {e}; apt-get install swtpm"));
+    let child = Killed(child);
+    // It ends with its first connection, so that this must not be a trial.
+    let until = Instant::now() + Duration::from_secs(30);
+    while !socket.exists() {
+        assert!(Instant::now() < until, "swtpm made no socket");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    let mut client = Client::connect(&socket);
+    client.run(&[0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0]);
+    (child, client)
+}
+
+fn vtpmd(dir: &Path) -> (Killed, Client) {
+    let (state, run) = (dir.join("state"), dir.join("run"));
+    let program = |what: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_vtpmd"));
+        program.arg(what).arg("--state-dir").arg(&state).arg("--runtime-dir").arg(&run);
+        program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        program
+    };
+    assert!(program("init").status().unwrap().success());
+    let child = Killed(program("run").spawn().unwrap());
+    let socket = run.join("root/tpm.sock");
+    wait_for(&socket);
+    (child, Client::connect(&socket))
+}
+
+/// Randomness of the system and a clock; nothing is durable.
+struct Host(Instant);
+
+impl Environment for Host {
+    fn fill_random(&mut self, out: &mut [u8]) {
+        getrandom::fill(out).unwrap();
+    }
+
+    fn now_ms(&mut self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap()
+    }
+
+    fn commit(&mut self, _changes: Vec<Change>, _response: &[u8]) -> Result<(), CommitFailed> {
+        Ok(())
+    }
+}
+
+/// The engine on a thread, behind a socket like the others.
+fn engine(dir: &Path) -> Client {
+    let socket = dir.join("engine.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        let mut host = Host(Instant::now());
+        let mut tpm = Tpm::manufacture(&mut host);
+        let (mut stream, _) = listener.accept().unwrap();
+        while let Some(command) = client::read_message(&mut stream) {
+            let response = tpm.execute(&mut host, 0, &command);
+            std::io::Write::write_all(&mut stream, &response).unwrap();
+        }
+    });
+    let mut client = Client::connect(&socket);
+    client.run(&[0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0]);
+    client
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Microseconds of each of the three, in turn.
+fn measure(case: &Case, clients: &mut [Client; 3], rounds: usize) -> [f64; 3] {
+    let commands = clients.each_mut().map(|client| (case.prepare)(client));
+    let rounds = (rounds / case.weight).max(5);
+    let mut times = [const { Vec::new() }; 3];
+    for round in 0..rounds + 1 {
+        for (i, client) in clients.iter_mut().enumerate() {
+            let took = client.timed(&commands[i], case);
+            // The first is a rehearsal.
+            if round > 0 {
+                times[i].push(took);
+            }
+        }
+    }
+    for client in clients.iter_mut() {
+        if let Some(finish) = case.finish {
+            finish(client);
+        }
+        client.clean();
+    }
+    times.map(median)
+}
+
+fn geometric_mean(ratios: &[f64]) -> f64 {
+    (ratios.iter().map(|r| r.ln()).sum::<f64>() / ratios.len() as f64).exp()
+}
+
+fn main() {
+    // cargo bench adds an option of its own.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let rounds = arguments.first().and_then(|a| a.parse().ok()).unwrap_or(200);
+    let only = arguments.get(1).cloned().unwrap_or_default();
+    let dir = tempfile::tempdir().unwrap();
+    let (_swtpm, first) = swtpm(dir.path());
+    let (_vtpmd, third) = vtpmd(dir.path());
+    let mut clients = [first, engine(dir.path()), third];
+    println!(
+        "{:<34} {:>10} {:>10} {:>6} {:>10} {:>6}",
+        "median, us", "swtpm", "engine", "ratio", "vtpmd", "ratio"
+    );
+    let (mut plain, mut durable, mut slow) = (Vec::new(), Vec::new(), Vec::new());
+    for case in CASES.iter().filter(|c| c.name.contains(&only)) {
+        let [theirs, engine, vtpmd] = measure(case, &mut clients, rounds);
+        let (engine_ratio, vtpmd_ratio) = (engine / theirs, vtpmd / theirs);
+        let mark = if case.writes_nv { " *" } else { "" };
+        println!(
+            "{:<34} {theirs:>10.0} {engine:>10.0} {engine_ratio:>6.2} {vtpmd:>10.0} {vtpmd_ratio:>6.2}",
+            format!("{}{mark}", case.name)
+        );
+        if !case.writes_nv {
+            plain.push(engine_ratio);
+            durable.push(vtpmd_ratio);
+            if engine_ratio > 1.1 {
+                slow.push(case.name);
+            }
+        }
+    }
+    println!("* writes NV; not in the means");
+    println!("geometric mean: engine {:.2}, vtpmd {:.2}", geometric_mean(&plain), geometric_mean(&durable));
+    if !slow.is_empty() {
+        println!("engine above 1.1: {}", slow.join(", "));
+    }
+}
