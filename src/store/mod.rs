@@ -2,8 +2,10 @@
 //!
 //! # What a commit is worth
 //!
-//! [`Store::commit`] takes a [`Batch`], which is applied as a whole or not at all, and returns when the batch is on the
-//! medium (write-ahead log, synchronised at every transaction). Batches that wait at the same time, of whichever
+//! [`Store::commit`] takes a [`Batch`], which is applied as a whole or not at all, and returns when the batch is as durable as it says
+//! ([`Durability`]): on the medium (write-ahead log, synchronised), or with the system, where it outlives this process. A later
+//! batch that goes to the medium takes all before it along, so that what a loss of power leaves is always
+//! the state of some earlier moment. Batches that wait at the same time, of whichever
 //! instances, share one transaction and so one synchronisation. A batch that is refused does not touch its
 //! neighbours. When a transaction fails, the database is opened anew, what is in it is written out and synchronised again, and only then
 //! the batches are told whether they are in: a system that lost pages in a failed synchronisation reports
@@ -188,11 +190,31 @@ impl Op {
     }
 }
 
+/// What a batch outlives once it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// A loss of power.
+    #[default]
+    Medium,
+    /// The end of this process, however it comes: for what means nothing any more once the host has lost its power.
+    Process,
+}
+
 /// Changes that take effect together or not at all, in this order.
 #[derive(Default)]
 pub struct Batch {
     /// The changes.
     pub ops: Vec<Op>,
+    /// What they outlive.
+    pub durability: Durability,
+}
+
+impl Batch {
+    /// Changes that outlive a loss of power.
+    #[must_use]
+    pub const fn new(ops: Vec<Op>) -> Self {
+        Self { ops, durability: Durability::Medium }
+    }
 }
 
 /// How much the store has written since it was opened.
@@ -202,12 +224,15 @@ pub struct Statistics {
     pub commits: u64,
     /// Transactions that they took.
     pub transactions: u64,
+    /// How many of those were synchronised.
+    pub synchronised: u64,
 }
 
 #[derive(Default)]
 struct Counters {
     commits: AtomicU64,
     transactions: AtomicU64,
+    synchronised: AtomicU64,
 }
 
 /// Numbers that were given out by [`Store::allocate_id`] and are not in the database yet.
@@ -295,6 +320,7 @@ impl Store {
         Statistics {
             commits: self.counters.commits.load(Ordering::Relaxed),
             transactions: self.counters.transactions.load(Ordering::Relaxed),
+            synchronised: self.counters.synchronised.load(Ordering::Relaxed),
         }
     }
 

@@ -61,7 +61,7 @@ fn row(store: &Store, parent: Option<InstanceId>, name: &str) -> InstanceRow {
 }
 
 fn commit(store: &Store, ops: Vec<Op>) -> Result<(), StoreError> {
-    store.commit(Batch { ops })
+    store.commit(Batch::new(ops))
 }
 
 fn create_instance(store: &Store, parent: Option<InstanceId>, name: &str) -> InstanceId {
@@ -121,7 +121,7 @@ fn commit_together(store: &Store, batches: Vec<Vec<Op>>) -> Vec<Result<(), Store
         .into_iter()
         .map(|ops| {
             let (reply, answer) = mpsc::channel();
-            store.requests.send(Request::Commit(Batch { ops }, reply)).unwrap();
+            store.requests.send(Request::Commit(Batch::new(ops), reply)).unwrap();
             answer
         })
         .collect();
@@ -381,7 +381,7 @@ fn dropping_the_store_finishes_what_waits() {
     let store = place.create();
     let root = create_instance(&store, None, "root");
     let (reply, answer) = mpsc::channel();
-    store.requests.send(Request::Commit(Batch { ops: vec![put(root, A, b"last")] }, reply)).unwrap();
+    store.requests.send(Request::Commit(Batch::new(vec![put(root, A, b"last")]), reply)).unwrap();
     drop(store);
     answer.recv().unwrap().unwrap();
     assert_eq!(contents(&place.open(), root), [(A, b"last".to_vec())]);

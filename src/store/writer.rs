@@ -15,7 +15,9 @@ use rusqlite::Connection;
 use super::apply::{Catalogue, Changes, Draft};
 use super::schema::{self, Lock, explain};
 use super::seal::WrappingKey;
-use super::{Batch, Counters, InstanceId, InstanceList, InstanceRow, Op, Record, Reserved, StoreError};
+use super::{
+    Batch, Counters, Durability, InstanceId, InstanceList, InstanceRow, Op, Record, Reserved, StoreError,
+};
 
 /// Bounds of one transaction, so that the first batch in it is not kept waiting by ever more behind it.
 const MOST_BATCHES: usize = 512;
@@ -41,6 +43,8 @@ struct Database {
     catalogue: Catalogue,
     /// The number of the latest transaction.
     ledger: i64,
+    /// What the connection's transactions outlive.
+    durability: Durability,
 }
 
 pub(super) struct Writer {
@@ -263,7 +267,9 @@ impl Writer {
         };
         let failed = explain(path, "write");
         let undone = |error| Failure::Undone(failed(error));
-        let Database { connection, catalogue, ledger } = database;
+        let durability = strictest(batches);
+        database.outlive(durability).map_err(undone)?;
+        let Database { connection, catalogue, ledger, .. } = database;
         connection.execute_batch("BEGIN IMMEDIATE").map_err(undone)?;
 
         let mut changes = Changes::new();
@@ -319,6 +325,9 @@ impl Writer {
     /// Notes what became durable.
     fn count(&mut self, batches: &[Batch], outcomes: &Outcomes) {
         self.counters.transactions.fetch_add(1, Ordering::Relaxed);
+        if strictest(batches) == Durability::Medium {
+            self.counters.synchronised.fetch_add(1, Ordering::Relaxed);
+        }
         for (batch, _) in batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok()) {
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
             for op in &batch.ops {
@@ -394,7 +403,31 @@ impl Database {
         let catalogue = Catalogue::load(&connection, wrapping).map_err(&failed)?;
         let ledger =
             connection.query_row("SELECT transactions FROM ledger", [], |row| row.get(0)).map_err(&failed)?;
-        Ok(Self { connection, catalogue, ledger })
+        // As the connection was configured.
+        Ok(Self { connection, catalogue, ledger, durability: Durability::Medium })
+    }
+
+    /// Whether the transactions from here on are synchronised. In either case their order in the log is that of the commits, and
+    /// the log is synchronised before anything moves from it into the database file.
+    fn outlive(&mut self, durability: Durability) -> rusqlite::Result<()> {
+        if self.durability != durability {
+            let level = match durability {
+                Durability::Medium => "FULL",
+                Durability::Process => "NORMAL",
+            };
+            self.connection.pragma_update(None, "synchronous", level)?;
+            self.durability = durability;
+        }
+        Ok(())
+    }
+}
+
+/// What a transaction of these batches must outlive.
+fn strictest(batches: &[Batch]) -> Durability {
+    if batches.iter().all(|b| b.durability == Durability::Process) {
+        Durability::Process
+    } else {
+        Durability::Medium
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use vtpm_engine::env::{Change, CommitFailed, Environment};
+use vtpm_engine::env::{Change, CommitFailed, Environment, RecordKey};
 use vtpm_engine::instances::InstanceManager;
 use vtpm_protocol::rc::ResponseCode;
 
@@ -11,7 +11,7 @@ use super::manager::Transaction;
 use super::persistence::{Ops, name};
 use super::replay::LastCommand;
 use super::{Tree, TreeEvent};
-use crate::store::{Batch, InstanceId, StoreError};
+use crate::store::{Batch, Durability, InstanceId, StoreError};
 
 /// Milliseconds that never go back while the process lives, and go on over restarts as well as the host's clock does.
 pub struct Clock {
@@ -49,6 +49,18 @@ pub(super) fn code_of(response: &[u8]) -> ResponseCode {
     match response.get(6..10).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes) {
         Some(code) => ResponseCode::from_value(code),
         None => ResponseCode::FAILURE,
+    }
+}
+
+/// What belongs to this boot of the machine (PCRs, sessions, transient objects, the command in flight) need not outlive a loss of power: the
+/// machine does not either, and [the next one starts](super::boot) with `_TPM_Init`.
+fn durability_of(changes: &[Change]) -> Durability {
+    let of_this_boot =
+        |key| matches!(key, RecordKey::Volatile | RecordKey::Transient(_) | RecordKey::Session(_));
+    if changes.iter().all(|change| of_this_boot(change.key)) {
+        Durability::Process
+    } else {
+        Durability::Medium
     }
 }
 
@@ -115,6 +127,7 @@ impl<'a> CommandEnvironment<'a> {
     }
 
     fn try_commit(&mut self, changes: Vec<Change>, response: &[u8]) -> Result<(), StoreError> {
+        let mut durability = durability_of(&changes);
         let mut ops = Ops::new(self.instance);
         for Change { key, value } in changes {
             let key = name::live(key)?;
@@ -131,11 +144,15 @@ impl<'a> CommandEnvironment<'a> {
         let manager = self.manager.as_mut().filter(|_| code_of(response) == ResponseCode::SUCCESS);
         let mut list = ops.list;
         if let Some(manager) = manager {
-            list.extend(manager.take_ops());
-            self.tree.persistence.commit(Batch { ops: list })?;
+            let managed = manager.take_ops();
+            if !managed.is_empty() {
+                durability = Durability::Medium;
+            }
+            list.extend(managed);
+            self.tree.persistence.commit(Batch { ops: list, durability })?;
             self.events.extend(manager.apply());
         } else {
-            self.tree.persistence.commit(Batch { ops: list })?;
+            self.tree.persistence.commit(Batch { ops: list, durability })?;
         }
         self.last = last.or(self.last.take());
         Ok(())

@@ -39,6 +39,18 @@ pub(super) struct Inner {
     pub(super) last: Option<LastCommand>,
     /// The machine was reset when its TPM could not be: it is, before it executes another command.
     pub(super) reset_owed: bool,
+    /// That one is owed stands in the store.
+    pub(super) reset_recorded: bool,
+}
+
+impl Inner {
+    /// Another TPM, or none, with nothing left of the one before. The store follows, or has done so.
+    pub(super) fn exchange_tpm(&mut self, tpm: Option<Tpm>) {
+        self.tpm = tpm;
+        self.last = None;
+        self.reset_owed = false;
+        self.reset_recorded = false;
+    }
 }
 
 /// One instance.
@@ -74,6 +86,7 @@ impl Instance {
             tpm: None,
             last: None,
             reset_owed: false,
+            reset_recorded: false,
         };
         Ok(Self { tree, identity: Identity::read(row)?, parent, inner: Mutex::new(inner) })
     }
@@ -165,8 +178,9 @@ impl Instance {
         let state = State::from_record(record).map_err(|rc| format!("its state does not decode: {rc}"))?;
         let tpm = if state.executes() { Some(restore(stored.live)?) } else { None };
         let last = stored.last_command.as_ref().and_then(|bytes| LastCommand::from_record(bytes));
-        let reset_owed = inner.reset_owed || stored.reset_owed;
-        *inner = Inner { loaded: true, deleted: false, state, tpm, last, reset_owed };
+        let reset_recorded = stored.reset_owed;
+        let reset_owed = inner.reset_owed || reset_recorded;
+        *inner = Inner { loaded: true, deleted: false, state, tpm, last, reset_owed, reset_recorded };
         Ok(())
     }
 
@@ -309,6 +323,12 @@ impl Instance {
             inner.loaded = false;
         }
         done.map_err(|_| ResponseCode::NV_UNAVAILABLE)?;
+        if inner.reset_recorded {
+            let mut ops = Ops::new(self.id());
+            ops.delete(name::RESET);
+            self.commit(tree, inner, ops)?;
+            inner.reset_recorded = false;
+        }
         inner.reset_owed = false;
         Ok(())
     }
@@ -320,7 +340,7 @@ impl Instance {
             inner.reset_owed = true;
             let mut ops = Ops::new(self.id());
             ops.put(name::RESET, Zeroizing::new(vec![1]));
-            let _logged = self.commit(tree, inner, ops);
+            inner.reset_recorded |= self.commit(tree, inner, ops).is_ok();
         }
     }
 
@@ -338,7 +358,7 @@ impl Instance {
 
     /// Commits operations outside of a command.
     fn commit(&self, tree: &Tree, inner: &mut Inner, ops: Ops) -> Result<(), ResponseCode> {
-        tree.persistence.commit(Batch { ops: ops.list }).map_err(|error| {
+        tree.persistence.commit(Batch::new(ops.list)).map_err(|error| {
             log::error!("instance {} could not be written: {}", self.name(), sentence(&error));
             inner.loaded &= !error.outcome_is_unknown();
             ResponseCode::NV_UNAVAILABLE

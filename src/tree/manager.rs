@@ -123,10 +123,8 @@ impl<'a> Transaction<'a> {
                 target.state = *state;
                 match tpm {
                     TpmChange::Keep => {}
-                    TpmChange::Remove => (target.tpm, target.last, target.reset_owed) = (None, None, false),
-                    TpmChange::Install(tpm) => {
-                        (target.tpm, target.last, target.reset_owed) = (Some(*tpm), None, false);
-                    }
+                    TpmChange::Remove => target.exchange_tpm(None),
+                    TpmChange::Install(tpm) => target.exchange_tpm(Some(*tpm)),
                 }
                 None
             }

@@ -25,7 +25,11 @@
 //! An instance command collects the operations on its target and commits them in one batch with what the command changed in the
 //! processing instance. The states in memory change after the batch is durable, or not at all. When the store
 //! cannot say what came of a batch, the instances of that batch are read anew at their next use.
+//!
+//! What belongs to one boot of a machine outlives vtpmd, but not a loss of power ([`Durability`](crate::store::Durability)); the
+//! [next boot of the host](boot) resets every TPM before it answers.
 
+mod boot;
 mod environment;
 mod instance;
 mod manager;
@@ -129,6 +133,15 @@ impl Tree {
         persistence: Arc<dyn Persistence>,
         owner_auth: Zeroizing<Vec<u8>>,
     ) -> Result<Arc<Self>, TreeError> {
+        Self::open_in(persistence, owner_auth, boot::of_this_host().as_deref())
+    }
+
+    /// As [`Self::open`], in a boot of the host that is named, where it is known.
+    fn open_in(
+        persistence: Arc<dyn Persistence>,
+        owner_auth: Zeroizing<Vec<u8>>,
+        boot: Option<&[u8]>,
+    ) -> Result<Arc<Self>, TreeError> {
         for (id, error) in persistence.damaged()? {
             log::error!("{id} is left out: {error}");
         }
@@ -148,6 +161,7 @@ impl Tree {
         });
         let topology = tree.arrange(rows, &Topology::new())?;
         tree.exchange_topology(|t| *t = topology);
+        boot::observe(&tree, boot)?;
         tree.root().start_root()?;
         Ok(tree)
     }

@@ -73,8 +73,11 @@ pub(super) mod name {
     pub(crate) const LAST_COMMAND: RecordName = RecordName::kind(0x81);
     /// The content so far of a piece whose last part is still out.
     pub(crate) const PARTIAL: RecordName = RecordName::kind(0x82);
-    /// There when the machine was reset while the instance was source-locked: its TPM is to be reset before it lives again.
+    /// There when the TPM is to be reset before it executes another command: its machine was reset while it was source-locked, or the host
+    /// was started anew.
     pub(crate) const RESET: RecordName = RecordName::kind(0x83);
+    /// Of the root: the boot of the host in which the instances were used last.
+    pub(crate) const BOOT: RecordName = RecordName::kind(0x84);
     /// In front of the name of a record that is in the escrow.
     pub(super) const ESCROW: u8 = 0x90;
 
@@ -97,6 +100,7 @@ pub(super) struct Stored {
     pub(super) last_command: Option<Zeroizing<Vec<u8>>>,
     pub(super) partial: Zeroizing<Vec<u8>>,
     pub(super) reset_owed: bool,
+    pub(super) boot: Option<Zeroizing<Vec<u8>>>,
     pub(super) live: Records,
     pub(super) escrow: Records,
 }
@@ -120,6 +124,8 @@ impl Stored {
                 stored.partial = value;
             } else if name == name::RESET {
                 stored.reset_owed = true;
+            } else if name == name::BOOT {
+                stored.boot = Some(value);
             } else {
                 log::warn!("{id} has a {name} that this program does not know; it is left alone");
             }

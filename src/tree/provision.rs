@@ -83,7 +83,7 @@ impl Tree {
             ops.put(name::live(key)?, value);
         }
         ops.put(name::STATE, State::new_live().to_record());
-        persistence.commit(Batch { ops: ops.list })?;
+        persistence.commit(Batch::new(ops.list))?;
         Ok(())
     }
 }

@@ -156,3 +156,31 @@ fn log_that_is_cut_or_spoilt_at_any_byte_gives_an_earlier_whole_state() {
     assert!(seen.len() > 20, "{seen:?}");
     assert_eq!(copy_holds(&log), Some(30));
 }
+
+#[test]
+fn what_need_not_outlive_the_power_is_not_synchronised() {
+    let place = Place::new();
+    let store = place.create();
+    let root = create_instance(&store, None, "root");
+    let before = store.statistics();
+    let lightly =
+        |key, value: &[u8]| Batch { ops: vec![put(root, key, value)], durability: Durability::Process };
+    store.commit(lightly(A, b"one")).unwrap();
+    store.commit(lightly(A, b"two")).unwrap();
+    let level = store.with_writer(|writer| {
+        writer.connection().pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap()
+    });
+    assert_eq!(level, 1);
+    let between = store.statistics();
+    assert_eq!((between.transactions, between.synchronised), (before.transactions + 2, before.synchronised));
+    commit(&store, vec![put(root, B, b"three")]).unwrap();
+    let level = store.with_writer(|writer| {
+        writer.connection().pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap()
+    });
+    assert_eq!(level, 2);
+    assert_eq!(store.statistics().synchronised, before.synchronised + 1);
+    store.close();
+    let store = place.open();
+    assert!(contents(&store, root).contains(&(A, b"two".to_vec())));
+    store.close();
+}

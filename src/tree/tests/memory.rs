@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use zeroize::Zeroizing;
 
-use crate::store::{Batch, InstanceId, InstanceList, InstanceRow, Op, RecordName, StoreError};
+use crate::store::{Batch, Durability, InstanceId, InstanceList, InstanceRow, Op, RecordName, StoreError};
 use crate::tree::Persistence;
 use crate::tree::persistence::NamedRecord;
 
@@ -27,6 +27,8 @@ impl Content {
 #[derive(Default)]
 pub(super) struct Memory {
     content: Mutex<Content>,
+    /// What a loss of power would leave.
+    on_medium: Mutex<Content>,
     next: AtomicU64,
     pub(super) commits: AtomicU64,
     /// Commits fail, and change nothing.
@@ -47,10 +49,25 @@ impl Memory {
         self.content.lock().unwrap().clone()
     }
 
+    /// What a loss of power would leave now.
+    pub(super) fn medium(&self) -> Content {
+        self.on_medium.lock().unwrap().clone()
+    }
+
     /// A store in which all is as it was durable here: what a restarted process finds after a crash.
     pub(super) fn after_crash(&self) -> Arc<Self> {
+        self.copy_with(self.content())
+    }
+
+    /// As [`Self::after_crash`], when the host lost its power.
+    pub(super) fn after_power_loss(&self) -> Arc<Self> {
+        self.copy_with(self.medium())
+    }
+
+    fn copy_with(&self, content: Content) -> Arc<Self> {
         let copy = Self::default();
-        *copy.content.lock().unwrap() = self.content();
+        *copy.on_medium.lock().unwrap() = content.clone();
+        *copy.content.lock().unwrap() = content;
         copy.next.store(self.next.load(Ordering::SeqCst), Ordering::SeqCst);
         Arc::new(copy)
     }
@@ -67,6 +84,7 @@ impl Persistence for Memory {
         let mut place = self.content.lock().unwrap();
         let mut content = place.clone();
         let mut touched = Vec::new();
+        let durability = batch.durability;
         for op in batch.ops {
             match op {
                 Op::CreateInstance(row) => {
@@ -91,6 +109,9 @@ impl Persistence for Memory {
                 }
                 Op::Delete { instance, key } => drop(content.records.remove(&(instance, key))),
             }
+        }
+        if durability == Durability::Medium {
+            *self.on_medium.lock().unwrap() = content.clone();
         }
         *place = content;
         self.commits.fetch_add(1, Ordering::SeqCst);
