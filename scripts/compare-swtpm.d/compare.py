@@ -9,6 +9,7 @@ import time
 from collections import Counter
 
 import accepted
+import nv
 import raw
 import steps
 import tpm
@@ -33,6 +34,8 @@ def arguments():
 
 
 COUNT, SECONDS = 10000, 40
+# So many of them on NV indices, about ten seconds.
+NV_COUNT = 10000
 
 
 def compare_steps(tpms, only, verbose):
@@ -57,6 +60,11 @@ def compare_raw(tpms, seed, count, seconds, verbose):
     comparison, complete = raw.compare(tpms, seed, count, seconds)
     if not complete:
         say(f"only {comparison.sent} of {count} raw commands in {seconds} s")
+    return tell(comparison, verbose)
+
+
+def tell(comparison, verbose):
+    """Number of commands, of accepted differences, of others."""
     others, kinds = 0, Counter()
     for name, theirs, ours, about in comparison.differences:
         entry = accepted.of_raw(name, theirs, ours)
@@ -86,6 +94,10 @@ def main():
             sent = 0
             if not options.only:
                 sent, more_tolerated, more = compare_raw(tpms, options.seed, options.count or COUNT, limit, options.verbose)
+                tolerated += more_tolerated
+                others += more
+                commands, more_tolerated, more = tell(nv.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)), options.verbose)
+                sent += commands
                 tolerated += more_tolerated
                 others += more
         except tpm.Died as died:

@@ -7,7 +7,7 @@ use vtpm_protocol::codec::Encode;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
     Sized2b, Tpm2bAuth, Tpm2bEvent, Tpm2bMaxNvBuffer, TpmAlgId, TpmCap, TpmCc, TpmHandle, TpmNt, TpmPt,
-    TpmaNv, Tpml, TpmlDigestValues, TpmlPcrSelection, TpmsPcrSelection, TpmtHa,
+    TpmaNv, Tpml, TpmlDigestValues, TpmlPcrSelection, TpmsPcrSelection, TpmtHa, TpmtNvPublic2,
 };
 
 const COUNTER: TpmHandle = TpmHandle(INDEX.0 + 1);
@@ -17,7 +17,7 @@ const EXTEND: TpmHandle = TpmHandle(INDEX.0 + 3);
 /// A TPM on which each of [`commands`] succeeds.
 fn prepared() -> TestTpm {
     let mut tpm = TestTpm::started();
-    let attributes = OPEN | TpmaNv::NO_DA;
+    let attributes = OPEN | TpmaNv::NO_DA | TpmaNv::WRITE_ST_CLEAR | TpmaNv::READ_ST_CLEAR;
     define(&mut tpm, TpmHandle::OWNER, b"pw", public(INDEX, attributes, 8)).unwrap();
     write(&mut tpm, TpmHandle::OWNER, b"", b"12345678", 0).unwrap();
     let counter = public(COUNTER, attributes.with_nt(TpmNt::Counter), 8);
@@ -46,6 +46,7 @@ fn commands() -> Vec<Vec<u8>> {
     ]);
     let digests: TpmlDigestValues = Tpml(vec![TpmtHa { hash_alg: TpmAlgId::SHA1, digest: vec![7; 20] }]);
     let new = public(TpmHandle(INDEX.0 + 4), OPEN, 8);
+    let new2 = public(TpmHandle(INDEX.0 + 5), OPEN, 8);
     let data = Tpm2bMaxNvBuffer::new(*b"abcd").unwrap();
     vec![
         with_password(TpmCc::NV_DEFINE_SPACE, &[owner], b"", &(Tpm2bAuth::new(*b"x").unwrap(), Sized2b(new))),
@@ -56,6 +57,11 @@ fn commands() -> Vec<Vec<u8>> {
         with_password(TpmCc::NV_SET_BITS, &[owner, BITS], b"", &5u64),
         with_password(TpmCc::NV_EXTEND, &[owner, EXTEND], b"", &Tpm2bMaxNvBuffer::new(*b"data").unwrap()),
         without(TpmCc::NV_READ_PUBLIC, &[INDEX], &()),
+        without(TpmCc::NV_READ_PUBLIC2, &[INDEX], &()),
+        with_password(TpmCc::NV_DEFINE_SPACE2, &[owner], b"", &(0u16, Sized2b(TpmtNvPublic2::NvIndex(new2)))),
+        with_password(TpmCc::NV_WRITE_LOCK, &[INDEX, INDEX], b"pw", &()),
+        with_password(TpmCc::NV_READ_LOCK, &[owner, INDEX], b"", &()),
+        with_password(TpmCc::NV_GLOBAL_WRITE_LOCK, &[owner], b"", &()),
         without(TpmCc::PCR_READ, &[], &selection),
         with_password(TpmCc::PCR_EXTEND, &[TpmHandle(16)], b"", &digests),
         with_password(TpmCc::PCR_EVENT, &[TpmHandle(16)], b"", &Tpm2bEvent::new(*b"data").unwrap()),
