@@ -1,19 +1,25 @@
 //! Protection of saved contexts (Part 1, "Context Management"; Part 3, 28.2).
 //!
-//! The blob is a `TPM2B_DIGEST` with an HMAC, then the structure encrypted with AES-256-CFB. Both keys come from the proof of the
-//! hierarchy, the session's from the null hierarchy's, so that a context ends with what its proof ends with.
+//! The blob is a `TPM2B_DIGEST` with an HMAC, then, encrypted with AES-256-CFB, the fingerprint, which is the sequence number, and the
+//! structure. Both keys come from the proof of the hierarchy, the session's from the null hierarchy's, so that a context ends with what its
+//! proof ends with. Of a context from outside nothing is decrypted, let alone decoded, before its HMAC is checked.
+//!
+//! The HMAC also covers the version of the saved records: a context that another release made of another structure is outdated as one from
+//! before a reset is, and is not misread.
 
 use crate::crypto::{Digest, HashAlg, ct_eq, hmac, kdfa, sym};
-use crate::state::State;
+use crate::state::{RECORD_VERSION, State};
 use vtpm_protocol::codec::{Decode, Encode, Reader, encode_sized};
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Tpm2bContextData, TpmHandle, TpmsContext};
+use vtpm_protocol::tpm::{MAX_CONTEXT_SIZE, MAX_DIGEST_SIZE, Tpm2bContextData, TpmHandle, TpmsContext};
 use zeroize::Zeroizing;
 
 /// `CONTEXT_INTEGRITY_HASH_ALG`.
 pub const HASH: HashAlg = HashAlg::Sha512;
 /// Bits of the key and of the initialization vector.
 const KEY_AND_IV: u32 = 256 + 128;
+/// The most bytes of a saved context with all that stands before its blob: `TPM_PT_MAX_OBJECT_CONTEXT`, `TPM_PT_MAX_SESSION_CONTEXT`.
+pub const MAX_CONTEXT: usize = 8 + 4 + 4 + 2 + MAX_CONTEXT_SIZE;
 /// `savedHandle` of an object that stClear does not end.
 pub const SAVED_OBJECT: TpmHandle = TpmHandle(0x8000_0000);
 /// `savedHandle` of an object with stClear.
@@ -31,6 +37,7 @@ pub fn seal(
     value: &dyn Encode,
 ) -> Result<TpmsContext, ResponseCode> {
     let mut data = Zeroizing::new(Vec::with_capacity(4096));
+    sequence.encode(&mut data);
     value.encode(&mut data);
     let context = TpmsContext { sequence, saved_handle, hierarchy, context_blob: Tpm2bContextData::empty() };
     let (key, iv) = keys(state, &context)?;
@@ -44,21 +51,29 @@ pub fn seal(
 /// Opens a context.
 ///
 /// # Errors
-/// `TPM_RC_SIZE` for a blob of another shape, `TPM_RC_INTEGRITY` for one that this TPM did not make, or not since the last reset of what it
-/// depends on.
+/// `TPM_RC_SIZE`, `TPM_RC_INSUFFICIENT` for a blob that does not begin with a digest, blaming nothing, as other TPMs have it. Blaming the
+/// context: `TPM_RC_SIZE` for a blob of another shape, `TPM_RC_INTEGRITY` for one that this TPM did not make, or not since the last reset of
+/// what it depends on, or not in this release.
 pub fn open<T: Decode>(state: &State, context: &TpmsContext) -> Result<T, ResponseCode> {
     let mut r = Reader::new(&context.context_blob);
-    let tag = r.sized(64)?;
-    if tag.len() != HASH.digest_size() {
-        return Err(ResponseCode::SIZE);
+    let tag = r.sized(MAX_DIGEST_SIZE)?;
+    if tag.len() != HASH.digest_size() || r.remaining() < size_of_val(&context.sequence) {
+        return Err(ResponseCode::SIZE.parameter(1));
     }
-    let mut data = Zeroizing::new(r.take_rest().to_vec());
-    if !ct_eq(tag, &integrity(state, context, &data)) {
-        return Err(ResponseCode::INTEGRITY);
+    let outdated = ResponseCode::INTEGRITY.parameter(1);
+    let encrypted = r.take_rest();
+    if !ct_eq(tag, &integrity(state, context, encrypted)) {
+        return Err(outdated);
     }
+    let mut data = Zeroizing::new(encrypted.to_vec());
     let (key, iv) = keys(state, context)?;
     sym::aes_cfb_decrypt(&key, &iv, &mut data).map_err(|_| ResponseCode::FAILURE)?;
-    vtpm_protocol::codec::decode_exact(&data).map_err(|_| ResponseCode::INTEGRITY)
+    let mut r = Reader::new(&data);
+    let fingerprint = u64::decode(&mut r).map_err(|_| outdated)?;
+    if fingerprint != context.sequence {
+        return Err(outdated);
+    }
+    vtpm_protocol::codec::decode_exact(r.take_rest()).map_err(|_| outdated)
 }
 
 fn keys(state: &State, context: &TpmsContext) -> Result<(Zeroizing<Vec<u8>>, [u8; 16]), ResponseCode> {
@@ -80,6 +95,7 @@ fn integrity(state: &State, context: &TpmsContext, encrypted: &[u8]) -> Digest {
         HASH,
         state.proof(context.hierarchy).expose(),
         &[
+            &RECORD_VERSION.to_bytes(),
             &state.permanent.total_reset_count.to_bytes(),
             &clear_count,
             &context.sequence.to_bytes(),

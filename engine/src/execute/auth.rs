@@ -1,10 +1,10 @@
 //! The authorization area of a command (Part 1, "Authorizations and Acknowledgments"; Part 3, 5.6).
 
-use super::{Failure, OrderlyState, da, policy};
+use super::{Failure, OrderlyState, da, handles, policy};
 use crate::alg::hash_of;
 use crate::command::{Context, Role};
 use crate::crypto::{Digest, HashAlg, ct_eq, hmac};
-use crate::state::{MAX_ACTIVE_SESSIONS, NvIndex, Session, State};
+use crate::state::{NvIndex, Session, State};
 use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
@@ -195,9 +195,7 @@ fn retrieve(cx: &Context<'_>, area: &[u8]) -> Result<Sessions, ResponseCode> {
 
 /// `TPMI_SH_AUTH_SESSION`, with the handle of passwords.
 fn is_session_handle(handle: TpmHandle) -> bool {
-    let in_range = usize::try_from(handle.index()).is_ok_and(|i| i < MAX_ACTIVE_SESSIONS);
-    let is_session = matches!(handle.handle_type(), TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION);
-    handle == TpmHandle::RS_PW || (is_session && in_range)
+    handle == TpmHandle::RS_PW || handles::is_session_handle(handle)
 }
 
 fn check_entry(

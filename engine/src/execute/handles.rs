@@ -1,7 +1,7 @@
 //! The handle area: interface types of Part 2, chapter 9, then presence.
 
 use crate::command::{Command, HandleKind};
-use crate::state::{MAX_LOADED_OBJECTS, State};
+use crate::state::{MAX_ACTIVE_SESSIONS, MAX_LOADED_OBJECTS, State};
 use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{PCR_COUNT, TpmHandle, TpmHt};
@@ -27,12 +27,12 @@ pub fn decode(state: &State, command: &Command, r: &mut Reader<'_>) -> Result<Ve
 
 fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
     let ht = handle.handle_type();
-    // TRANSIENT_LAST follows from the number of slots.
-    let is_transient = ht == TpmHt::TRANSIENT && handle.index() < MAX_LOADED_OBJECTS;
+    let is_transient = is_transient_handle(handle);
     let is_object = is_transient || ht == TpmHt::PERSISTENT;
     let is_pcr = ht == TpmHt::PCR && handle.index() < PCR_COUNT;
     let is_hierarchy = matches!(handle, TpmHandle::OWNER | TpmHandle::ENDORSEMENT | TpmHandle::PLATFORM);
     let is_null = handle == TpmHandle::NULL;
+    let is_session = is_session_handle(handle);
     match kind {
         HandleKind::Object => is_object,
         HandleKind::ObjectOrNull => is_object || is_null,
@@ -48,8 +48,8 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
         HandleKind::Pcr => is_pcr,
         HandleKind::PcrOrNull => is_pcr || is_null,
         HandleKind::HmacSession => ht == TpmHt::HMAC_SESSION,
-        HandleKind::PolicySession => ht == TpmHt::POLICY_SESSION,
-        HandleKind::Context => is_transient || matches!(ht, TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION),
+        HandleKind::PolicySession => is_session && ht == TpmHt::POLICY_SESSION,
+        HandleKind::Context => is_transient || is_session,
         HandleKind::HierarchyOrNull => is_hierarchy || is_null,
         HandleKind::HierarchyAuth => is_hierarchy || handle == TpmHandle::LOCKOUT,
         HandleKind::Provision => matches!(handle, TpmHandle::OWNER | TpmHandle::PLATFORM),
@@ -64,4 +64,18 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
         HandleKind::NvIndex => ht == TpmHt::NV_INDEX,
         HandleKind::Instance => ht == TpmHt::INSTANCE,
     }
+}
+
+/// Whether a handle is that of an object in memory, present or not: there are as many as there are slots.
+#[must_use]
+pub fn is_transient_handle(handle: TpmHandle) -> bool {
+    // TRANSIENT_LAST follows from the number of slots.
+    handle.handle_type() == TpmHt::TRANSIENT && handle.index() < MAX_LOADED_OBJECTS
+}
+
+/// Whether a handle is that of a session of either type, present or not.
+#[must_use]
+pub fn is_session_handle(handle: TpmHandle) -> bool {
+    matches!(handle.handle_type(), TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION)
+        && usize::try_from(handle.index()).is_ok_and(|i| i < MAX_ACTIVE_SESSIONS)
 }

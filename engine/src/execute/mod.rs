@@ -9,6 +9,7 @@ mod response;
 
 pub use auth::{AuthFailure, SessionUse, Sessions, bound_auth, cp_hash};
 pub use da::self_heal;
+pub use handles::{is_session_handle, is_transient_handle};
 
 use crate::command::{Command, Context, table};
 use crate::env::Environment;

@@ -24,7 +24,7 @@ pub use nv::NvIndex;
 pub use object::{Object, ObjectFlags};
 pub use pcr::{PcrBank, PcrBanks, is_saved as is_saved_pcr};
 pub use permanent::{CommandAudit, DictionaryAttack, OrderlyState, Permanent};
-pub use save::RestoreError;
+pub use save::{RestoreError, VERSION as RECORD_VERSION};
 pub use session::{Session, SessionFlags};
 pub use slots::{CONTEXT_GAP_MAX, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS, MAX_PERSISTENT_OBJECTS};
 pub use volatile::{MAX_ACTIVE_SESSIONS, SavedContexts, SelfTest, StateClear, StateReset, Volatile};

@@ -10,7 +10,7 @@ use vtpm_protocol::tpm::{TpmHandle, TpmHt};
 use zeroize::Zeroizing;
 
 /// The version of all records that this release writes.
-const VERSION: u16 = 2;
+pub const VERSION: u16 = 2;
 
 /// Why saved records do not make a TPM.
 #[derive(Debug, thiserror::Error)]

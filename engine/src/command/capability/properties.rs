@@ -11,9 +11,9 @@ use crate::state::{
     State,
 };
 use vtpm_protocol::tpm::{
-    ECC_CURVES, MAX_CAP_BUFFER, MAX_COMMAND_SIZE, MAX_CONTEXT_SIZE, MAX_DIGEST_BUFFER, MAX_DIGEST_SIZE,
-    MAX_NV_BUFFER_SIZE, MAX_NV_INDEX_SIZE, MAX_RESPONSE_SIZE, PCR_COUNT, PCR_SELECT_SIZE, PT_GROUP,
-    SPLIT_MAX, TpmAlgId, TpmNt, TpmPt, TpmaPermanent, TpmaStartupClear, TpmsTaggedProperty,
+    ECC_CURVES, MAX_CAP_BUFFER, MAX_COMMAND_SIZE, MAX_DIGEST_BUFFER, MAX_DIGEST_SIZE, MAX_NV_BUFFER_SIZE,
+    MAX_NV_INDEX_SIZE, MAX_RESPONSE_SIZE, PCR_COUNT, PCR_SELECT_SIZE, PT_GROUP, SPLIT_MAX, TpmAlgId, TpmNt,
+    TpmPt, TpmaPermanent, TpmaStartupClear, TpmsTaggedProperty,
 };
 
 /// Four characters of the properties that are text.
@@ -33,8 +33,6 @@ const VENDOR_STRING: [u32; 4] = [text(*b"vtpm"), text(*b"d\0\0\0"), 0, 0];
 const PLATFORM: (u32, u32, u32, u32) = (1, 0x105, 248, 2020);
 /// The key size of saved contexts.
 const CONTEXT_KEY_BITS: u32 = 256;
-/// The most that a saved context takes: sequence, handle, hierarchy, and the largest blob with its size.
-const MAX_CONTEXT: usize = 8 + 4 + 4 + 2 + MAX_CONTEXT_SIZE;
 /// An index that is a counter, with neither authorization value nor policy: see [`nv::size`].
 const COUNTER_SIZE: usize = 4 + 2 + 4 + 2 + 2 + 2 + 2 + 8;
 
@@ -106,8 +104,8 @@ fn fixed(has_instances: bool) -> Vec<(TpmPt, u32)> {
         (TpmPt::MAX_COMMAND_SIZE, number(MAX_COMMAND_SIZE)),
         (TpmPt::MAX_RESPONSE_SIZE, number(MAX_RESPONSE_SIZE)),
         (TpmPt::MAX_DIGEST, number(MAX_DIGEST_SIZE)),
-        (TpmPt::MAX_OBJECT_CONTEXT, number(MAX_CONTEXT)),
-        (TpmPt::MAX_SESSION_CONTEXT, number(MAX_CONTEXT)),
+        (TpmPt::MAX_OBJECT_CONTEXT, number(context::MAX_CONTEXT)),
+        (TpmPt::MAX_SESSION_CONTEXT, number(context::MAX_CONTEXT)),
         (TpmPt::PS_FAMILY_INDICATOR, PLATFORM.0),
         (TpmPt::PS_LEVEL, 0),
         (TpmPt::PS_REVISION, PLATFORM.1),
