@@ -245,4 +245,4 @@ fn multiply_generator<C: CurveArithmetic>(scalar: &NonZeroScalar<C>) -> AffinePo
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

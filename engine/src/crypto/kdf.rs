@@ -63,6 +63,17 @@ pub fn kdfe(
     out
 }
 
+/// KDF2 of ISO/IEC 18033-2, 6.2.3: block *i*, counted from 1, is `H(z || i)` with a 32-bit big-endian number. The result has `size` bytes.
+pub fn kdf2(alg: HashAlg, z: &[u8], size: usize) -> Zeroizing<Vec<u8>> {
+    let bits = u32::try_from(size).unwrap_or(u32::MAX).saturating_mul(8);
+    fill_blocks(bits, alg, |counter| {
+        let mut hasher = Hasher::new(alg);
+        hasher.update(z);
+        hasher.update(&counter.to_be_bytes());
+        hasher.finish()
+    })
+}
+
 /// Concatenates blocks 1, 2, … until there are `bits` bits, and cuts to whole bytes.
 fn fill_blocks(
     bits: u32,
@@ -203,6 +214,13 @@ mod tests {
         }
         let whole = kdfe(HashAlg::Sha256, b"z", b"SECRET", b"", b"", 256);
         assert_eq!(**whole, *HashAlg::Sha256.digest(&[&[0, 0, 0, 1], b"z", b"SECRET\0"]));
+    }
+
+    #[test]
+    fn kdf2_hashes_the_secret_before_the_counter() {
+        let block = |i| HashAlg::Sha256.digest(&[b"z", &[0, 0, 0, i]]).to_vec();
+        assert_eq!(**kdf2(HashAlg::Sha256, b"z", 40), [block(1), block(2)].concat()[..40]);
+        assert!(kdf2(HashAlg::Sha256, b"z", 0).is_empty());
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub mod sym;
 
 pub use ecc::{Curve, Point};
 pub use hash::{Digest, HashAlg, Hasher, ct_eq};
-pub use kdf::{KdfaStream, kdfa, kdfe};
+pub use kdf::{KdfaStream, kdf2, kdfa, kdfe};
 pub use mac::{Cmac, HmacHasher, hmac};
 pub use rng::RandomSource;
 pub use sym::SymAlg;

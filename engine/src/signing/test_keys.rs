@@ -1,8 +1,8 @@
 //! Keys for the tests of what signs and verifies, put into the state as they are.
 
-use crate::crypto::{Curve, HashAlg, KdfaStream, ecc as curves, rsa::RsaPrivate};
+use crate::crypto::{HashAlg, KdfaStream, ecc as curves, rsa::RsaPrivate};
 use crate::entity::{handle_name, object_name, qualified_name};
-use crate::secret::ecc_point;
+use crate::secret::{self, ecc_point};
 use crate::state::{Object, ObjectFlags};
 use crate::testing::TestTpm;
 use vtpm_protocol::tpm::*;
@@ -61,9 +61,17 @@ pub fn sized_rsa(key_bits: u16, scheme: Scheme) -> Object {
 }
 
 pub fn ecc(scheme: Scheme) -> Object {
-    let (d, q) = curves::generate(Curve::NistP256, &mut stream(b"ecc"));
+    ecc_on(TpmEccCurve::NIST_P256, scheme)
+}
+
+pub fn ecc_on(curve: TpmEccCurve, scheme: Scheme) -> Object {
+    ecc_labelled(b"ecc", curve, scheme)
+}
+
+/// Another key for another label.
+pub fn ecc_labelled(label: &[u8], curve: TpmEccCurve, scheme: Scheme) -> Object {
+    let (d, q) = curves::generate(secret::curve(curve).unwrap(), &mut stream(label));
     let symmetric = TpmtSymDefObject(TpmtSymDef::Null);
-    let curve = TpmEccCurve::NIST_P256;
     object(
         PublicParms::Ecc { symmetric, scheme, curve, kdf: Scheme::NULL },
         PublicId::Ecc(ecc_point(&q).unwrap()),

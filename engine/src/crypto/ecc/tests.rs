@@ -238,6 +238,28 @@ fn signatures_verify_on_every_curve_and_differ_from_each_other() {
     }
 }
 
+/// A point with this x coordinate, if there is one.
+pub(crate) fn with_x(curve: Curve, x: &[u8]) -> Option<Point> {
+    use p256::elliptic_curve::point::DecompressPoint;
+    on_curve!(curve, C => {
+        let point = AffinePoint::<C>::decompress(&field::<C>(x)?, 0.into()).into_option()?;
+        Some(write_point::<C>(&ProjectivePoint::<C>::from(point)))
+    })
+}
+
+/// Whether `a P = E + b Q`, with numbers of any size.
+pub(crate) fn is_sum(curve: Curve, (a, p): (&[u8], &Point), e: &Point, (b, q): (&[u8], &Point)) -> bool {
+    on_curve!(curve, C => {
+        let project = |p: &Point| ProjectivePoint::<C>::from(read_point::<C>(p).unwrap());
+        let scalar = |number: &[u8]| {
+            number.iter().fold(Scalar::<C>::from(0u64), |sum, byte| {
+                sum * Scalar::<C>::from(256u64) + Scalar::<C>::from(u64::from(*byte))
+            })
+        };
+        project(p) * scalar(a) == project(e) + project(q) * scalar(b)
+    })
+}
+
 #[test]
 fn an_ecdaa_signature_fits_its_commitment() {
     for &curve in Curve::ALL {
@@ -247,16 +269,10 @@ fn an_ecdaa_signature_fits_its_commitment() {
         let alg = HashAlg::Sha256;
         let digest = alg.digest(&[b"vtpmd"]);
         let (nonce, s) = ecdaa_sign(curve, &d, &committed, alg, &digest, &mut rng).unwrap();
-        // s G = commitment + H(nonce || digest) Q
         let t = alg.digest(&[&nonce, &digest]);
-        on_curve!(curve, C => {
-            let project = |p: &Point| ProjectivePoint::<C>::from(read_point::<C>(p).unwrap());
-            let t = t.iter().fold(Scalar::<C>::from(0u64), |sum, byte| {
-                sum * Scalar::<C>::from(256u64) + Scalar::<C>::from(u64::from(*byte))
-            });
-            let right = project(&commitment) + project(&public) * t;
-            assert_eq!(project(&public_of(curve, &s).unwrap()), right, "{curve:?}");
-        });
+        let g = generator(curve);
+        assert!(is_sum(curve, (&s, &g), &commitment, (&t, &public)), "{curve:?}");
+        assert!(!is_sum(curve, (&s, &g), &public, (&t, &public)), "{curve:?}");
         for bad in [&[][..], &[0], curve.parameters().n] {
             let refused = Err(CryptoError::Scalar);
             assert_eq!(ecdaa_sign(curve, bad, &committed, alg, &digest, &mut rng), refused);
