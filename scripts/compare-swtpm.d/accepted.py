@@ -73,6 +73,12 @@ STEPS = [
     Step(r"(tpm2_shutdown; )?tpm2_nvread 0x15000(03|14) -C o \| xxd", [
         r"- 00000000: 0000 0000 0000 000[14] .*", r"\+ 00000000: 0000 0000 0000 000[456] .*"],
          "a new counter begins above every other (Part 3, 31.2); in swtpm above deleted ones only"),
+    Step("tpm2_print -t TPMS_ATTEST .*", [r"[-+] firmwareVersion: .*"], "another TPM has another version"),
+    Step("tpm2_rsa(en|de)crypt .*", error([r"0x0*101"], [r"0x0*84"]),
+         "libtpms 0.9 answers FAILURE for all that OpenSSL refuses; Part 3 has VALUE for padding and messages, as "
+         "libtpms without OpenSSL and the TCG's reference answer"),
+    Step("tpm2_rsadecrypt .* ff", error([r"0x0*101"], [r"0x0*95"]),
+         "the same for a ciphertext above the modulus, which is SIZE there"),
 ]
 
 # Response codes as C writes them; a number in the middle digit is that of a parameter (with 0x40), handle or session.

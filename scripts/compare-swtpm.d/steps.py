@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 LONG_HEX = re.compile(r"\b(0x)?[0-9a-fA-F]{32,}\b")
-CLOCK = re.compile(r"^((?:time|clock|time_info\.clock|clock_info\.clock): )\d+$")
+CLOCK = re.compile(r"^((?:time|clock|time_info\.clock|clock_info\.clock|clockInfo\.clock): )\d+$")
 # ECDSA's in DER, whose length varies with its numbers.
 SIGNATURE = re.compile(r"\bsig: [0-9a-f]+$")
 CODE = re.compile(r"\((0x[0-9A-Fa-f]+)\)")
