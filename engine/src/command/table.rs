@@ -126,6 +126,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::CREATE_LOADED, &[user(K::ParentOrNull)], Flags { r_handle: true, ..DEC_ENC }, object::create_loaded),
     row(CC::ECC_ENCRYPT, &[any(K::Object)], DEC_ENC, asymmetric::ecc_encrypt),
     row(CC::ECC_DECRYPT, &[user(K::Object)], DEC_ENC, asymmetric::ecc_decrypt),
+    row(CC::CERTIFY_X509, &[admin(K::Object), user(K::ObjectOrNull)], DEC_ENC, attestation::certify_x509),
     row(CC::NV_DEFINE_SPACE2, &[user(K::Provision)], NV_DEC, nv::nv_define_space2),
     row(CC::NV_READ_PUBLIC2, &[any(K::NvIndex)], ENC, nv::nv_read_public2),
     instance_row(cc::CREATE_INSTANCE, ON_INSTANCE, NV, instance::create_instance),

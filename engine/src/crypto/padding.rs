@@ -57,7 +57,7 @@ pub(super) fn encode_rsassa(alg: HashAlg, digest: &[u8], size: usize) -> Result<
 
 /// The salt of a PSS signature that this TPM makes: as long as the digest, or what the key leaves room for
 /// (Part 1, B.7, and FIPS 186-5, which caps it at the digest).
-fn pss_salt_size(alg: HashAlg, size: usize) -> Result<usize, CryptoError> {
+pub(super) fn pss_salt_size(alg: HashAlg, size: usize) -> Result<usize, CryptoError> {
     let room = size
         .checked_sub(alg.digest_size())
         .and_then(|left| left.checked_sub(2))

@@ -68,6 +68,15 @@ impl RsaPublic {
         self.size
     }
 
+    /// The number of bytes of the salt in an RSASSA-PSS signature that this TPM makes with such a key.
+    ///
+    /// # Errors
+    ///
+    /// [`CryptoError::HashTooLarge`].
+    pub fn pss_salt_size(&self, alg: HashAlg) -> Result<usize, CryptoError> {
+        padding::pss_salt_size(alg, self.size)
+    }
+
     /// Whether `signature` is an RSASSA-PKCS1-v1_5 signature over `digest`, made with `alg`.
     pub fn verify_rsassa(&self, alg: HashAlg, digest: &[u8], signature: &[u8]) -> bool {
         match (self.public_op(signature), padding::encode_rsassa(alg, digest, self.size)) {

@@ -141,6 +141,15 @@ attributes! {
 }
 
 attributes! {
+    /// `TPMA_X509_KEY_USAGE`, 8.11: the bits of the X.509 extension, the first one highest.
+    TpmaX509KeyUsage: u32, reserved 0x007f_ffff; {
+        DIGITAL_SIGNATURE = 1 << 31, NONREPUDIATION = 1 << 30, KEY_ENCIPHERMENT = 1 << 29, DATA_ENCIPHERMENT = 1 << 28,
+        KEY_AGREEMENT = 1 << 27, KEY_CERT_SIGN = 1 << 26, CRL_SIGN = 1 << 25, ENCIPHER_ONLY = 1 << 24,
+        DECIPHER_ONLY = 1 << 23,
+    }
+}
+
+attributes! {
     /// `TPMA_NV`, 13.4.
     TpmaNv: u32, reserved 0x01f0_0300; {
         PP_WRITE = 1 << 0, OWNER_WRITE = 1 << 1, AUTH_WRITE = 1 << 2, POLICY_WRITE = 1 << 3,

@@ -2,6 +2,7 @@
 
 mod certify;
 mod certify_creation;
+mod certify_x509;
 mod get_command_audit_digest;
 mod get_session_audit_digest;
 mod get_time;
@@ -9,9 +10,11 @@ mod nv_certify;
 mod quote;
 #[cfg(test)]
 pub mod testing;
+mod x509;
 
 pub use certify::certify;
 pub use certify_creation::certify_creation;
+pub use certify_x509::certify_x509;
 pub use get_command_audit_digest::get_command_audit_digest;
 pub use get_session_audit_digest::get_session_audit_digest;
 pub use get_time::get_time;
@@ -66,6 +69,11 @@ impl Signer {
         }
         let scheme = select_scheme(&key, requested).map_err(|e| e.parameter(parameter))?;
         Ok(Self { key: Some((key, scheme)) })
+    }
+
+    /// Key and scheme.
+    pub(super) fn key(&self) -> Option<&(Arc<Object>, Scheme)> {
+        self.key.as_ref()
     }
 
     /// Nobody.
