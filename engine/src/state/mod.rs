@@ -64,13 +64,15 @@ impl State {
         Arc::make_mut(&mut self.volatile)
     }
 
-    /// A copy without what no `TPM2_Shutdown` saves: objects and sessions in memory, PCRs outside the static root of trust, and what is
-    /// known of this boot only.
+    /// A copy without what no `TPM2_Shutdown` saves: objects and sessions in memory, PCRs outside the static root of trust, what is
+    /// known of this boot only, and NV indices, which last without it. For the data of orderly ones see [`Self::orderly_data_differs`].
     #[must_use]
     pub fn without_unsaved(&self) -> Self {
         let mut saved = self.clone();
         saved.transient.clear();
         saved.sessions.clear();
+        saved.nv.clear();
+        saved.permanent_mut().max_counter = 0;
         let volatile = saved.volatile_mut();
         let banks: Vec<_> = volatile.pcrs.hashes().collect();
         volatile.pcrs = PcrBanks::startup(&banks, volatile.startup_locality, Some(&volatile.pcrs));

@@ -82,6 +82,21 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether the data of an orderly index were written since `before`, which a `TPM2_Shutdown` would have to save. Its locks, its definition
+    /// and its end need none.
+    #[must_use]
+    pub fn orderly_data_differs(&self, before: &Self) -> bool {
+        let data = |index: &NvIndex| {
+            let attributes = index.public.attributes;
+            attributes.has(TpmaNv::ORDERLY).then(|| (attributes.has(TpmaNv::WRITTEN), index.data.clone()))
+        };
+        self.nv.iter().any(|(handle, index)| {
+            before.nv.get(handle).is_some_and(|old| !Arc::ptr_eq(old, index) && data(old) != data(index))
+        })
+    }
+}
+
 impl NvIndex {
     /// The index after a Startup that is no Resume: see [`State::start_nv_indices`].
     fn started(&self, saved: OrderlyState) -> Self {

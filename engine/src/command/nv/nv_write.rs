@@ -189,6 +189,28 @@ mod tests {
     }
 
     #[test]
+    fn a_shutdown_stays_good_when_what_lasts_without_it_changes() {
+        let other = public(TpmHandle(INDEX.0 + 1), OPEN | TpmaNv::ORDERLY, 4);
+        for (attributes, resumes) in [(OPEN, true), (OPEN | TpmaNv::ORDERLY, false)] {
+            let mut tpm = defined(attributes | TpmaNv::WRITE_ST_CLEAR, 4);
+            write(&mut tpm, OWNER, b"", &[1; 4], 0).unwrap();
+            tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
+            define(&mut tpm, OWNER, b"", other.clone()).unwrap();
+            let undefine = [OWNER, other.nv_index];
+            tpm.run_with(TpmCc::NV_UNDEFINE_SPACE, &undefine, &[b""], &()).map(|_| ()).unwrap();
+            tpm.run_with(TpmCc::NV_WRITE_LOCK, &[OWNER, INDEX], &[b""], &()).map(|_| ()).unwrap();
+            boot(&mut tpm, None, TpmSu::STATE);
+            assert_eq!(write(&mut tpm, OWNER, b"", &[2; 4], 0), Err(ResponseCode::NV_LOCKED));
+            boot(&mut tpm, Some(TpmSu::STATE), TpmSu::CLEAR);
+
+            tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
+            write(&mut tpm, OWNER, b"", &[2; 4], 0).unwrap();
+            tpm.init();
+            assert_eq!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE).is_ok(), resumes);
+        }
+    }
+
+    #[test]
     fn a_restart_of_the_daemon_is_no_loss_of_power() {
         let mut tpm = defined(OPEN | TpmaNv::ORDERLY, 4);
         write(&mut tpm, OWNER, b"", &[1; 4], 0).unwrap();
