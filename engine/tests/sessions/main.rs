@@ -15,6 +15,7 @@ mod client;
 mod crypto;
 mod dictionary_attack;
 mod encryption;
+mod known_faults;
 mod malformed;
 mod policy;
 mod properties;

@@ -1,11 +1,13 @@
 //! Commands that are not well-formed.
 
-use crate::client::{Auth, Bench, Cmd, RS_PW, cc, rc, u32_at};
+use crate::client::{Auth, Bench, Cmd, RS_PW, attr, cc, rc, u32_at};
+use crate::crypto::{SHA256, Symmetric};
 use crate::setup::{Start, get_random, password, sign, with};
 
 const BAD_TAG: u32 = 0x1e;
 const COMMAND_SIZE: u32 = 0x142;
 const COMMAND_CODE: u32 = 0x143;
+const SIZE: u32 = 0x95;
 const INSUFFICIENT: u32 = 0x9a;
 const RESERVED_BITS: u32 = 0xa1;
 
@@ -134,6 +136,42 @@ fn commands_for_which_sessions_make_no_sense_take_none() {
     let auths = vec![Auth::Session(session, 0x81)];
     let cmd = Cmd { code: cc::FLUSH_CONTEXT, auths, params, ..Cmd::default() };
     assert_eq!(bench.fails(&cmd), rc::AUTH_CONTEXT);
+}
+
+/// The reference read a size where no two bytes were left, and decrypted as many bytes as that said, over the end of the buffer.
+#[test]
+fn cve_2023_1017_and_1018_a_parameter_that_is_too_short_is_not_decrypted() {
+    let mut bench = Bench::new();
+    let key = bench.free_key();
+    for symmetric in [Symmetric::Aes(128), Symmetric::Aes(256), Symmetric::Xor(SHA256)] {
+        let session = bench.start(&Start { symmetric, ..Start::default() });
+        let decrypt = Auth::Session(session, attr::CONTINUE | attr::DECRYPT);
+        let good = sign(&key, decrypt.clone());
+        // With the key's authorization in the decrypting session, and with a session that only decrypts.
+        let alone = Cmd { code: cc::STIR_RANDOM, auths: vec![decrypt], ..Cmd::default() };
+        for cmd in [good, alone] {
+            for (params, expected) in [
+                (vec![], Some(INSUFFICIENT)),
+                (vec![0], Some(INSUFFICIENT)),
+                (vec![0xff], Some(INSUFFICIENT)),
+                (vec![0, 1], Some(SIZE)),
+                (vec![0, 2, 7], Some(SIZE)),
+                (vec![0xff; 2], Some(SIZE)),
+                (vec![0xff; 40], Some(SIZE)),
+                ([&[0, 33][..], &[7; 32]].concat(), Some(SIZE)),
+                // What is there is decrypted, and what it means is the command's business.
+                ([&[0, 32][..], &[7; 32]].concat(), None),
+            ] {
+                // The client does not encrypt what is not there.
+                let rc = bench.run(&Cmd { params: params.clone(), ..cmd.clone() }).err();
+                match expected {
+                    Some(base) => assert_eq!(rc, Some(rc::session(base, 1)), "{params:02x?}"),
+                    None => assert!(rc.is_none_or(|rc| rc & 0x840 == 0x40), "{rc:x?}"),
+                }
+            }
+        }
+        bench.flush(session);
+    }
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn a_symmetric_parent_takes_duplicates_without_outer_wrapper() {
 }
 
 #[test]
-fn duplication_needs_a_policy_for_it() {
+fn duplication_role_without_policy_is_refused() {
     let mut p = pair(ecc_storage_key(), hmac_key());
     let handles = [p.object, p.new_parent];
     let parameters = (key(b""), NO_SYM);

@@ -307,6 +307,31 @@ fn a_generated_key_signs_and_decrypts() {
     assert_eq!(*key.decrypt_rsaes(&sealed).unwrap(), *b"message");
 }
 
+/// The reference forced the upper bits of every candidate, so that a prime had 32 random bits less than its size and a key of 2048 bits was one
+/// of 2^1984. Here a prime has no bit that is always the same but the lowest and the highest two, which make it odd and the modulus long.
+#[test]
+fn cve_2021_3505_every_bit_of_a_prime_is_random() {
+    let mut rng = source();
+    let (mut ever_set, mut ever_clear) = ([0u8; 64], [0u8; 64]);
+    for _ in 0..24 {
+        let (n, p) = RsaPrivate::generate(1024, 0, &mut rng).unwrap();
+        // The other prime, too: it is made in the same way.
+        let private = BoxedUint::from_be_slice(&n, 1024).unwrap();
+        let prime = NonZero::new(BoxedUint::from_be_slice(&p, 512).unwrap()).unwrap();
+        let q = private.div_rem(&prime).0.to_be_bytes();
+        for prime in [&p[..], &q[q.len() - 64..]] {
+            for ((set, clear), byte) in ever_set.iter_mut().zip(&mut ever_clear).zip(prime) {
+                *set |= byte;
+                *clear |= !byte;
+            }
+        }
+    }
+    assert_eq!(ever_set, [0xff; 64]);
+    let mut expected = [0xff; 64];
+    (expected[0], expected[63]) = (0x3f, 0xfe);
+    assert_eq!(ever_clear, expected);
+}
+
 #[test]
 fn generation_refuses_sizes_and_exponents_that_are_not_offered() {
     let generate = |bits, e| RsaPrivate::generate(bits, e, &mut source()).err();
