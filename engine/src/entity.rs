@@ -1,6 +1,7 @@
 //! Entities: whatever a handle can name (Part 1, "Entities"): their presence, Names, authorization values and policies.
 
 use crate::alg::{hash_alg, hash_of};
+use crate::pcr::has_authorization;
 use crate::state::{NvIndex, Object, Policy, Session, State};
 use std::sync::Arc;
 use vtpm_protocol::codec::Encode;
@@ -150,6 +151,7 @@ impl State {
                 .as_ref()
                 .map_or_else(Tpm2bAuth::empty, |s| s.auth_value.clone()),
             (_, TpmHt::NV_INDEX) => self.nv_index(handle)?.auth.clone(),
+            (_, TpmHt::PCR) if has_authorization(handle) => self.volatile.state_clear.pcr_auth.clone(),
             _ => Tpm2bAuth::empty(),
         })
     }
@@ -172,6 +174,7 @@ impl State {
                 let public = &self.nv_index(handle)?.public;
                 Policy { alg: public.name_alg.0, digest: public.auth_policy.clone() }
             }
+            (_, TpmHt::PCR) if has_authorization(handle) => self.permanent.pcr_policy.clone(),
             _ => Policy::default(),
         })
     }

@@ -82,6 +82,11 @@ pub trait Environment {
     /// [`CommitFailed`] when nothing of it became durable.
     fn commit(&mut self, changes: Vec<Change>, response: &[u8]) -> Result<(), CommitFailed>;
 
+    /// Whether somebody is physically present and says so. A virtual machine has no button to press.
+    fn is_physically_present(&mut self) -> bool {
+        false
+    }
+
     /// The instance tree below this TPM, for a privileged instance; `None` for every other, whose instance commands then do
     /// not exist.
     fn instances(&mut self) -> Option<&mut dyn InstanceManager> {

@@ -161,6 +161,13 @@ impl State {
         counters.fold(self.permanent.max_counter, u64::max)
     }
 
+    /// Removes the indices whose public area `which` picks; see [`Self::remove_nv_index`].
+    pub fn remove_nv_indices(&mut self, which: impl Fn(&TpmsNvPublic) -> bool) {
+        let picked: Vec<TpmHandle> =
+            self.nv.values().filter(|i| which(&i.public)).map(|i| i.public.nv_index).collect();
+        picked.into_iter().for_each(|handle| self.remove_nv_index(handle));
+    }
+
     /// Removes an index. The value of a counter is remembered, so that a new one cannot show it again.
     pub fn remove_nv_index(&mut self, handle: TpmHandle) {
         let Some(index) = self.nv.remove(&handle.0) else { return };

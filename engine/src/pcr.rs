@@ -3,15 +3,20 @@
 
 use crate::alg::hash_of;
 use crate::crypto::{Digest, HashAlg, Hasher};
-use crate::state::{State, is_saved_pcr};
+use crate::state::{HCRTM_PCR, State, is_dynamic_pcr, is_saved_pcr};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    PCR_COUNT, Tpm2bDigest, TpmAlgId, TpmHandle, TpmPtPcr, TpmiAlgHash, TpmlDigest, TpmlPcrSelection,
-    TpmsPcrSelection,
+    PCR_COUNT, Tpm2bDigest, TpmAlgId, TpmHandle, TpmPtPcr, TpmiAlgHash, Tpml, TpmlDigest, TpmlPcrSelection,
+    TpmsPcrSelection, TpmtHa,
 };
 
 /// The most digests that one `TPM2_PCR_Read` returns: the cap of `TPML_DIGEST`.
 const MAX_READ: usize = 8;
+
+/// The PCR that a dynamic launch extends.
+pub const DRTM_PCR: u32 = 17;
+/// The locality of an H-CRTM, as it stands in PCR 0 before it is extended.
+const HCRTM_LOCALITY: u8 = 4;
 
 /// Bit `n` stands for locality `n`.
 const ALL: u8 = 0x1f;
@@ -54,16 +59,22 @@ pub fn check_extend(pcr: TpmHandle, locality: u8) -> Result<(), ResponseCode> {
     if allows(extend_localities(pcr.0), locality) { Ok(()) } else { Err(ResponseCode::LOCALITY) }
 }
 
-/// Whether `pcr` may be reset from `locality`.
+/// Whether `TPM2_PCR_Reset` may reset `pcr` from `locality`. Locality 4 is that of the hardware, which resets by a dynamic launch.
 ///
 /// # Errors
 /// `TPM_RC_LOCALITY` when not.
 pub fn check_reset(pcr: TpmHandle, locality: u8) -> Result<(), ResponseCode> {
-    if allows(reset_localities(pcr.0), locality) { Ok(()) } else { Err(ResponseCode::LOCALITY) }
+    let allowed = locality != 4 && allows(reset_localities(pcr.0), locality);
+    if allowed { Ok(()) } else { Err(ResponseCode::LOCALITY) }
 }
 
-/// The PCRs that have a property; `None` for a property that does not exist. No PCR has a policy or an authorization value
-/// of its own.
+/// Whether a PCR belongs to the one group that can have an authorization value and a policy: those of the dynamic OS, as in libtpms 0.9.
+#[must_use]
+pub const fn has_authorization(pcr: TpmHandle) -> bool {
+    matches!(pcr.0, 20..=22)
+}
+
+/// The PCRs that have a property; `None` for a property that does not exist.
 #[must_use]
 pub fn with_property(property: TpmPtPcr) -> Option<TpmsPcrSelection> {
     let has: &dyn Fn(u32) -> bool = match property {
@@ -77,19 +88,22 @@ pub fn with_property(property: TpmPtPcr) -> Option<TpmsPcrSelection> {
         TpmPtPcr::EXTEND_L3 => &|pcr| allows(extend_localities(pcr), 3),
         TpmPtPcr::RESET_L3 => &|pcr| allows(reset_localities(pcr), 3),
         TpmPtPcr::EXTEND_L4 => &|pcr| allows(extend_localities(pcr), 4),
-        // A dynamic launch resets what locality 4 may reset.
-        TpmPtPcr::RESET_L4 | TpmPtPcr::DRTM_RESET => &|pcr| allows(reset_localities(pcr), 4),
+        TpmPtPcr::RESET_L4 => &|pcr| allows(reset_localities(pcr), 4),
+        TpmPtPcr::DRTM_RESET => &is_dynamic_pcr,
         TpmPtPcr::NO_INCREMENT => &is_no_increment,
-        TpmPtPcr::POLICY | TpmPtPcr::AUTH => &|_| false,
+        TpmPtPcr::POLICY | TpmPtPcr::AUTH => &|pcr| has_authorization(TpmHandle(pcr)),
         _ => return None,
     };
     Some(TpmsPcrSelection::of(TpmAlgId::NULL, (0..PCR_COUNT).filter(|&pcr| has(pcr))))
 }
 
-/// A selection without the PCRs of banks that are not allocated.
+/// A selection without the PCRs that are not allocated.
 fn filtered(state: &State, selection: &TpmsPcrSelection) -> TpmsPcrSelection {
-    let allocated = state.volatile.pcrs.hashes().any(|hash| hash == selection.hash);
-    TpmsPcrSelection::of(selection.hash, selection.pcrs().filter(|_| allocated))
+    let pcrs = &state.volatile.pcrs;
+    TpmsPcrSelection::of(
+        selection.hash,
+        selection.pcrs().filter(|&pcr| pcrs.get(selection.hash, pcr).is_some()),
+    )
 }
 
 /// The digest with `alg` of the selected PCRs, in the order of the list and within each entry by number, and the selection without PCRs
@@ -135,7 +149,7 @@ pub fn read(state: &State, selection: &TpmlPcrSelection) -> (TpmlPcrSelection, T
 impl State {
     /// Counts a change of `pcr`, for policies that refer to PCRs. The counter never shows 0, which in a policy session says that
     /// no PCRs were checked.
-    fn pcr_changed(&mut self, pcr: u32) {
+    pub fn pcr_changed(&mut self, pcr: u32) {
         if !is_no_increment(pcr) {
             self.count_pcr_change();
         }
@@ -157,13 +171,53 @@ impl State {
 
     /// Resets a PCR to zeros in all banks.
     pub fn reset_pcr(&mut self, pcr: TpmHandle) {
+        self.zero_pcr(pcr.0);
+        self.pcr_changed(pcr.0);
+    }
+
+    fn zero_pcr(&mut self, pcr: u32) {
         let banks: Vec<TpmAlgId> = self.volatile.pcrs.hashes().collect();
         for bank in banks {
-            if let Some(value) = self.volatile_mut().pcrs.get_mut(bank, pcr.0) {
+            if let Some(value) = self.volatile_mut().pcrs.get_mut(bank, pcr) {
                 *value = Tpm2bDigest::new(vec![0; value.len()]).unwrap_or_default();
             }
         }
-        self.pcr_changed(pcr.0);
+    }
+
+    /// What a dynamic launch does: resets its PCRs, extends the first of them with the measurement, and counts as a Restart (Part 1,
+    /// "Dynamic Root of Trust Measurement").
+    pub fn dynamic_launch(&mut self, digests: &[TpmtHa]) {
+        for pcr in (0..PCR_COUNT).filter(|&pcr| is_dynamic_pcr(pcr)) {
+            self.zero_pcr(pcr);
+        }
+        for digest in digests {
+            self.extend_pcr(TpmHandle(DRTM_PCR), digest.hash_alg, &digest.digest);
+        }
+        let restart_count = &mut self.volatile_mut().state_reset.restart_count;
+        *restart_count = restart_count.wrapping_add(1);
+    }
+
+    /// What a measurement before Startup will make of PCR 0 (Part 1, "H-CRTM before TPM2_Startup()").
+    pub fn measure_hcrtm(&mut self, digests: &[TpmtHa]) {
+        let value = |d: &TpmtHa| {
+            let mut begin = vec![0; d.digest.len()];
+            if let Some(last) = begin.last_mut() {
+                *last = HCRTM_LOCALITY;
+            }
+            let digest = hash_of(TpmiAlgHash(d.hash_alg)).digest(&[&begin, &d.digest]).to_vec();
+            TpmtHa { hash_alg: d.hash_alg, digest }
+        };
+        self.volatile_mut().hcrtm_values = Tpml(digests.iter().map(value).collect());
+    }
+
+    /// Puts what an H-CRTM measured into PCR 0.
+    pub fn take_hcrtm(&mut self) {
+        let volatile = self.volatile_mut();
+        for value in core::mem::take(&mut volatile.hcrtm_values).0 {
+            if let Some(pcr) = volatile.pcrs.get_mut(value.hash_alg, HCRTM_PCR) {
+                *pcr = Tpm2bDigest::new(value.digest).unwrap_or_default();
+            }
+        }
     }
 }
 

@@ -23,6 +23,8 @@ pub struct TestEnv {
     pub saved: BTreeMap<RecordKey, Vec<u8>>,
     /// How many commits there were.
     pub commits: usize,
+    /// Somebody is physically present.
+    pub present: bool,
     /// The tree of a privileged instance.
     pub instances: Option<Box<dyn InstanceManager>>,
 }
@@ -52,6 +54,10 @@ impl Environment for TestEnv {
             }
         }
         Ok(())
+    }
+
+    fn is_physically_present(&mut self) -> bool {
+        self.present
     }
 
     fn instances(&mut self) -> Option<&mut dyn InstanceManager> {

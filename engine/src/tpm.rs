@@ -1,20 +1,26 @@
 //! One TPM, from its manufacture on.
 
+mod dynamic_launch;
+
+use crate::crypto::Hasher;
 use crate::env::{CommitFailed, Environment, RecordKey};
 use crate::execute;
 use crate::state::{
-    CommandAudit, Commitments, DictionaryAttack, Hierarchy, OrderlyState, PcrBanks, Permanent, Policy,
-    RestoreError, SavedContexts, SelfTest, State, StateClear, StateReset, Volatile, random_secret,
+    CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, OrderlyState, PcrBanks, Permanent,
+    Policy, RestoreError, SavedContexts, SelfTest, State, StateClear, StateReset, Volatile, all_allocated,
+    random_secret,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use vtpm_protocol::tpm::{PCR_BANK_ALGS, Tpm2bAuth, Tpm2bDigest, TpmHandle, TpmiAlgHash, Tpml};
+use vtpm_protocol::tpm::{Tpm2bAuth, Tpm2bDigest, TpmCc, TpmHandle, Tpml};
 use zeroize::Zeroizing;
 
 /// One TPM 2.0. A clone is cheap and shares what is not changed.
 #[derive(Clone)]
 pub struct Tpm {
     state: State,
+    /// What a dynamic launch or an H-CRTM has measured so far, one for each bank. It is not saved: an interruption aborts it.
+    measurement: Option<Vec<Hasher>>,
 }
 
 impl Tpm {
@@ -31,12 +37,16 @@ impl Tpm {
             lockout_policy: Policy::default(),
             disable_clear: false,
             da: DictionaryAttack::manufactured(),
-            orderly: OrderlyState::None,
+            // There was nothing before that a Shutdown was missing from.
+            orderly: OrderlyState::Clear,
             reset_count: 0,
             total_reset_count: 0,
             clock: 0,
             max_counter: 0,
-            pcr_banks: Tpml(PCR_BANK_ALGS.map(TpmiAlgHash).to_vec()),
+            pcr_allocation: all_allocated(),
+            pcr_policy: Policy::default(),
+            algorithm_set: 0,
+            pp_commands: Tpml(vec![TpmCc::PP_COMMANDS]),
             command_audit: CommandAudit::manufactured(),
         };
         let volatile = Volatile {
@@ -44,6 +54,8 @@ impl Tpm {
             ph_enable: true,
             orderly: false,
             startup_locality: 0,
+            hcrtm: false,
+            hcrtm_values: Tpml::default(),
             state_clear: StateClear::default(),
             state_reset: StateReset {
                 null_seed: random_secret(&mut fill),
@@ -52,17 +64,21 @@ impl Tpm {
                 object_context_id: 0,
                 contexts: SavedContexts::default(),
                 restart_count: 0,
-                pcr_counter: 1,
+                pcr_counter: 0,
                 command_audit_digest: Tpm2bDigest::empty(),
                 commitments: Commitments::fresh(&mut fill),
             },
             pcrs: PcrBanks::default(),
+            pcr_reconfigured: false,
             exclusive_audit_session: TpmHandle::UNASSIGNED,
             time: 0,
             clock_base: now,
             clock_safe: true,
             time_epoch: 0,
+            clock_rate: CLOCK_NOMINAL,
             self_test: SelfTest::NotRun,
+            tested: Tpml::default(),
+            established: false,
         };
         Self {
             state: State {
@@ -73,12 +89,15 @@ impl Tpm {
                 transient: BTreeMap::new(),
                 sessions: BTreeMap::new(),
             },
+            measurement: None,
         }
     }
 
     /// Executes one command at `locality` (0 to 4) and returns its response, always a well-formed one. What the command changed was
     /// handed to [`Environment::commit`] before.
     pub fn execute(&mut self, env: &mut dyn Environment, locality: u8, command: &[u8]) -> Vec<u8> {
+        // Any command aborts a measurement.
+        self.measurement = None;
         execute::execute(&mut self.state, env, locality, command)
     }
 
@@ -89,6 +108,7 @@ impl Tpm {
     pub fn init(&mut self, env: &mut dyn Environment) -> Result<(), CommitFailed> {
         let now = env.now_ms();
         let before = self.state.clone();
+        self.measurement = None;
         let state = &mut self.state;
         state.observe_time(now);
         state.rebase_clock(now);
@@ -97,6 +117,9 @@ impl Tpm {
         let volatile = state.volatile_mut();
         volatile.started = false;
         volatile.self_test = SelfTest::NotRun;
+        volatile.tested.0.clear();
+        volatile.hcrtm_values.0.clear();
+        volatile.clock_rate = CLOCK_NOMINAL;
         volatile.time = 0;
         volatile.time_epoch = volatile.time_epoch.wrapping_add(1);
         volatile.exclusive_audit_session = TpmHandle::UNASSIGNED;
@@ -127,7 +150,8 @@ impl Tpm {
     /// # Errors
     /// [`RestoreError`] for records that are missing, damaged, too new, or do not fit each other.
     pub fn from_records(records: &[(RecordKey, Zeroizing<Vec<u8>>)]) -> Result<Self, RestoreError> {
-        State::from_records(records.iter().map(|(k, v)| (*k, v.as_slice()))).map(|state| Self { state })
+        State::from_records(records.iter().map(|(k, v)| (*k, v.as_slice())))
+            .map(|state| Self { state, measurement: None })
     }
 
     /// Whether `TPM2_Startup` has been run since the last `_TPM_Init`.

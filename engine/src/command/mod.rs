@@ -8,9 +8,11 @@ pub mod clock;
 pub mod context;
 #[cfg(test)]
 mod damaged;
+pub mod dictionary_attack;
 pub mod duplication;
 pub mod hierarchy;
 pub mod instance;
+pub mod misc;
 pub mod nv;
 pub mod object;
 pub mod pcr;
@@ -54,6 +56,10 @@ pub enum HandleKind {
     Context,
     /// `TPMI_RH_HIERARCHY+`: owner, endorsement, platform, null.
     HierarchyOrNull,
+    /// `TPMI_RH_BASE_HIERARCHY`: owner, endorsement, platform.
+    BaseHierarchy,
+    /// `TPMI_RH_ACT`: an authenticated countdown timer, of which there are none.
+    Act,
     /// `TPMI_RH_HIERARCHY_AUTH`: owner, endorsement, platform, lockout.
     HierarchyAuth,
     /// `TPMI_RH_PROVISION`: owner or platform.

@@ -2,8 +2,8 @@
 
 use super::{Command, Flags, HandleKind as K, HandleSpec, Role};
 use super::{
-    asymmetric, attestation, audit, capability, clock, context, duplication, hierarchy, instance, nv, object,
-    pcr, policy, random, session, signature, startup, symmetric, testing,
+    asymmetric, attestation, audit, capability, clock, context, dictionary_attack, duplication, hierarchy,
+    instance, misc, nv, object, pcr, policy, random, session, signature, startup, symmetric, testing,
 };
 use vtpm_protocol::instance::cc;
 use vtpm_protocol::tpm::{TpmCc, TpmCc as CC, TpmaCc};
@@ -31,6 +31,8 @@ const fn row(code: TpmCc, handles: &'static [HandleSpec], flags: Flags, run: sup
 
 const N: Flags = Flags::NONE;
 const NV: Flags = Flags { nv: true, ..N };
+/// It takes long, too.
+const NV_EXT: Flags = Flags { extensive: true, ..NV };
 const DEC: Flags = Flags { decrypt: true, ..N };
 const ENC: Flags = Flags { encrypt: true, ..N };
 const DEC_ENC: Flags = Flags { encrypt: true, ..DEC };
@@ -56,10 +58,20 @@ const fn instance_row(
 pub static COMMANDS: &[Command] = &[
     row(CC::NV_UNDEFINE_SPACE_SPECIAL, &[admin(K::NvIndex), user(K::Platform)], NV, nv::nv_undefine_space_special),
     row(CC::EVICT_CONTROL, &[user(K::Provision), any(K::Object)], NV, context::evict_control),
+    row(CC::HIERARCHY_CONTROL, &[user(K::BaseHierarchy)], NV_EXT, hierarchy::hierarchy_control),
     row(CC::NV_UNDEFINE_SPACE, &[user(K::Provision), any(K::NvIndex)], NV, nv::nv_undefine_space),
+    row(CC::CHANGE_EPS, &[user(K::Platform)], NV_EXT, hierarchy::change_eps),
+    row(CC::CHANGE_PPS, &[user(K::Platform)], NV_EXT, hierarchy::change_pps),
     row(CC::CLEAR, &[user(K::Clear)], Flags { nv: true, extensive: true, ..N }, hierarchy::clear),
+    row(CC::CLEAR_CONTROL, &[user(K::Clear)], NV, hierarchy::clear_control),
+    row(CC::CLOCK_SET, &[user(K::Provision)], NV, clock::clock_set),
     row(CC::HIERARCHY_CHANGE_AUTH, &[user(K::HierarchyAuth)], NV_DEC, hierarchy::hierarchy_change_auth),
     row(CC::NV_DEFINE_SPACE, &[user(K::Provision)], NV_DEC, nv::nv_define_space),
+    row(CC::PCR_ALLOCATE, &[user(K::Platform)], NV, pcr::pcr_allocate),
+    row(CC::PCR_SET_AUTH_POLICY, &[user(K::Platform)], NV_DEC, pcr::pcr_set_auth_policy),
+    row(CC::PP_COMMANDS, &[user(K::Platform)], NV, misc::pp_commands),
+    row(CC::SET_PRIMARY_POLICY, &[user(K::HierarchyAuth)], NV_DEC, hierarchy::set_primary_policy),
+    row(CC::CLOCK_RATE_ADJUST, &[user(K::Provision)], N, clock::clock_rate_adjust),
     row(CC::CREATE_PRIMARY, &[user(K::HierarchyOrNull)], Flags { r_handle: true, ..DEC_ENC }, hierarchy::create_primary),
     row(CC::NV_GLOBAL_WRITE_LOCK, &[user(K::Provision)], NV, nv::nv_global_write_lock),
     row(CC::GET_COMMAND_AUDIT_DIGEST, &[user(K::Endorsement), user(K::ObjectOrNull)], Flags { nv: true, ..DEC_ENC }, attestation::get_command_audit_digest),
@@ -68,10 +80,14 @@ pub static COMMANDS: &[Command] = &[
     row(CC::NV_EXTEND, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV_DEC }, nv::nv_extend),
     row(CC::NV_WRITE, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV_DEC }, nv::nv_write),
     row(CC::NV_WRITE_LOCK, &[user(K::NvAuth), any(K::NvIndex)], Flags { nv_write: true, ..NV }, nv::nv_write_lock),
+    row(CC::DICTIONARY_ATTACK_LOCK_RESET, &[user(K::Lockout)], NV, dictionary_attack::dictionary_attack_lock_reset),
+    row(CC::DICTIONARY_ATTACK_PARAMETERS, &[user(K::Lockout)], NV, dictionary_attack::dictionary_attack_parameters),
     row(CC::NV_CHANGE_AUTH, &[admin(K::NvIndex)], NV_DEC, nv::nv_change_auth),
     row(CC::PCR_EVENT, &[user(K::PcrOrNull)], NV_DEC, pcr::pcr_event),
     row(CC::PCR_RESET, &[user(K::Pcr)], NV, pcr::pcr_reset),
+    row(CC::SET_ALGORITHM_SET, &[user(K::Platform)], NV, misc::set_algorithm_set),
     row(CC::SET_COMMAND_CODE_AUDIT_STATUS, &[user(K::Provision)], NV, audit::set_command_code_audit_status),
+    row(CC::INCREMENTAL_SELF_TEST, &[], NV, testing::incremental_self_test),
     row(CC::SELF_TEST, &[], NV, testing::self_test),
     row(CC::STARTUP, &[], Flags { nv: true, sessions: false, ..N }, startup::startup),
     row(CC::SHUTDOWN, &[], NV, startup::shutdown),
@@ -117,6 +133,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::POLICY_RESTART, &[any(K::PolicySession)], N, session::policy_restart),
     row(CC::READ_CLOCK, &[], N, clock::read_clock),
     row(CC::PCR_EXTEND, &[user(K::PcrOrNull)], NV, pcr::pcr_extend),
+    row(CC::PCR_SET_AUTH_VALUE, &[user(K::Pcr)], DEC, pcr::pcr_set_auth_value),
     row(CC::NV_CERTIFY, &[user(K::ObjectOrNull), user(K::NvAuth), any(K::NvIndex)], Flags { nv_read: true, ..DEC_ENC }, attestation::nv_certify),
     row(CC::POLICY_GET_DIGEST, &[any(K::PolicySession)], ENC, policy::policy_get_digest),
     row(CC::TEST_PARMS, &[], N, testing::test_parms),
@@ -125,10 +142,12 @@ pub static COMMANDS: &[Command] = &[
     row(CC::EC_EPHEMERAL, &[], ENC, asymmetric::ec_ephemeral),
     row(CC::CREATE_LOADED, &[user(K::ParentOrNull)], Flags { r_handle: true, ..DEC_ENC }, object::create_loaded),
     row(CC::CERTIFY_X509, &[admin(K::Object), user(K::ObjectOrNull)], DEC_ENC, attestation::certify_x509),
+    row(CC::ACT_SET_TIMEOUT, &[user(K::Act)], N, clock::act_set_timeout),
     row(CC::ECC_ENCRYPT, &[any(K::Object)], DEC_ENC, asymmetric::ecc_encrypt),
     row(CC::ECC_DECRYPT, &[user(K::Object)], DEC_ENC, asymmetric::ecc_decrypt),
     row(CC::NV_DEFINE_SPACE2, &[user(K::Provision)], NV_DEC, nv::nv_define_space2),
     row(CC::NV_READ_PUBLIC2, &[any(K::NvIndex)], ENC, nv::nv_read_public2),
+    row(CC::READ_ONLY_CONTROL, &[user(K::Platform)], N, hierarchy::read_only_control),
     instance_row(cc::CREATE_INSTANCE, ON_INSTANCE, NV, instance::create_instance),
     instance_row(cc::LOCK_INSTANCE, ON_INSTANCE, NV, instance::lock_instance),
     instance_row(cc::GET_INSTANCE_KEY, WITH_STORAGE_KEY, Flags { encrypt: true, public_key_authorizes: true, ..NV }, instance::get_instance_key),

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    Tpm2bAuth, Tpm2bNonce, TpmHandle, TpmHt, TpmNt, TpmSe, TpmaNv, TpmaObject, TpmaSession, TpmsAuthCommand,
-    TpmtSymDef,
+    Tpm2bAuth, Tpm2bNonce, TpmAlgId, TpmHandle, TpmHt, TpmNt, TpmSe, TpmaNv, TpmaObject, TpmaSession,
+    TpmsAuthCommand, TpmtSymDef,
 };
 use zeroize::Zeroizing;
 
@@ -257,6 +257,13 @@ fn check_entry(
 
 fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Failure> {
     let entry = cx.sessions.entries.get(i).ok_or(ResponseCode::FAILURE)?;
+    // For commands of the platform only (Part 1, "Physical Presence").
+    if entry.associated == Some(TpmHandle::PLATFORM)
+        && cx.state.permanent.pp_commands.0.contains(&cx.command.code)
+        && !cx.env.is_physically_present()
+    {
+        return Err(ResponseCode::PP.into());
+    }
     let session =
         if entry.handle == TpmHandle::RS_PW { None } else { Some(cx.state.session(entry.handle)?.clone()) };
     if let Some(session) = &session {
@@ -354,7 +361,9 @@ pub(super) fn policy_required(state: &State, role: Role, entity: TpmHandle) -> R
             TpmHt::TRANSIENT | TpmHt::PERSISTENT => state.object(entity)?.has(TpmaObject::ADMIN_WITH_POLICY),
             _ => true,
         },
-        Role::User | Role::None => false,
+        // A PCR with a policy changes under this policy only.
+        Role::User => entity.handle_type() == TpmHt::PCR && state.policy(entity)?.alg != TpmAlgId::NULL,
+        Role::None => false,
     })
 }
 
@@ -392,6 +401,7 @@ fn auth_value_available(cx: &Context<'_>, role: Role, entity: TpmHandle) -> Resu
 fn policy_available(cx: &Context<'_>, role: Role, entity: TpmHandle) -> Result<bool, ResponseCode> {
     Ok(match entity.handle_type() {
         TpmHt::PERMANENT => entity != TpmHandle::NULL && !cx.state.policy(entity)?.digest.is_empty(),
+        TpmHt::PCR => !cx.state.policy(entity)?.digest.is_empty(),
         TpmHt::TRANSIENT | TpmHt::PERSISTENT => cx.state.object(entity)?.sensitive.is_some(),
         TpmHt::NV_INDEX => {
             let public = &cx.state.nv_index(entity)?.public;

@@ -51,6 +51,8 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
         HandleKind::PolicySession => is_session && ht == TpmHt::POLICY_SESSION,
         HandleKind::Context => is_transient || is_session,
         HandleKind::HierarchyOrNull => is_hierarchy || is_null,
+        HandleKind::BaseHierarchy => is_hierarchy,
+        HandleKind::Act => false,
         HandleKind::HierarchyAuth => is_hierarchy || handle == TpmHandle::LOCKOUT,
         HandleKind::Provision => matches!(handle, TpmHandle::OWNER | TpmHandle::PLATFORM),
         HandleKind::Clear => matches!(handle, TpmHandle::LOCKOUT | TpmHandle::PLATFORM),

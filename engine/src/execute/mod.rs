@@ -1,16 +1,17 @@
 //! The way of a command through the engine: header, handles, sessions, parameters, handler, response, durable commit.
 
 mod auth;
-mod da;
+pub mod da;
+mod failure_mode;
 mod handles;
 mod parameter_encryption;
 mod policy;
 mod response;
 
 pub use auth::{AuthFailure, SessionUse, Sessions, bound_auth, cp_hash};
-pub use da::self_heal;
 pub use handles::{is_session_handle, is_transient_handle};
 
+use crate::command::hierarchy::is_refused_in_read_only_mode;
 use crate::command::{Command, Context, table};
 use crate::env::Environment;
 use crate::state::{NvIndex, OrderlyState, SelfTest, State};
@@ -50,7 +51,7 @@ pub fn execute(state: &mut State, env: &mut dyn Environment, locality: u8, comma
     let now = env.now_ms();
     let before = state.clone();
     state.observe_time(now);
-    self_heal(state, now);
+    da::self_heal(state, now);
     match process(state, env, locality, now, command) {
         Ok(response) => {
             let changes = state.changes_since(&before);
@@ -69,7 +70,7 @@ pub fn execute(state: &mut State, env: &mut dyn Environment, locality: u8, comma
             }
             if let Some(failure) = counted {
                 state.observe_time(now);
-                self_heal(state, now);
+                da::self_heal(state, now);
                 failure.count(state, now);
             }
             let changes = state.changes_since(&before);
@@ -112,16 +113,16 @@ fn process(
     now: u64,
     bytes: &[u8],
 ) -> Result<Vec<u8>, Failure> {
-    let (tag, code, mut r) = header(bytes)?;
-    // Failure mode (Part 3, 10.1), also before Startup.
-    let failed = state.volatile.self_test == SelfTest::Failed;
-    let answers = matches!(code, TpmCc::GET_TEST_RESULT | TpmCc::GET_CAPABILITY) && tag == TpmSt::NO_SESSIONS;
-    if failed && !answers {
-        return Err(ResponseCode::FAILURE.into());
+    if state.volatile.self_test == SelfTest::Failed {
+        return Ok(failure_mode::response(bytes)?);
     }
+    let (tag, code, mut r) = header(bytes)?;
     let command = find(code, env)?;
-    if !failed && state.volatile.started == (code == TpmCc::STARTUP) {
+    if state.volatile.started == (code == TpmCc::STARTUP) {
         return Err(ResponseCode::INITIALIZE.into());
+    }
+    if state.volatile.state_clear.read_only && is_refused_in_read_only_mode(code) {
+        return Err(ResponseCode::READ_ONLY.into());
     }
     let handles = handles::decode(state, command, &mut r)?;
     let before = (state.permanent.orderly != OrderlyState::None).then(|| state.clone());

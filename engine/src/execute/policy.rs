@@ -14,7 +14,7 @@ use vtpm_protocol::tpm::{TpmCc, TpmHandle, TpmHt, TpmaLocality, TpmaNv};
 /// # Errors
 /// `TPM_RC_PCR_CHANGED`, `TPM_RC_POLICY_FAIL`, `TPM_RC_EXPIRED`, `TPM_RC_POLICY_CC`, `TPM_RC_LOCALITY`, `TPM_RC_PP`.
 pub fn check(
-    cx: &Context<'_>,
+    cx: &mut Context<'_>,
     session: &Session,
     entity: TpmHandle,
     role: Role,
@@ -41,8 +41,7 @@ pub fn check(
         return Err(ResponseCode::POLICY_FAIL);
     }
     check_locality(session.command_locality, cx.locality)?;
-    if session.flags.is_pp_required {
-        // A virtual machine has no button to press.
+    if session.flags.is_pp_required && !cx.env.is_physically_present() {
         return Err(ResponseCode::PP);
     }
     check_hashes(cx, session, parameters)?;

@@ -2,7 +2,7 @@
 //!
 //! Neither ticks by itself: both are kept as a value and the environment's time at which they had it, so that an idle TPM writes nothing.
 
-use super::State;
+use super::{CLOCK_NOMINAL, State};
 use vtpm_protocol::tpm::{TpmsClockInfo, TpmsTimeInfo};
 
 impl State {
@@ -19,7 +19,24 @@ impl State {
     }
 
     fn elapsed(&self, now: u64) -> u64 {
-        now.saturating_sub(self.volatile.clock_base)
+        let real = now.saturating_sub(self.volatile.clock_base);
+        if self.volatile.clock_rate == CLOCK_NOMINAL {
+            return real;
+        }
+        let scaled = u128::from(real).saturating_mul(u128::from(CLOCK_NOMINAL));
+        let ticks = scaled.checked_div(u128::from(self.volatile.clock_rate)).unwrap_or(0);
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+
+    /// Sets Clock. The timers of dictionary attack protection move along, so that no time has passed for them.
+    pub fn set_clock(&mut self, now: u64, clock: u64) {
+        self.rebase_clock(now);
+        let permanent = self.permanent_mut();
+        let (forward, back) = (clock.saturating_sub(permanent.clock), permanent.clock.saturating_sub(clock));
+        for timer in [&mut permanent.da.self_heal_timer, &mut permanent.da.lockout_timer] {
+            *timer = timer.saturating_add(forward).saturating_sub(back);
+        }
+        permanent.clock = clock;
     }
 
     /// `TPMS_CLOCK_INFO` as of now.

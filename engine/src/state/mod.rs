@@ -22,12 +22,17 @@ pub use commit::Commitments;
 pub use hierarchy::{Hierarchy, Policy, random_secret};
 pub use nv::NvIndex;
 pub use object::{Object, ObjectFlags};
-pub use pcr::{PcrBank, PcrBanks, is_saved as is_saved_pcr};
-pub use permanent::{CommandAudit, DictionaryAttack, OrderlyState, Permanent};
+pub use pcr::{
+    HCRTM_PCR, PcrBank, PcrBanks, all_allocated, is_allocation, is_dynamic as is_dynamic_pcr,
+    is_saved as is_saved_pcr,
+};
+pub use permanent::{CommandAudit, DictionaryAttack, MAX_PP_COMMANDS, OrderlyState, Permanent};
 pub use save::{RestoreError, VERSION as RECORD_VERSION};
 pub use session::{Session, SessionFlags};
 pub use slots::{CONTEXT_GAP_MAX, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS, MAX_PERSISTENT_OBJECTS};
-pub use volatile::{MAX_ACTIVE_SESSIONS, SavedContexts, SelfTest, StateClear, StateReset, Volatile};
+pub use volatile::{
+    CLOCK_NOMINAL, MAX_ACTIVE_SESSIONS, SavedContexts, SelfTest, StateClear, StateReset, Volatile,
+};
 
 use crate::env::{Change, RecordKey};
 use std::collections::BTreeMap;
@@ -74,10 +79,11 @@ impl State {
         saved.nv.clear();
         saved.permanent_mut().max_counter = 0;
         let volatile = saved.volatile_mut();
-        let banks: Vec<_> = volatile.pcrs.hashes().collect();
-        volatile.pcrs = PcrBanks::startup(&banks, volatile.startup_locality, Some(&volatile.pcrs));
+        let allocation = volatile.pcrs.allocation();
+        volatile.pcrs = PcrBanks::startup(&allocation, volatile.startup_locality, Some(&volatile.pcrs));
         volatile.exclusive_audit_session = TpmHandle::UNASSIGNED;
         volatile.self_test = SelfTest::NotRun;
+        volatile.tested.0.clear();
         volatile.state_reset.contexts.forget_loaded();
         saved
     }

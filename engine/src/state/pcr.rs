@@ -1,65 +1,94 @@
-//! PCR values.
+//! PCR values and their allocation.
 
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
-use vtpm_protocol::tpm::{PCR_BANK_COUNT, PCR_COUNT, Tpm2bDigest, TpmAlgId, TpmiAlgHash, Tpml, hash_size};
+use vtpm_protocol::tpm::{
+    PCR_BANK_ALGS, PCR_BANK_COUNT, PCR_COUNT, Tpm2bDigest, TpmAlgId, Tpml, TpmlPcrSelection,
+    TpmsPcrSelection, hash_size,
+};
+
+/// The PCR that an H-CRTM measures into before Startup: `HCRTM_PCR`.
+pub const HCRTM_PCR: u32 = 0;
 
 structure! {
-    /// One bank: an allocated hash and its 24 values.
+    /// One bank: which of its PCRs are allocated, and 24 values.
     #[derive(Clone)]
     pub struct PcrBank {
-        /// The hash.
-        pub hash: TpmiAlgHash,
-        /// The values by PCR number, each of the hash's size.
+        /// The hash, and the PCRs that there are.
+        pub allocated: TpmsPcrSelection,
+        /// The values by PCR number, each of the hash's size, also of those that are not allocated.
         pub values: Tpml<Tpm2bDigest, 24>,
     }
 }
 
-/// The allocated banks.
+/// The banks in the order of [`PCR_BANK_ALGS`], none before the first Startup.
 #[derive(Clone, Default)]
 pub struct PcrBanks(pub Tpml<PcrBank, PCR_BANK_COUNT>);
 
+/// The allocation of a new TPM: all PCRs in all banks.
+#[must_use]
+pub fn all_allocated() -> TpmlPcrSelection {
+    Tpml(PCR_BANK_ALGS.map(|hash| TpmsPcrSelection::of(hash, 0..PCR_COUNT)).to_vec())
+}
+
+/// Whether an allocation names every bank once, in the order of [`PCR_BANK_ALGS`].
+#[must_use]
+pub fn is_allocation(list: &TpmlPcrSelection) -> bool {
+    list.0.iter().map(|s| s.hash).eq(PCR_BANK_ALGS)
+}
+
 impl PcrBanks {
-    /// The value of a PCR; `None` when its bank is not allocated or the number is too high.
+    fn bank(&self, hash: TpmAlgId, pcr: u32) -> Option<&PcrBank> {
+        self.0.0.iter().find(|b| b.allocated.hash == hash && b.allocated.contains(pcr))
+    }
+
+    /// The value of a PCR; `None` when it is not allocated in that bank.
     #[must_use]
     pub fn get(&self, hash: TpmAlgId, pcr: u32) -> Option<&Tpm2bDigest> {
-        let bank = self.0.0.iter().find(|b| b.hash.0 == hash)?;
-        bank.values.0.get(usize::try_from(pcr).ok()?)
+        self.bank(hash, pcr)?.values.0.get(usize::try_from(pcr).ok()?)
     }
 
     /// As [`Self::get`], for changing.
     pub fn get_mut(&mut self, hash: TpmAlgId, pcr: u32) -> Option<&mut Tpm2bDigest> {
-        let bank = self.0.0.iter_mut().find(|b| b.hash.0 == hash)?;
+        let mut banks = self.0.0.iter_mut();
+        let bank = banks.find(|b| b.allocated.hash == hash && b.allocated.contains(pcr))?;
         bank.values.0.get_mut(usize::try_from(pcr).ok()?)
     }
 
     /// The values after Startup: those of `resumed` where a Resume keeps them, else the initial ones. The locality of
     /// `Startup(CLEAR)` stands in the last byte of PCR 0.
     #[must_use]
-    pub fn startup(hashes: &[TpmAlgId], locality: u8, resumed: Option<&Self>) -> Self {
-        let bank = |&hash: &TpmAlgId| {
-            let size = hash_size(hash).unwrap_or_default();
+    pub fn startup(allocation: &TpmlPcrSelection, locality: u8, resumed: Option<&Self>) -> Self {
+        let bank = |allocated: &TpmsPcrSelection| {
+            let size = hash_size(allocated.hash).unwrap_or_default();
             let value = |pcr| {
-                if let Some(kept) = resumed.filter(|_| is_saved(pcr)).and_then(|r| r.get(hash, pcr)) {
+                let saved = resumed.filter(|_| is_saved(pcr)).and_then(|r| r.get(allocated.hash, pcr));
+                if let Some(kept) = saved {
                     return kept.clone();
                 }
                 let mut bytes = vec![initial_byte(pcr); size];
-                if pcr == 0
+                if pcr == HCRTM_PCR
                     && let Some(last) = bytes.last_mut()
                 {
                     *last = locality;
                 }
                 Tpm2bDigest::new(bytes).unwrap_or_default()
             };
-            PcrBank { hash: TpmiAlgHash(hash), values: Tpml((0..PCR_COUNT).map(value).collect()) }
+            PcrBank { allocated: allocated.clone(), values: Tpml((0..PCR_COUNT).map(value).collect()) }
         };
-        Self(Tpml(hashes.iter().map(bank).collect()))
+        Self(Tpml(allocation.0.iter().map(bank).collect()))
     }
 
-    /// The allocated hashes.
+    /// What is allocated now; `TPM2_PCR_Allocate` changes the next allocation only.
+    #[must_use]
+    pub fn allocation(&self) -> TpmlPcrSelection {
+        Tpml(self.0.0.iter().map(|b| b.allocated.clone()).collect())
+    }
+
+    /// The hashes of the banks, also of those without any PCR.
     pub fn hashes(&self) -> impl Iterator<Item = TpmAlgId> + '_ {
-        self.0.0.iter().map(|b| b.hash.0)
+        self.0.0.iter().map(|b| b.allocated.hash)
     }
 }
 
@@ -70,12 +99,12 @@ impl Encode for PcrBanks {
 }
 
 impl Decode for PcrBanks {
-    /// Every bank has as many values as there are PCRs, or none before the first Startup, each of the hash's size.
+    /// Every bank has as many values as there are PCRs, each of the hash's size.
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let banks = Tpml::<PcrBank, PCR_BANK_COUNT>::decode(r)?;
         let count = usize::try_from(PCR_COUNT).unwrap_or_default();
         for bank in &banks.0 {
-            let size = hash_size(bank.hash.0).ok_or(ResponseCode::HASH)?;
+            let size = hash_size(bank.allocated.hash).ok_or(ResponseCode::HASH)?;
             if bank.values.0.len() != count || bank.values.0.iter().any(|v| v.len() != size) {
                 return Err(ResponseCode::SIZE);
             }
@@ -92,5 +121,11 @@ pub const fn is_saved(pcr: u32) -> bool {
 
 /// With what the bytes of a PCR are filled at Startup: ones for those that only a dynamic launch resets to zero.
 const fn initial_byte(pcr: u32) -> u8 {
-    if pcr >= 17 && pcr <= 22 { 0xff } else { 0 }
+    if is_dynamic(pcr) { 0xff } else { 0 }
+}
+
+/// Whether a dynamic launch resets a PCR (PC Client profile, 4.6.1).
+#[must_use]
+pub const fn is_dynamic(pcr: u32) -> bool {
+    pcr >= 17 && pcr <= 22
 }

@@ -4,7 +4,10 @@ use super::hierarchy::{Hierarchy, Policy};
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
-use vtpm_protocol::tpm::{PCR_BANK_COUNT, Tpm2bAuth, TpmAlgId, TpmCc, TpmiAlgHash, Tpml, TpmlCc};
+use vtpm_protocol::tpm::{Tpm2bAuth, TpmAlgId, TpmCc, TpmiAlgHash, Tpml, TpmlCc, TpmlPcrSelection};
+
+/// Room for the commands that need physical presence; fewer can.
+pub const MAX_PP_COMMANDS: usize = 32;
 
 /// How the last boot ended (Part 3, 9.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,10 +55,13 @@ structure! {
         pub lockout_recovery: u32,
         /// Whether lockoutAuth may be used.
         pub lockout_auth_enabled: bool,
-        /// The TPM's time (milliseconds of Clock) at which the self-heal timer was last set.
+        /// The TPM's time (milliseconds of Clock) at which the self-heal timer was last set. `TPM2_ClockSet` moves it along with Clock.
         pub self_heal_timer: u64,
         /// The same for the recovery of lockoutAuth.
         pub lockout_timer: u64,
+        /// Something protected was authorized since the last Startup or Shutdown: should the boot end without a Shutdown, a failure may
+        /// have gone uncounted.
+        pub used: bool,
     }
 }
 
@@ -65,7 +71,7 @@ structure! {
     pub struct CommandAudit {
         /// The hash of the digest.
         pub alg: TpmiAlgHash,
-        /// How many digests were begun since manufacture.
+        /// How many digests were begun since manufacture or `TPM2_Clear`.
         pub counter: u64,
         /// The audited commands, ascending.
         pub commands: TpmlCc,
@@ -115,8 +121,14 @@ structure! {
         pub clock: u64,
         /// The highest count that a deleted NV counter had.
         pub max_counter: u64,
-        /// Allocated PCR banks, in the order of `PCR_BANK_ALGS`.
-        pub pcr_banks: Tpml<TpmiAlgHash, PCR_BANK_COUNT>,
+        /// The PCRs of the next boot, for every bank.
+        pub pcr_allocation: TpmlPcrSelection,
+        /// The policy of the PCRs that can have one.
+        pub pcr_policy: Policy,
+        /// What `TPM2_SetAlgorithmSet` said last.
+        pub algorithm_set: u32,
+        /// The commands that need physical presence when the platform authorizes them, in ascending order.
+        pub pp_commands: Tpml<TpmCc, MAX_PP_COMMANDS>,
         /// Command audit.
         pub command_audit: CommandAudit,
     }
@@ -134,6 +146,7 @@ impl DictionaryAttack {
             lockout_auth_enabled: true,
             self_heal_timer: 0,
             lockout_timer: 0,
+            used: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Saved records: a version, then the structure. A record that is not understood whole is refused whole.
 
-use super::State;
+use super::{State, is_allocation};
 use crate::env::RecordKey;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -138,8 +138,12 @@ impl State {
                 return Err(RestoreError::Misplaced(RecordKey::Session(slot)));
             }
         }
-        let banks = self.permanent.pcr_banks.0.iter().map(|b| b.0);
-        if self.volatile.started && !self.volatile.pcrs.hashes().eq(banks) {
+        if !is_allocation(&self.permanent.pcr_allocation) {
+            return Err(RestoreError::Misplaced(RecordKey::Permanent));
+        }
+        if self.volatile.clock_rate == 0
+            || (self.volatile.started && !is_allocation(&self.volatile.pcrs.allocation()))
+        {
             return Err(RestoreError::Misplaced(RecordKey::Volatile));
         }
         Ok(())

@@ -30,6 +30,12 @@ impl State {
         Ok(handle)
     }
 
+    /// Removes the objects of a hierarchy, transient and persistent ones.
+    pub fn remove_objects_of(&mut self, hierarchy: TpmHandle) {
+        self.transient.retain(|_, object| object.hierarchy != hierarchy);
+        self.persistent.retain(|_, object| object.hierarchy != hierarchy);
+    }
+
     /// Takes a free slot for a new session.
     ///
     /// # Errors

@@ -3,15 +3,16 @@
 
 use super::save::Record;
 use super::{
-    CommandAudit, Commitments, DictionaryAttack, Hierarchy, NvIndex, Object, OrderlyState, PcrBanks,
-    Permanent, Policy, SavedContexts, SelfTest, Session, SessionFlags, StateClear, StateReset, Volatile,
+    CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, NvIndex, Object, OrderlyState,
+    PcrBank, Permanent, Policy, SavedContexts, SelfTest, Session, SessionFlags, StateClear, StateReset,
+    Volatile, all_allocated,
 };
-use vtpm_protocol::codec::{Decode, Reader};
+use vtpm_protocol::codec::{Decode, Encode, Reader, decode_exact};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
 use vtpm_protocol::tpm::{
-    PCR_BANK_COUNT, Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bName, Tpm2bNonce, TpmCc, TpmHandle, TpmSe,
-    TpmaLocality, TpmiAlgHash, Tpml, TpmtSymDef,
+    PCR_BANK_COUNT, PCR_COUNT, Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bName, Tpm2bNonce, TpmCc, TpmHandle,
+    TpmSe, TpmaLocality, TpmiAlgHash, Tpml, TpmsPcrSelection, TpmtSymDef,
 };
 
 structure! {
@@ -54,6 +55,7 @@ impl From<DictionaryAttack1> for DictionaryAttack {
             lockout_auth_enabled: v.lockout_auth_enabled,
             self_heal_timer: v.self_heal_timer,
             lockout_timer: v.lockout_timer,
+            used: false,
         }
     }
 }
@@ -74,7 +76,11 @@ impl Record for Permanent {
             total_reset_count: v.total_reset_count,
             clock: v.clock,
             max_counter: v.max_counter,
-            pcr_banks: v.pcr_banks,
+            // All banks were whole, and there was no command to change that.
+            pcr_allocation: all_allocated(),
+            pcr_policy: Policy::default(),
+            algorithm_set: 0,
+            pp_commands: Tpml(vec![TpmCc::PP_COMMANDS]),
             command_audit: CommandAudit::manufactured(),
         })
     }
@@ -103,6 +109,19 @@ structure! {
 }
 
 structure! {
+    struct PcrBank1 {
+        hash: TpmiAlgHash,
+        values: Tpml<Tpm2bDigest, 24>,
+    }
+}
+
+impl From<PcrBank1> for PcrBank {
+    fn from(v: PcrBank1) -> Self {
+        Self { allocated: TpmsPcrSelection::of(v.hash.0, 0..PCR_COUNT), values: v.values }
+    }
+}
+
+structure! {
     struct Volatile1 {
         started: bool,
         ph_enable: bool,
@@ -110,7 +129,7 @@ structure! {
         startup_locality: u8,
         state_clear: StateClear1,
         state_reset: StateReset1,
-        pcrs: PcrBanks,
+        pcrs: Tpml<PcrBank1, PCR_BANK_COUNT>,
         exclusive_audit_session: TpmHandle,
         time: u64,
         clock_base: u64,
@@ -128,6 +147,8 @@ impl From<StateClear1> for StateClear {
             ph_enable_nv: v.ph_enable_nv,
             platform_auth: v.platform_auth,
             platform_policy: v.platform_policy,
+            read_only: false,
+            pcr_auth: Tpm2bAuth::empty(),
         }
     }
 }
@@ -151,20 +172,30 @@ impl From<StateReset1> for StateReset {
 impl Record for Volatile {
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let v = Volatile1::decode(r)?;
+        // Through the checks of the present form.
+        let banks: Tpml<PcrBank, PCR_BANK_COUNT> = Tpml(v.pcrs.0.into_iter().map(Into::into).collect());
+        let pcrs = decode_exact(&banks.to_bytes())?;
         Ok(Self {
             started: v.started,
             ph_enable: v.ph_enable,
             orderly: v.orderly,
             startup_locality: v.startup_locality,
+            hcrtm: false,
+            hcrtm_values: Tpml::default(),
             state_clear: v.state_clear.into(),
             state_reset: v.state_reset.into(),
-            pcrs: v.pcrs,
+            pcrs,
+            pcr_reconfigured: false,
             exclusive_audit_session: v.exclusive_audit_session,
             time: v.time,
             clock_base: v.clock_base,
             clock_safe: v.clock_safe,
             time_epoch: v.time_epoch,
-            self_test: v.self_test,
+            clock_rate: CLOCK_NOMINAL,
+            // There is more to test now.
+            self_test: if v.self_test == SelfTest::Failed { SelfTest::Failed } else { SelfTest::NotRun },
+            tested: Tpml::default(),
+            established: false,
         })
     }
 }

@@ -6,7 +6,12 @@ use super::pcr::PcrBanks;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
-use vtpm_protocol::tpm::{Secret2b, Tpm2bAuth, Tpm2bDigest, TpmHandle};
+use vtpm_protocol::tpm::{
+    MAX_ALG_LIST_SIZE, PCR_BANK_COUNT, Secret2b, Tpm2bAuth, Tpm2bDigest, TpmAlgId, TpmHandle, Tpml, TpmtHa,
+};
+
+/// The nominal rate of the clocks.
+pub const CLOCK_NOMINAL: u32 = 30_000;
 
 /// The number of sessions that may be active, loaded and saved: `MAX_ACTIVE_SESSIONS`.
 pub const MAX_ACTIVE_SESSIONS: usize = 64;
@@ -25,6 +30,10 @@ structure! {
         pub platform_auth: Tpm2bAuth,
         /// platformPolicy.
         pub platform_policy: Policy,
+        /// What would change the TPM lastingly is refused: `TPM2_ReadOnlyControl`.
+        pub read_only: bool,
+        /// The authorization value of the PCRs that can have one.
+        pub pcr_auth: Tpm2bAuth,
     }
 }
 
@@ -36,6 +45,8 @@ impl Default for StateClear {
             ph_enable_nv: true,
             platform_auth: Tpm2bAuth::empty(),
             platform_policy: Policy::default(),
+            read_only: false,
+            pcr_auth: Tpm2bAuth::empty(),
         }
     }
 }
@@ -154,12 +165,18 @@ structure! {
         pub orderly: bool,
         /// The locality of the last `Startup(CLEAR)`, 0 or 3.
         pub startup_locality: u8,
+        /// An H-CRTM came before the last Startup.
+        pub hcrtm: bool,
+        /// What an H-CRTM since `_TPM_Init` made of PCR 0, by bank; empty without one. Startup takes it.
+        pub hcrtm_values: Tpml<TpmtHa, PCR_BANK_COUNT>,
         /// The reset group that a Resume keeps.
         pub state_clear: StateClear,
         /// The reset group that a Restart keeps, too.
         pub state_reset: StateReset,
         /// The PCRs.
         pub pcrs: PcrBanks,
+        /// `TPM2_PCR_Allocate` has run since Startup, so that the next one cannot be a Resume.
+        pub pcr_reconfigured: bool,
         /// The exclusive audit session, or `TPM_RH_UNASSIGNED`.
         pub exclusive_audit_session: TpmHandle,
         /// Milliseconds since `_TPM_Init`, as of `clock_base`.
@@ -170,7 +187,13 @@ structure! {
         pub clock_safe: bool,
         /// Changes whenever Time may have jumped, so that policy time-outs do not survive it.
         pub time_epoch: u32,
+        /// How many real milliseconds, times [`CLOCK_NOMINAL`], make one of both clocks: see `TPM2_ClockRateAdjust`.
+        pub clock_rate: u32,
         /// The self-test since `_TPM_Init`.
         pub self_test: SelfTest,
+        /// The algorithms that were tested since `_TPM_Init`, in ascending order.
+        pub tested: Tpml<TpmAlgId, MAX_ALG_LIST_SIZE>,
+        /// A dynamic launch was begun since this was last reset: the bit `tpmEstablishment` of the hardware interface.
+        pub established: bool,
     }
 }

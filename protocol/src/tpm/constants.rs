@@ -128,6 +128,14 @@ constants! {
 }
 
 constants! {
+    /// `TPM_CLOCK_ADJUST`, 6.7: a signed byte.
+    TpmClockAdjust: u8 {
+        COARSE_SLOWER = 0xfd, MEDIUM_SLOWER = 0xfe, FINE_SLOWER = 0xff, NO_CHANGE = 0x00, FINE_FASTER = 0x01,
+        MEDIUM_FASTER = 0x02, COARSE_FASTER = 0x03,
+    }
+}
+
+constants! {
     /// `TPM_SE`, 6.11.
     TpmSe: u8 { HMAC = 0x00, POLICY = 0x01, TRIAL = 0x03 }
 }
@@ -245,6 +253,8 @@ pub const MAX_RSA_KEY_BYTES: usize = 512;
 pub const MAX_ECC_KEY_BYTES: usize = 66;
 /// `TPM_PT_SPLIT_MAX`, how many commitments can be outstanding.
 pub const SPLIT_MAX: u16 = 128;
+/// `MAX_ALG_LIST_SIZE`, the most algorithms of a `TPML_ALG`.
+pub const MAX_ALG_LIST_SIZE: usize = 64;
 /// `TPM_GENERATED_VALUE`, 6.2.
 pub const TPM_GENERATED: u32 = 0xff54_4347;
 /// `PT_GROUP`, how many properties each group of `TPM_PT` has room for.

@@ -1,6 +1,6 @@
 //! `TPML` types and the PCR selection (Part 2, 10.6 and 10.9).
 
-use super::constants::{MAX_CAP_CC, PCR_COUNT, PCR_SELECT_SIZE, TpmAlgId, TpmCc};
+use super::constants::{MAX_ALG_LIST_SIZE, MAX_CAP_CC, PCR_COUNT, PCR_SELECT_SIZE, TpmAlgId, TpmCc};
 use super::sized::Tpm2bDigest;
 use crate::codec::{Decode, Encode, Reader};
 use crate::rc::ResponseCode;
@@ -183,6 +183,9 @@ pub type TpmlPcrSelection = Tpml<TpmsPcrSelection, PCR_BANK_COUNT>;
 
 /// `TPML_CC`, 10.9.1.
 pub type TpmlCc = Tpml<TpmCc, MAX_CAP_CC>;
+
+/// `TPML_ALG`, 10.9.3.
+pub type TpmlAlg = Tpml<TpmAlgId, MAX_ALG_LIST_SIZE>;
 
 /// `TPML_DIGEST`, 10.9.5.
 pub type TpmlDigest = Tpml<Tpm2bDigest, 8>;

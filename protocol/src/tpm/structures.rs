@@ -1,7 +1,7 @@
 //! Small structures: contexts, capability data, handle types with conditions (Part 2, chapters 9, 10, 13, 14).
 
 use super::attributes::{TpmaAlgorithm, TpmaCc};
-use super::constants::{TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmHandle, TpmHt, TpmPt, TpmPtPcr};
+use super::constants::{PCR_COUNT, TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmHandle, TpmHt, TpmPt, TpmPtPcr};
 use super::lists::{TpmlPcrSelection, TpmtHa};
 use super::sized::{Tpm2bAuth, Tpm2bContextData, Tpm2bNonce};
 use crate::codec::{Decode, Encode, Reader};
@@ -174,6 +174,20 @@ handle_type! {
     /// `TPMI_RH_HIERARCHY+` as a parameter: owner, endorsement, platform or null, 9.13.
     TpmiRhHierarchy,
     |h| matches!(h, TpmHandle::OWNER | TpmHandle::ENDORSEMENT | TpmHandle::PLATFORM | TpmHandle::NULL),
+    ResponseCode::VALUE
+}
+
+handle_type! {
+    /// `TPMI_RH_ENABLES` as a parameter: owner, endorsement, platform or the platform's NV indices, 9.14.
+    TpmiRhEnables,
+    |h| matches!(h, TpmHandle::OWNER | TpmHandle::ENDORSEMENT | TpmHandle::PLATFORM | TpmHandle::PLATFORM_NV),
+    ResponseCode::VALUE
+}
+
+handle_type! {
+    /// `TPMI_DH_PCR` as a parameter, 9.6.
+    TpmiDhPcr,
+    |h| h.0 < PCR_COUNT,
     ResponseCode::VALUE
 }
 

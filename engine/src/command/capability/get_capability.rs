@@ -6,8 +6,8 @@ use crate::pcr;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    ECC_CURVES, MAX_CAP_BUFFER, PCR_COUNT, TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmHandle, TpmPt, TpmPtPcr,
-    Tpml, TpmsCapabilityData, TpmsPcrSelection, TpmsTaggedPcrSelect,
+    ECC_CURVES, MAX_CAP_BUFFER, TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmHandle, TpmPt, TpmPtPcr, Tpml,
+    TpmsCapabilityData, TpmsTaggedPcrSelect,
 };
 
 /// What is left of the buffer for the entries of a list, after the capability and the count.
@@ -54,8 +54,11 @@ fn data(
             let (list, more) = page(all, |c| c.code, TpmCc(property), limit(4));
             (TpmsCapabilityData::Commands(list.into_iter().map(table::attributes).collect()), more)
         }
-        // No command needs physical presence.
-        TpmCap::PP_COMMANDS => (TpmsCapabilityData::PpCommands(Vec::new()), false),
+        TpmCap::PP_COMMANDS => {
+            let all = cx.state.permanent.pp_commands.0.iter().copied();
+            let (list, more) = page(all, |c| *c, TpmCc(property), limit(4));
+            (TpmsCapabilityData::PpCommands(list), more)
+        }
         TpmCap::AUDIT_COMMANDS => {
             let all = cx.state.permanent.command_audit.commands.0.iter().copied();
             let (list, more) = page(all, |c| *c, TpmCc(property), limit(4));
@@ -65,10 +68,9 @@ fn data(
             if property != 0 {
                 return Err(wrong_property(ResponseCode::VALUE));
             }
-            let banks = cx.state.volatile.pcrs.hashes().map(|hash| TpmsPcrSelection::of(hash, 0..PCR_COUNT));
             // The allocation is one answer; nothing of it is left out unless nothing is asked for.
-            let list = if count == 0 { Vec::new() } else { banks.collect() };
-            (TpmsCapabilityData::Pcrs(Tpml(list)), count == 0)
+            let list = if count == 0 { Tpml::default() } else { cx.state.volatile.pcrs.allocation() };
+            (TpmsCapabilityData::Pcrs(list), count == 0)
         }
         TpmCap::TPM_PROPERTIES => {
             let has_instances = cx.env.instances().is_some();

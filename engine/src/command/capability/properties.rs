@@ -119,7 +119,17 @@ fn fixed(has_instances: bool) -> Vec<(TpmPt, u32)> {
         (TpmPt::NV_BUFFER_MAX, number(MAX_NV_BUFFER_SIZE)),
         (TpmPt::MODES, 0),
         (TpmPt::MAX_CAP_BUFFER, number(MAX_CAP_BUFFER)),
+        // No object is limited to a firmware.
+        (TpmPt::FIRMWARE_SVN, 0),
+        (TpmPt::FIRMWARE_MAX_SVN, 0),
     ]
+}
+
+/// Those of the fixed properties that are told in Failure mode: from manufacturer to firmware version (Part 3, 10.1).
+#[must_use]
+pub fn in_failure_mode() -> Vec<(TpmPt, u32)> {
+    let told = TpmPt::MANUFACTURER..=TpmPt::FIRMWARE_VERSION_2;
+    fixed(false).into_iter().filter(|p| told.contains(&p.0)).collect()
 }
 
 /// `PT_VAR`: what changes while the TPM runs, in ascending order.
@@ -147,7 +157,7 @@ fn variable(state: &State) -> Vec<(TpmPt, u32)> {
         (TpmPt::HR_PERSISTENT_AVAIL, number(MAX_PERSISTENT_OBJECTS.saturating_sub(state.persistent.len()))),
         (TpmPt::NV_COUNTERS, number(counters)),
         (TpmPt::NV_COUNTERS_AVAIL, number(counters_available)),
-        (TpmPt::ALGORITHM_SET, 0),
+        (TpmPt::ALGORITHM_SET, state.permanent.algorithm_set),
         (TpmPt::LOADED_CURVES, number(ECC_CURVES.len())),
         (TpmPt::LOCKOUT_COUNTER, da.failed_tries),
         (TpmPt::MAX_AUTH_FAIL, da.max_tries),
@@ -176,6 +186,7 @@ fn startup_clear(state: &State) -> TpmaStartupClear {
         .with(TpmaStartupClear::SH_ENABLE, volatile.state_clear.sh_enable)
         .with(TpmaStartupClear::EH_ENABLE, volatile.state_clear.eh_enable)
         .with(TpmaStartupClear::PH_ENABLE_NV, volatile.state_clear.ph_enable_nv)
+        .with(TpmaStartupClear::READ_ONLY, volatile.state_clear.read_only)
         .with(TpmaStartupClear::ORDERLY, volatile.orderly)
 }
 

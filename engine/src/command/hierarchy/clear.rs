@@ -37,26 +37,19 @@ pub fn clear(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respons
     permanent.da = DictionaryAttack::manufactured();
     permanent.clock = 0;
     permanent.reset_count = 0;
+    permanent.command_audit.counter = 0;
 
     let volatile = state.volatile_mut();
     volatile.state_clear.sh_enable = true;
     volatile.state_clear.eh_enable = true;
+    volatile.state_clear.pcr_auth = Tpm2bAuth::empty();
     volatile.clock_safe = true;
     volatile.state_reset.restart_count = 0;
     volatile.state_reset.clear_count = 0;
 
-    let goes = |hierarchy| matches!(hierarchy, TpmHandle::OWNER | TpmHandle::ENDORSEMENT);
-    state.transient.retain(|_, object| !goes(object.hierarchy));
-    state.persistent.retain(|_, object| !goes(object.hierarchy));
-    let indices: Vec<TpmHandle> = state
-        .nv
-        .values()
-        .filter(|index| !index.public.attributes.has(TpmaNv::PLATFORM_CREATE))
-        .map(|index| index.public.nv_index)
-        .collect();
-    for index in indices {
-        state.remove_nv_index(index);
-    }
+    state.remove_objects_of(TpmHandle::OWNER);
+    state.remove_objects_of(TpmHandle::ENDORSEMENT);
+    state.remove_nv_indices(|public| !public.attributes.has(TpmaNv::PLATFORM_CREATE));
     // Policies on PCRs that were checked before must be checked again.
     state.count_pcr_change();
     Ok(Output::none())

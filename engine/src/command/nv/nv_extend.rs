@@ -15,6 +15,7 @@ use vtpm_protocol::tpm::{Tpm2bMaxNvBuffer, TpmNt, TpmaNv};
 pub fn nv_extend(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (data,): (Tpm2bMaxNvBuffer,) = parameters(r)?;
     let (auth, handle) = (cx.handle(0)?, cx.handle(1)?);
+    cx.state.check_read_only(cx.state.nv_index(handle)?.public.attributes)?;
     nv::check_write(cx.state, auth, handle)?;
     let index = cx.state.nv_index(handle)?;
     if index.public.attributes.nt()? != TpmNt::Extend {

@@ -13,6 +13,7 @@ use vtpm_protocol::tpm::TpmaNv;
 pub fn nv_read_lock(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let () = parameters(r)?;
     let (auth, handle) = (cx.handle(0)?, cx.handle(1)?);
+    cx.state.check_read_only(cx.state.nv_index(handle)?.public.attributes)?;
     match nv::check_read(cx.state, auth, handle) {
         Err(ResponseCode::NV_LOCKED) => return Ok(Output::none()),
         Err(ResponseCode::NV_UNINITIALIZED) => {}

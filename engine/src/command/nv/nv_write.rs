@@ -15,6 +15,7 @@ use vtpm_protocol::tpm::{Tpm2bMaxNvBuffer, TpmNt, TpmaNv};
 pub fn nv_write(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (data, offset): (Tpm2bMaxNvBuffer, u16) = parameters(r)?;
     let (auth, handle) = (cx.handle(0)?, cx.handle(1)?);
+    cx.state.check_read_only(cx.state.nv_index(handle)?.public.attributes)?;
     nv::check_write(cx.state, auth, handle)?;
     let public = &cx.state.nv_index(handle)?.public;
     if !matches!(public.attributes.nt()?, TpmNt::Ordinary | TpmNt::PinFail | TpmNt::PinPass) {

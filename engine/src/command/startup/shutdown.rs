@@ -9,7 +9,7 @@ use vtpm_protocol::tpm::TpmSu;
 /// Prepares for a loss of power; what has to survive is durable anyway, so that only the kind of shutdown is noted.
 ///
 /// # Errors
-/// `TPM_RC_VALUE` for another type than CLEAR or STATE.
+/// `TPM_RC_VALUE` for another type than CLEAR or STATE; `TPM_RC_TYPE` for STATE after `TPM2_PCR_Allocate`, which needs a Reset.
 pub fn shutdown(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (kind,): (TpmSu,) = parameters(r)?;
     let orderly = match kind {
@@ -17,7 +17,12 @@ pub fn shutdown(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Resp
         TpmSu::STATE => OrderlyState::State,
         _ => return Err(ResponseCode::VALUE.parameter(1)),
     };
+    if cx.state.volatile.pcr_reconfigured && kind == TpmSu::STATE {
+        return Err(ResponseCode::TYPE.parameter(1));
+    }
     cx.state.rebase_clock(cx.now);
-    cx.state.permanent_mut().orderly = orderly;
+    let permanent = cx.state.permanent_mut();
+    permanent.orderly = orderly;
+    permanent.da.used = false;
     Ok(Output::none())
 }

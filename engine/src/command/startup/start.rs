@@ -1,61 +1,83 @@
 //! `TPM2_Startup` (Part 3, 9.3; Part 1, "TPM Reset", "TPM Restart", "TPM Resume").
 
 use crate::command::{Context, Output, parameters};
-use crate::state::{Commitments, OrderlyState, PcrBanks, SavedContexts, StateClear, random_secret};
+use crate::execute::da;
+use crate::state::{
+    Commitments, OrderlyState, PcrBanks, SavedContexts, StateClear, is_saved_pcr, random_secret,
+};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Tpm2bDigest, TpmSu};
+use vtpm_protocol::tpm::{PCR_COUNT, Tpm2bDigest, TpmSu};
 
 /// Starts the TPM after `_TPM_Init`: anew (Reset), anew with sessions and the null hierarchy kept (Restart), or where it left
 /// off (Resume).
 ///
 /// # Errors
 /// `TPM_RC_INITIALIZE` when it has been started; `TPM_RC_LOCALITY` for another locality than 0 or 3, or for STATE from another one than
-/// the Startup before; `TPM_RC_VALUE` for an unknown type, or for STATE without a `TPM2_Shutdown(STATE)` before it.
+/// the Startup before; `TPM_RC_VALUE` for an unknown type, for STATE without a `TPM2_Shutdown(STATE)` before it, and for STATE with an H-CRTM
+/// where the Startup before had none, or the other way round.
 pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (kind,): (TpmSu,) = parameters(r)?;
-    if cx.state.volatile.started {
+    let volatile = &cx.state.volatile;
+    if volatile.started {
         return Err(ResponseCode::INITIALIZE);
     }
     if cx.locality != 0 && cx.locality != 3 {
         return Err(ResponseCode::LOCALITY);
     }
+    // What an H-CRTM measured stands in PCR 0 instead of the locality.
+    let hcrtm = !volatile.hcrtm_values.0.is_empty();
+    let locality = if hcrtm { 0 } else { cx.locality };
     let saved = cx.state.permanent.orderly;
     let resume = match kind {
         TpmSu::CLEAR => false,
         TpmSu::STATE if saved == OrderlyState::State => {
-            if cx.state.volatile.startup_locality != cx.locality {
+            if volatile.hcrtm != hcrtm {
+                return Err(ResponseCode::VALUE.parameter(1));
+            }
+            if volatile.startup_locality != locality {
                 return Err(ResponseCode::LOCALITY);
             }
             true
         }
         _ => return Err(ResponseCode::VALUE.parameter(1)),
     };
-    if !resume {
+    if resume {
+        count_restart(cx);
+    } else {
         cx.state.volatile_mut().state_clear = StateClear::default();
         if saved == OrderlyState::State { restart(cx) } else { reset(cx) }
-    } else {
-        count_restart(cx);
     }
-    let banks: Vec<_> = cx.state.permanent.pcr_banks.0.iter().map(|b| b.0).collect();
-    let locality = cx.locality;
-    let old = resume.then(|| cx.state.volatile.pcrs.clone());
+    start_pcrs(cx, locality, resume);
     let volatile = cx.state.volatile_mut();
-    volatile.pcrs = PcrBanks::startup(&banks, locality, old.as_ref());
     volatile.started = true;
     volatile.ph_enable = true;
     volatile.orderly = saved != OrderlyState::None;
     volatile.startup_locality = locality;
+    volatile.hcrtm = hcrtm;
     if !resume {
         cx.state.start_nv_indices(saved);
     }
-    let permanent = cx.state.permanent_mut();
-    permanent.orderly = OrderlyState::None;
-    // Part 3, 25.3: without a recovery time it takes a reboot to make lockoutAuth usable again.
-    if permanent.da.lockout_recovery == 0 {
-        permanent.da.lockout_auth_enabled = true;
-    }
+    cx.state.permanent_mut().orderly = OrderlyState::None;
+    da::start(cx.state, cx.now, saved != OrderlyState::None);
     Ok(Output::none())
+}
+
+fn start_pcrs(cx: &mut Context<'_>, locality: u8, resume: bool) {
+    let old = resume.then(|| cx.state.volatile.pcrs.clone());
+    let pcrs = PcrBanks::startup(&cx.state.permanent.pcr_allocation, locality, old.as_ref());
+    let volatile = cx.state.volatile_mut();
+    volatile.pcrs = pcrs;
+    volatile.pcr_reconfigured = false;
+    if resume {
+        volatile.hcrtm_values.0.clear();
+    } else {
+        cx.state.take_hcrtm();
+    }
+    // Saved sessions live on, but not all the PCRs that their policies checked.
+    for pcr in (0..PCR_COUNT).filter(|&pcr| !(resume && is_saved_pcr(pcr))) {
+        cx.state.pcr_changed(pcr);
+    }
 }
 
 fn reset(cx: &mut Context<'_>) {
@@ -69,8 +91,7 @@ fn reset(cx: &mut Context<'_>) {
     group.object_context_id = 0;
     group.contexts = SavedContexts::default();
     group.restart_count = 0;
-    // Zero means 'not run' in a policy session.
-    group.pcr_counter = 1;
+    group.pcr_counter = 0;
     group.command_audit_digest = Tpm2bDigest::empty();
     group.commitments = commitments;
     let permanent = cx.state.permanent_mut();
@@ -87,8 +108,6 @@ fn restart(cx: &mut Context<'_>) {
 fn count_restart(cx: &mut Context<'_>) {
     let group = &mut cx.state.volatile_mut().state_reset;
     group.restart_count = group.restart_count.wrapping_add(1);
-    // Saved sessions live on, but not all the PCRs that their policies checked.
-    cx.state.count_pcr_change();
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::crypto::constant::hex;
 use crate::crypto::rsa::RsaPrivate;
 use crate::crypto::sym::{BlockCipher, Mode};
 use crate::crypto::{Cmac, Curve, HashAlg, Point, RandomSource, SymAlg, ecc, hmac, kdfa};
+use vtpm_protocol::tpm::TpmAlgId;
 
 /// One test: what it is of, and whether it passes.
 pub type KnownAnswer = (&'static str, fn(&mut dyn RandomSource) -> bool);
@@ -52,6 +53,53 @@ pub const ALL: &[KnownAnswer] = &[
     ("RSA", rsa),
 ];
 
+/// Which tests cover an algorithm. Those of hashes, ciphers and keys cover what is built of them.
+const COVERS: &[(TpmAlgId, &[&str])] = &[
+    (TpmAlgId::RSA, &["RSA"]),
+    (TpmAlgId::TDES, &["TDES"]),
+    (TpmAlgId::SHA1, &["SHA-1"]),
+    (TpmAlgId::HMAC, &["HMAC"]),
+    (TpmAlgId::AES, &["AES-128", "AES-192", "AES-256"]),
+    (TpmAlgId::MGF1, &["RSA"]),
+    (TpmAlgId::KEYEDHASH, &["HMAC", "KDFa"]),
+    (TpmAlgId::XOR, &["KDFa"]),
+    (TpmAlgId::SHA256, &["SHA-256"]),
+    (TpmAlgId::SHA384, &["SHA-384"]),
+    (TpmAlgId::SHA512, &["SHA-512"]),
+    (TpmAlgId::SM3_256, &["SM3"]),
+    (TpmAlgId::RSASSA, &["RSA"]),
+    (TpmAlgId::RSAES, &["RSA"]),
+    (TpmAlgId::RSAPSS, &["RSA"]),
+    (TpmAlgId::OAEP, &["RSA"]),
+    (TpmAlgId::ECDSA, &["ECDSA"]),
+    (TpmAlgId::ECDH, &["ECDH"]),
+    (TpmAlgId::ECDAA, &["ECDSA", "ECDH"]),
+    (TpmAlgId::SM2, &["ECDSA", "ECDH"]),
+    (TpmAlgId::ECSCHNORR, &["ECDSA", "ECDH"]),
+    (TpmAlgId::ECMQV, &["ECDH"]),
+    (TpmAlgId::KDF1_SP800_56A, &["ECDH"]),
+    (TpmAlgId::KDF2, &["SHA-256"]),
+    (TpmAlgId::KDF1_SP800_108, &["KDFa"]),
+    (TpmAlgId::ECC, &["ECDSA", "ECDH"]),
+    (TpmAlgId::SYMCIPHER, &["AES-128", "AES-256"]),
+    (TpmAlgId::CAMELLIA, &["Camellia-128", "Camellia-192", "Camellia-256"]),
+    (TpmAlgId::SHA3_256, &["SHA3-256"]),
+    (TpmAlgId::SHA3_384, &["SHA3-384"]),
+    (TpmAlgId::SHA3_512, &["SHA3-512"]),
+    (TpmAlgId::CMAC, &["CMAC"]),
+    (TpmAlgId::CTR, &["CTR"]),
+    (TpmAlgId::OFB, &["OFB"]),
+    (TpmAlgId::CBC, &["CBC"]),
+    (TpmAlgId::CFB, &["AES-128", "AES-192", "AES-256"]),
+    (TpmAlgId::ECB, &["ECB"]),
+];
+
+/// The tests that cover an algorithm.
+pub fn tests_of(alg: TpmAlgId) -> impl Iterator<Item = &'static KnownAnswer> {
+    let names = COVERS.iter().find(|(covered, _)| *covered == alg).map_or(&[][..], |(_, names)| names);
+    ALL.iter().filter(|(name, _)| names.contains(name))
+}
+
 #[cfg(test)]
 thread_local! {
     /// Makes the next tests of this thread fail, as broken cryptography would.
@@ -62,12 +110,15 @@ thread_local! {
 ///
 /// # Errors
 /// The name of that one.
-pub fn run(tests: &[KnownAnswer], rng: &mut dyn RandomSource) -> Result<(), &'static str> {
+pub fn run<'a>(
+    tests: impl IntoIterator<Item = &'a KnownAnswer>,
+    rng: &mut dyn RandomSource,
+) -> Result<(), &'static str> {
     #[cfg(test)]
     if BROKEN.get() {
         return Err("a test");
     }
-    tests.iter().find(|(_, test)| !test(rng)).map_or(Ok(()), |(name, _)| Err(*name))
+    tests.into_iter().find(|(_, test)| !test(rng)).map_or(Ok(()), |(name, _)| Err(*name))
 }
 
 /// A block of a cipher in a mode, both ways.
@@ -243,6 +294,16 @@ mod tests {
     #[test]
     fn all_answers_are_the_known_ones() {
         assert_eq!(run(ALL, &mut Counting(1)), Ok(()));
+    }
+
+    #[test]
+    fn every_algorithm_is_covered_by_tests_that_there_are() {
+        for algorithm in crate::command::capability::implemented_algorithms() {
+            assert!(tests_of(algorithm.alg).next().is_some(), "{:?}", algorithm.alg);
+        }
+        for (alg, names) in COVERS {
+            assert_eq!(tests_of(*alg).count(), names.len(), "{alg:?}");
+        }
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! `TPM2_SelfTest` (Part 3, 10.2).
 
+use super::incremental_self_test::to_do;
 use super::known_answers;
 use crate::command::{Context, EnvRandom, Output, parameters};
-use crate::state::SelfTest;
+use crate::state::{SelfTest, State};
+use std::collections::BTreeSet;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{MAX_ALG_LIST_SIZE, TpmAlgId, Tpml};
 
 /// Tests the cryptography with known answers, all of it when `fullTest` is YES, else what was not tested since `_TPM_Init`.
 ///
@@ -14,13 +17,31 @@ pub fn self_test(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Res
     let (full,): (bool,) = parameters(r)?;
     if full || cx.state.volatile.self_test != SelfTest::Passed {
         if let Err(name) = known_answers::run(known_answers::ALL, &mut EnvRandom(cx.env)) {
-            log::error!("self-test of {name} failed");
-            cx.test_failed = true;
-            return Err(ResponseCode::FAILURE);
+            return Err(fail(cx, name));
         }
-        cx.state.volatile_mut().self_test = SelfTest::Passed;
+        let rest = to_do(cx.state).0;
+        finish(cx.state, rest);
     }
     Ok(Output::none())
+}
+
+/// A test failed: the code to answer with.
+pub(super) fn fail(cx: &mut Context<'_>, name: &str) -> ResponseCode {
+    log::error!("self-test of {name} failed");
+    cx.test_failed = true;
+    ResponseCode::FAILURE
+}
+
+/// Remembers what was tested.
+pub(super) fn finish(state: &mut State, tested: Vec<TpmAlgId>) {
+    let mut all: BTreeSet<TpmAlgId> = state.volatile.tested.0.iter().copied().collect();
+    all.extend(tested);
+    if all.len() != state.volatile.tested.0.len() {
+        state.volatile_mut().tested = Tpml(all.into_iter().take(MAX_ALG_LIST_SIZE).collect());
+    }
+    if state.volatile.self_test == SelfTest::NotRun && to_do(state).0.is_empty() {
+        state.volatile_mut().self_test = SelfTest::Passed;
+    }
 }
 
 #[cfg(test)]

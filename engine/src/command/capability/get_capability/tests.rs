@@ -153,8 +153,9 @@ fn properties_stay_in_their_group_and_skip_what_is_not_there() {
 
 #[test]
 fn startup_attributes_tell_an_orderly_boot() {
+    // Before the first one nothing ended without a Shutdown.
     let mut tpm = TestTpm::started();
-    assert_eq!(property(&mut tpm, TpmPt::STARTUP_CLEAR), 0x0f);
+    assert_eq!(property(&mut tpm, TpmPt::STARTUP_CLEAR), 0x8000_000f);
     tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::CLEAR).unwrap();
     tpm.init();
     tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).unwrap();
@@ -210,7 +211,11 @@ fn the_curves_are_listed_and_there_is_no_timer_and_no_button() {
     assert_eq!(get(&mut tpm, TpmCap::ECC_CURVES, 0x21, ALL).unwrap(), (false, vec![0; 4]));
     assert_eq!(get(&mut tpm, TpmCap::ACT, 0x4000_0110, ALL).unwrap(), (false, vec![0; 4]));
     assert_eq!(get(&mut tpm, TpmCap::ACT, 0, ALL).unwrap_err(), ResponseCode::VALUE.parameter(2));
-    assert_eq!(get(&mut tpm, TpmCap::PP_COMMANDS, 0, ALL).unwrap(), (false, vec![0; 4]));
+    // Only the command that chooses what needs presence needs it.
+    let (more, commands) = get(&mut tpm, TpmCap::PP_COMMANDS, 0, ALL).unwrap();
+    assert_eq!((more, commands), (false, vec![0, 0, 0, 1, 0, 0, 1, 0x2d]));
+    assert_eq!(get(&mut tpm, TpmCap::PP_COMMANDS, 0, 0).unwrap(), (true, vec![0; 4]));
+    assert_eq!(get(&mut tpm, TpmCap::PP_COMMANDS, 0x12e, ALL).unwrap(), (false, vec![0; 4]));
 }
 
 #[test]

@@ -1,0 +1,7 @@
+//! Miscellaneous management functions (Part 3, chapter 26).
+
+mod pp_commands;
+mod set_algorithm_set;
+
+pub use pp_commands::pp_commands;
+pub use set_algorithm_set::set_algorithm_set;
