@@ -4,10 +4,11 @@
 //! TPM Reset, those of owner and endorsement with `TPM2_Clear`.
 
 use crate::alg::digest_2b;
+use crate::command::policy::Terms;
 use crate::context::HASH;
 use crate::crypto::{ct_eq, hmac};
 use crate::state::State;
-use vtpm_protocol::codec::Encode;
+use vtpm_protocol::codec::{Encode, encode_sized};
 use vtpm_protocol::tpm::{TPM_GENERATED, TpmAlgId, TpmHandle, TpmSt, TpmtTk};
 
 fn compute(state: &State, tag: TpmSt, hierarchy: TpmHandle, parts: &[&[u8]]) -> TpmtTk {
@@ -36,6 +37,24 @@ pub fn verified(state: &State, hierarchy: TpmHandle, digest: &[u8], key_name: &[
 #[must_use]
 pub fn hash_check(state: &State, hierarchy: TpmHandle, alg: TpmAlgId, digest: &[u8]) -> TpmtTk {
     compute(state, TpmSt::HASHCHECK, hierarchy, &[&alg.to_bytes(), digest])
+}
+
+/// `TPMT_TK_AUTH`: the entity of this Name authorized on these terms, by signature (`TPM_ST_AUTH_SIGNED`) or by its authorization value
+/// (`TPM_ST_AUTH_SECRET`). One with a timeout ends with the time epoch, and if the terms say so with a TPM Reset.
+///
+/// What the specification concatenates has its sizes here: else one could take the bytes of a policyRef for those of a cpHash.
+#[must_use]
+pub fn auth(state: &State, tag: TpmSt, hierarchy: TpmHandle, terms: &Terms, name: &[u8]) -> TpmtTk {
+    let mut data = (&terms.cp_hash, &terms.policy_ref).to_bytes();
+    encode_sized(name, &mut data);
+    terms.timeout.encode(&mut data);
+    if terms.timeout != 0 {
+        state.volatile.time_epoch.encode(&mut data);
+        if terms.expires_on_reset {
+            state.permanent.total_reset_count.encode(&mut data);
+        }
+    }
+    compute(state, tag, hierarchy, &[&data])
 }
 
 /// Whether `ticket` is `expected`: the one that this TPM would make over the same data. The HMACs are compared in constant time.

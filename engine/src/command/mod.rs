@@ -42,6 +42,8 @@ pub enum HandleKind {
     ObjectOrNull,
     /// `TPMI_DH_PARENT+`: an object, or a hierarchy with its primary seed, null included.
     ParentOrNull,
+    /// `TPMI_DH_ENTITY`: whatever can be authorized.
+    Entity,
     /// `TPMI_DH_ENTITY+`: whatever can be authorized, or null.
     EntityOrNull,
     /// `TPMI_DH_PCR`.

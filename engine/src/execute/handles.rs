@@ -37,11 +37,11 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
         HandleKind::Object => is_object,
         HandleKind::ObjectOrNull => is_object || is_null,
         HandleKind::ParentOrNull => is_object || is_hierarchy || is_null,
-        HandleKind::EntityOrNull => {
+        HandleKind::Entity | HandleKind::EntityOrNull => {
             is_object
                 || is_pcr
                 || is_hierarchy
-                || is_null
+                || (is_null && kind == HandleKind::EntityOrNull)
                 || handle == TpmHandle::LOCKOUT
                 || ht == TpmHt::NV_INDEX
         }

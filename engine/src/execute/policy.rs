@@ -5,14 +5,15 @@ use crate::alg::hash_of;
 use crate::command::{Context, Role};
 use crate::crypto::ct_eq;
 use crate::state::Session;
-use vtpm_protocol::codec::Reader;
+use vtpm_protocol::codec::{Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmCc, TpmHandle, TpmHt, TpmaLocality, TpmaNv};
 
 /// Checks that `session` authorizes this command for `entity` in `role`.
 ///
 /// # Errors
-/// `TPM_RC_PCR_CHANGED`, `TPM_RC_POLICY_FAIL`, `TPM_RC_EXPIRED`, `TPM_RC_POLICY_CC`, `TPM_RC_LOCALITY`, `TPM_RC_PP`.
+/// `TPM_RC_MODE`, `TPM_RC_PCR_CHANGED`, `TPM_RC_POLICY_FAIL`, `TPM_RC_EXPIRED`, `TPM_RC_POLICY_CC`, `TPM_RC_LOCALITY`, `TPM_RC_PP`,
+/// `TPM_RC_CHANNEL`.
 pub fn check(
     cx: &mut Context<'_>,
     session: &Session,
@@ -20,6 +21,13 @@ pub fn check(
     role: Role,
     parameters: &[u8],
 ) -> Result<(), ResponseCode> {
+    // Otherwise an authorization by policy would be taken for one by the value, which the policy that is built asks for.
+    if cx.command.code == TpmCc::POLICY_SECRET
+        && !session.flags.is_password_needed
+        && !session.flags.is_auth_value_needed
+    {
+        return Err(ResponseCode::MODE);
+    }
     let volatile = &cx.state.volatile;
     if session.pcr_counter != 0 && session.pcr_counter != volatile.state_reset.pcr_counter {
         return Err(ResponseCode::PCR_CHANGED);
@@ -54,7 +62,8 @@ pub fn check(
             return Err(ResponseCode::POLICY_FAIL);
         }
     }
-    Ok(())
+    // No command comes over a secure channel.
+    if session.flags.check_secure_channel { Err(ResponseCode::CHANNEL) } else { Ok(()) }
 }
 
 fn check_locality(allowed: TpmaLocality, locality: u8) -> Result<(), ResponseCode> {
@@ -83,6 +92,8 @@ fn check_hashes(cx: &Context<'_>, session: &Session, parameters: &[u8]) -> Resul
     } else if session.flags.is_name_hash_defined {
         let names = cx.handles.iter().map(|&h| cx.state.name(h)).collect::<Result<Vec<_>, _>>()?;
         alg.digest(&[&names.iter().flat_map(|n| n.iter().copied()).collect::<Vec<_>>()])
+    } else if session.flags.is_parameters_hash_defined {
+        alg.digest(&[&cx.command.code.to_bytes(), parameters])
     } else if session.flags.is_template_hash_defined && has_template(cx.command.code) {
         // The template is the second parameter of the commands that create, a TPM2B after the TPM2B of the sensitive data.
         let mut r = Reader::new(parameters);

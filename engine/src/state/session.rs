@@ -57,6 +57,10 @@ flags! {
         check_nv_written,
         /// The state it asked for.
         nv_written_state,
+        /// `cp_hash` holds a hash of the parameters.
+        is_parameters_hash_defined,
+        /// `TPM2_PolicyTransportSPDM` was run.
+        check_secure_channel,
     }
 }
 

@@ -242,6 +242,8 @@ impl From<SessionFlags1> for SessionFlags {
             is_template_hash_defined,
             check_nv_written,
             nv_written_state,
+            is_parameters_hash_defined: false,
+            check_secure_channel: false,
         }
     }
 }
