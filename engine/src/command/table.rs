@@ -157,6 +157,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::CERTIFY_X509, &[admin(K::Object), user(K::ObjectOrNull)], DEC_ENC, attestation::certify_x509),
     row(CC::ACT_SET_TIMEOUT, &[user(K::Act)], N, clock::act_set_timeout),
     row(CC::POLICY_AC_SEND_SELECT, &[any(K::PolicySession)], DEC, policy::policy_ac_send_select),
+    row(CC::CERTIFY_X509, &[admin(K::Object), user(K::ObjectOrNull)], DEC_ENC, attestation::certify_x509),
     row(CC::ECC_ENCRYPT, &[any(K::Object)], DEC_ENC, asymmetric::ecc_encrypt),
     row(CC::ECC_DECRYPT, &[user(K::Object)], DEC_ENC, asymmetric::ecc_decrypt),
     row(CC::POLICY_PARAMETERS, &[any(K::PolicySession)], DEC, policy::policy_parameters),
