@@ -61,19 +61,34 @@ impl SymCipher {
     #[must_use]
     pub fn of(def: TpmtSymDef) -> Option<Self> {
         let (alg, key_bits, _) = def.block_cipher()?;
-        let alg = match alg {
-            TpmAlgId::AES => SymAlg::Aes,
-            TpmAlgId::CAMELLIA => SymAlg::Camellia,
-            TpmAlgId::TDES => SymAlg::Tdes,
-            _ => return None,
-        };
-        Some(Self { alg, key_bits })
+        Some(Self { alg: Self::alg_of(alg)?, key_bits })
+    }
+
+    /// The block cipher of an id; `None` for what is none.
+    #[must_use]
+    pub fn alg_of(id: TpmAlgId) -> Option<SymAlg> {
+        match id {
+            TpmAlgId::AES => Some(SymAlg::Aes),
+            TpmAlgId::CAMELLIA => Some(SymAlg::Camellia),
+            TpmAlgId::TDES => Some(SymAlg::Tdes),
+            _ => None,
+        }
     }
 
     /// Bytes of a key.
     #[must_use]
     pub fn key_size(self) -> usize {
         usize::from(self.key_bits / 8)
+    }
+}
+
+/// The id of a block cipher.
+#[must_use]
+pub const fn sym_id(alg: SymAlg) -> TpmAlgId {
+    match alg {
+        SymAlg::Aes => TpmAlgId::AES,
+        SymAlg::Camellia => TpmAlgId::CAMELLIA,
+        SymAlg::Tdes => TpmAlgId::TDES,
     }
 }
 

@@ -22,6 +22,8 @@ const KEY_AND_IV: u32 = 256 + 128;
 pub const MAX_CONTEXT: usize = 8 + 4 + 4 + 2 + MAX_CONTEXT_SIZE;
 /// `savedHandle` of an object that stClear does not end.
 pub const SAVED_OBJECT: TpmHandle = TpmHandle(0x8000_0000);
+/// `savedHandle` of a sequence.
+pub const SAVED_SEQUENCE: TpmHandle = TpmHandle(0x8000_0001);
 /// `savedHandle` of an object with stClear.
 pub const SAVED_ST_CLEAR_OBJECT: TpmHandle = TpmHandle(0x8000_0002);
 

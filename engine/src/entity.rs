@@ -2,7 +2,7 @@
 
 use crate::alg::{hash_alg, hash_of};
 use crate::pcr::has_authorization;
-use crate::state::{NvIndex, Object, Policy, Session, State};
+use crate::state::{NvIndex, Object, Policy, Sequence, Session, State};
 use std::sync::Arc;
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::rc::ResponseCode;
@@ -47,13 +47,16 @@ impl State {
         }
     }
 
-    /// A loaded object, transient or persistent.
+    /// A loaded object, transient or persistent. Of a sequence it is [`Sequence::object`].
     ///
     /// # Errors
     /// `TPM_RC_HANDLE` when there is none.
     pub fn object(&self, handle: TpmHandle) -> Result<&Arc<Object>, ResponseCode> {
-        let map = if handle.handle_type() == TpmHt::PERSISTENT { &self.persistent } else { &self.transient };
-        map.get(&handle.0).ok_or(ResponseCode::HANDLE)
+        let object = match handle.handle_type() {
+            TpmHt::PERSISTENT => self.persistent.get(&handle.0),
+            _ => self.transient.get(&handle.0).or_else(|| self.sequence(handle).map(Sequence::object)),
+        };
+        object.ok_or(ResponseCode::HANDLE)
     }
 
     /// A loaded session of either type.
@@ -98,7 +101,7 @@ impl State {
             ResponseCode::from_value(ResponseCode::REFERENCE_H0.value().saturating_add(n.saturating_sub(1)));
         match handle.handle_type() {
             TpmHt::PERMANENT if !self.hierarchy_enabled(handle) => Err(ResponseCode::HIERARCHY.handle(n)),
-            TpmHt::TRANSIENT => self.transient.get(&handle.0).map(|_| ()).ok_or(reference),
+            TpmHt::TRANSIENT => self.object(handle).map(|_| ()).map_err(|_| reference),
             TpmHt::PERSISTENT => match self.persistent.get(&handle.0) {
                 Some(object) if self.persistent_accessible(command, handle, object) => Ok(()),
                 _ => Err(ResponseCode::HANDLE.handle(n)),

@@ -19,6 +19,8 @@ pub enum RecordKey {
     Transient(u32),
     /// A loaded session, by its slot number.
     Session(u32),
+    /// A sequence object, `0x80xxxxxx`.
+    Sequence(u32),
 }
 
 impl RecordKey {
@@ -32,6 +34,7 @@ impl RecordKey {
             Self::Persistent(h) => (4, h),
             Self::Transient(h) => (5, h),
             Self::Session(h) => (6, h),
+            Self::Sequence(h) => (7, h),
         };
         let [a, b, c, d] = n.to_be_bytes();
         [kind, a, b, c, d]
@@ -49,6 +52,7 @@ impl RecordKey {
             (4, h) => Some(Self::Persistent(h)),
             (5, h) => Some(Self::Transient(h)),
             (6, h) => Some(Self::Session(h)),
+            (7, h) => Some(Self::Sequence(h)),
             _ => None,
         }
     }
@@ -107,6 +111,7 @@ mod tests {
             RecordKey::Persistent(0x8100_0001),
             RecordKey::Transient(0x8000_0000),
             RecordKey::Session(3),
+            RecordKey::Sequence(0x8000_0001),
         ] {
             assert_eq!(RecordKey::from_bytes(&key.to_bytes()), Some(key));
         }

@@ -87,6 +87,7 @@ impl Tpm {
                 nv: BTreeMap::new(),
                 persistent: BTreeMap::new(),
                 transient: BTreeMap::new(),
+                sequences: BTreeMap::new(),
                 sessions: BTreeMap::new(),
             },
             measurement: None,
@@ -113,6 +114,7 @@ impl Tpm {
         state.observe_time(now);
         state.rebase_clock(now);
         state.transient.clear();
+        state.sequences.clear();
         state.sessions.clear();
         let volatile = state.volatile_mut();
         volatile.started = false;

@@ -31,9 +31,10 @@ impl PieceId {
     pub fn of(key: RecordKey) -> Self {
         match key {
             RecordKey::Permanent => Self { kind: PieceKind::Permanent, handle: 0 },
-            RecordKey::Volatile | RecordKey::Transient(_) | RecordKey::Session(_) => {
-                Self { kind: PieceKind::Volatile, handle: 0 }
-            }
+            RecordKey::Volatile
+            | RecordKey::Transient(_)
+            | RecordKey::Sequence(_)
+            | RecordKey::Session(_) => Self { kind: PieceKind::Volatile, handle: 0 },
             RecordKey::Nv(handle) => Self { kind: PieceKind::NvIndex, handle },
             RecordKey::Persistent(handle) => Self { kind: PieceKind::Persistent, handle },
         }

@@ -18,6 +18,7 @@ pub mod object;
 pub mod pcr;
 pub mod policy;
 pub mod random;
+pub mod sequences;
 pub mod session;
 pub mod signature;
 pub mod startup;

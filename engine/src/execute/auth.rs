@@ -44,6 +44,8 @@ pub struct Sessions {
     audit_cp_hash: Digest,
     /// For an audited command the hash of command audit, and the cpHash with it.
     command_audit: Option<(HashAlg, Digest)>,
+    /// A sequence that the command ends. It is there until the response has been authorized with its authorization value.
+    pub ends_sequence: Option<TpmHandle>,
     /// PIN indices as the authorizations of this command left them.
     pub(super) pins: Vec<(u32, Arc<NvIndex>)>,
 }
@@ -402,7 +404,10 @@ fn policy_available(cx: &Context<'_>, role: Role, entity: TpmHandle) -> Result<b
     Ok(match entity.handle_type() {
         TpmHt::PERMANENT => entity != TpmHandle::NULL && !cx.state.policy(entity)?.digest.is_empty(),
         TpmHt::PCR => !cx.state.policy(entity)?.digest.is_empty(),
-        TpmHt::TRANSIENT | TpmHt::PERSISTENT => cx.state.object(entity)?.sensitive.is_some(),
+        // A sequence has no policy, not even an empty one.
+        TpmHt::TRANSIENT | TpmHt::PERSISTENT => {
+            cx.state.sequence(entity).is_none() && cx.state.object(entity)?.sensitive.is_some()
+        }
         TpmHt::NV_INDEX => {
             let public = &cx.state.nv_index(entity)?.public;
             !public.auth_policy.is_empty()

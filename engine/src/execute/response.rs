@@ -36,6 +36,9 @@ pub fn success(cx: &mut Context<'_>, tag: TpmSt, output: &mut Output) -> Result<
         auth::audit(cx, &output.parameters)?;
         auth::command_audit(cx, &output.parameters);
     }
+    if let Some(handle) = cx.sessions.ends_sequence {
+        cx.state.sequences.remove(&handle.0);
+    }
     let size = u32::try_from(body.len().saturating_add(HEADER_SIZE)).map_err(|_| ResponseCode::FAILURE)?;
     let mut response = (tag, size, ResponseCode::SUCCESS.value()).to_bytes();
     response.append(&mut body);

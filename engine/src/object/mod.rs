@@ -8,7 +8,7 @@ pub mod protect;
 pub mod template;
 pub mod validate;
 
-use crate::state::{MAX_LOADED_OBJECTS, Object, State};
+use crate::state::{Object, State};
 use std::sync::Arc;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::TpmHandle;
@@ -27,10 +27,7 @@ pub struct Blame {
 /// # Errors
 /// `TPM_RC_OBJECT_MEMORY`.
 pub fn check_slot(state: &State) -> Result<(), ResponseCode> {
-    match u32::try_from(state.transient.len()) {
-        Ok(n) if n < MAX_LOADED_OBJECTS => Ok(()),
-        _ => Err(ResponseCode::OBJECT_MEMORY),
-    }
+    state.free_transient().map(|_| ())
 }
 
 /// The object in handle 1, which must be able to have children: a storage key whose areas are both loaded. A derivation parent (a

@@ -13,6 +13,7 @@ mod permanent;
 mod save;
 #[cfg(test)]
 mod saved_by_releases;
+mod sequence;
 mod session;
 mod slots;
 mod version_1;
@@ -28,6 +29,7 @@ pub use pcr::{
 };
 pub use permanent::{CommandAudit, DictionaryAttack, MAX_PP_COMMANDS, OrderlyState, Permanent};
 pub use save::{RestoreError, VERSION as RECORD_VERSION};
+pub use sequence::{Running, Sequence};
 pub use session::{Session, SessionFlags};
 pub use slots::{CONTEXT_GAP_MAX, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS, MAX_PERSISTENT_OBJECTS};
 pub use volatile::{
@@ -54,6 +56,8 @@ pub struct State {
     pub persistent: BTreeMap<u32, Arc<Object>>,
     /// Transient objects by handle.
     pub transient: BTreeMap<u32, Arc<Object>>,
+    /// Sequence objects by handle; a handle is that of a transient object or of a sequence.
+    pub sequences: BTreeMap<u32, Arc<Sequence>>,
     /// Loaded sessions by slot number (the handle without its type).
     pub sessions: BTreeMap<u32, Arc<Session>>,
 }
@@ -75,6 +79,7 @@ impl State {
     pub fn without_unsaved(&self) -> Self {
         let mut saved = self.clone();
         saved.transient.clear();
+        saved.sequences.clear();
         saved.sessions.clear();
         saved.nv.clear();
         saved.permanent_mut().max_counter = 0;
@@ -98,6 +103,7 @@ impl State {
         out.extend(self.nv.iter().map(|(&h, v)| (RecordKey::Nv(h), save::record(&**v))));
         out.extend(self.persistent.iter().map(|(&h, v)| (RecordKey::Persistent(h), save::record(&**v))));
         out.extend(self.transient.iter().map(|(&h, v)| (RecordKey::Transient(h), save::record(&**v))));
+        out.extend(self.sequences.iter().map(|(&h, v)| (RecordKey::Sequence(h), save::record(&**v))));
         out.extend(self.sessions.iter().map(|(&h, v)| (RecordKey::Session(h), save::record(&**v))));
         out
     }
@@ -121,6 +127,7 @@ impl State {
         map_changes(&mut out, RecordKey::Nv, &self.nv, &before.nv);
         map_changes(&mut out, RecordKey::Persistent, &self.persistent, &before.persistent);
         map_changes(&mut out, RecordKey::Transient, &self.transient, &before.transient);
+        map_changes(&mut out, RecordKey::Sequence, &self.sequences, &before.sequences);
         map_changes(&mut out, RecordKey::Session, &self.sessions, &before.sessions);
         out
     }

@@ -92,8 +92,8 @@ impl State {
         records: impl IntoIterator<Item = (RecordKey, &'a [u8])>,
     ) -> Result<Self, RestoreError> {
         let (mut permanent, mut volatile) = (None, None);
-        let (mut nv, mut persistent, mut transient, mut sessions) =
-            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut nv, mut persistent, mut transient, mut sequences, mut sessions) =
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (key, bytes) in records {
             match key {
                 RecordKey::Permanent => {
@@ -109,6 +109,7 @@ impl State {
                 RecordKey::Nv(h) => insert(&mut nv, key, h, &[TpmHt::NV_INDEX], bytes)?,
                 RecordKey::Persistent(h) => insert(&mut persistent, key, h, &[TpmHt::PERSISTENT], bytes)?,
                 RecordKey::Transient(h) => insert(&mut transient, key, h, &[TpmHt::TRANSIENT], bytes)?,
+                RecordKey::Sequence(h) => insert(&mut sequences, key, h, &[TpmHt::TRANSIENT], bytes)?,
                 RecordKey::Session(h) => insert(&mut sessions, key, h, &[TpmHt::PCR], bytes)?,
             }
         }
@@ -118,6 +119,7 @@ impl State {
             nv,
             persistent,
             transient,
+            sequences,
             sessions,
         };
         state.check()?;
@@ -130,6 +132,9 @@ impl State {
             if index.public.nv_index.0 != h || index.public.attributes.nt().is_err() {
                 return Err(RestoreError::Misplaced(RecordKey::Nv(h)));
             }
+        }
+        if let Some(&h) = self.sequences.keys().find(|h| self.transient.contains_key(h)) {
+            return Err(RestoreError::Misplaced(RecordKey::Sequence(h)));
         }
         for &slot in self.sessions.keys() {
             let known =

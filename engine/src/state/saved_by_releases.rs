@@ -3,6 +3,7 @@
 //! A release that changes a record raises its version, keeps reading the old one, and adds its own file with
 //! `cargo test -p vtpm-engine write_saved_state -- --ignored`.
 
+use crate::crypto::HashAlg;
 use crate::env::RecordKey;
 use crate::testing::TestTpm;
 use crate::testing::objects::{create_primary, ecc_storage_key};
@@ -19,6 +20,7 @@ const PERSISTENT: TpmHandle = TpmHandle(0x8100_0001);
 const DATA: TpmHandle = TpmHandle(0x0100_0001);
 const COUNTER: TpmHandle = TpmHandle(0x0100_0002);
 const PCR_16: TpmHandle = TpmHandle(16);
+const SEQUENCE: TpmHandle = TpmHandle(0x8000_0001);
 
 /// A TPM in use, with something in every kind of record.
 fn in_use() -> TestTpm {
@@ -49,6 +51,10 @@ fn in_use() -> TestTpm {
         tpm.run(TpmCc::START_AUTH_SESSION, &[TpmHandle::NULL; 2], &input).unwrap();
     }
     tpm.run(TpmCc::CONTEXT_SAVE, &[TpmHandle(0x0200_0000)], &()).unwrap();
+    let out = tpm.run(TpmCc::HASH_SEQUENCE_START, &[], &(0u16, TpmAlgId::NULL)).unwrap();
+    assert_eq!(decode_exact(&out), Ok(SEQUENCE));
+    let data = Tpm2bMaxBuffer::new(*b"part of an event").unwrap();
+    tpm.run_with(TpmCc::SEQUENCE_UPDATE, &[SEQUENCE], &[b""], &data).unwrap();
     let auth = Tpm2bAuth::new(*b"owner").unwrap();
     tpm.run_with(TpmCc::HIERARCHY_CHANGE_AUTH, &[owner], &[b""], &auth).unwrap();
     tpm
@@ -93,6 +99,15 @@ fn the_states_of_every_release_load_and_work() {
             tpm.run(TpmCc::POLICY_AUTH_VALUE, &[TpmHandle(0x0200_0000)], &()),
             Err(ResponseCode::VALUE.handle(1))
         );
+        // There were no sequences in the first release.
+        if release != "0.1.0" {
+            let handles = [TpmHandle::NULL, SEQUENCE];
+            let input = Tpm2bMaxBuffer::new(*b", and the rest").unwrap();
+            let (_, out) =
+                tpm.run_with(TpmCc::EVENT_SEQUENCE_COMPLETE, &handles, &[b"", b""], &input).unwrap();
+            let digest = HashAlg::Sha512.digest(&[b"part of an event, and the rest"]);
+            assert_eq!(out[out.len() - 64..], *digest, "{release}");
+        }
         let public = |out: &[u8]| decode_exact::<TpmtPublic>(Reader::new(out).sized(1024).unwrap()).unwrap();
         let kept = public(&tpm.run(TpmCc::READ_PUBLIC, &[PERSISTENT], &()).unwrap());
         let input = (

@@ -1,6 +1,6 @@
 //! Room for transient objects and for loaded and saved sessions (Part 1, "Session Context Management").
 
-use super::{Object, SavedContexts, State};
+use super::{Object, SavedContexts, Sequence, State};
 use std::sync::Arc;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmHandle, TpmHt};
@@ -22,10 +22,7 @@ impl State {
     /// # Errors
     /// `TPM_RC_OBJECT_MEMORY` when there is none.
     pub fn insert_transient(&mut self, object: Object) -> Result<TpmHandle, ResponseCode> {
-        let handle = (0..MAX_LOADED_OBJECTS)
-            .map(|i| TpmHandle::new(TpmHt::TRANSIENT, i))
-            .find(|h| !self.transient.contains_key(&h.0))
-            .ok_or(ResponseCode::OBJECT_MEMORY)?;
+        let handle = self.free_transient()?;
         self.transient.insert(handle.0, Arc::new(object));
         Ok(handle)
     }
@@ -34,6 +31,46 @@ impl State {
     pub fn remove_objects_of(&mut self, hierarchy: TpmHandle) {
         self.transient.retain(|_, object| object.hierarchy != hierarchy);
         self.persistent.retain(|_, object| object.hierarchy != hierarchy);
+    }
+
+    /// Puts a sequence into the first free transient slot and returns its handle.
+    ///
+    /// # Errors
+    /// `TPM_RC_OBJECT_MEMORY` when there is none.
+    pub fn insert_sequence(&mut self, sequence: Sequence) -> Result<TpmHandle, ResponseCode> {
+        let handle = self.free_transient()?;
+        self.sequences.insert(handle.0, Arc::new(sequence));
+        Ok(handle)
+    }
+
+    /// The handle of the first free transient slot.
+    ///
+    /// # Errors
+    /// `TPM_RC_OBJECT_MEMORY` when there is none.
+    pub fn free_transient(&self) -> Result<TpmHandle, ResponseCode> {
+        (0..MAX_LOADED_OBJECTS)
+            .map(|i| TpmHandle::new(TpmHt::TRANSIENT, i))
+            .find(|h| !self.transient.contains_key(&h.0) && !self.sequences.contains_key(&h.0))
+            .ok_or(ResponseCode::OBJECT_MEMORY)
+    }
+
+    /// The handles of transient objects and sequences, ascending.
+    #[must_use]
+    pub fn transient_handles(&self) -> Vec<u32> {
+        let mut handles: Vec<u32> = self.transient.keys().chain(self.sequences.keys()).copied().collect();
+        handles.sort_unstable();
+        handles
+    }
+
+    /// A sequence; `None` for the handle of something else.
+    #[must_use]
+    pub fn sequence(&self, handle: TpmHandle) -> Option<&Sequence> {
+        self.sequences.get(&handle.0).map(|s| &**s)
+    }
+
+    /// As [`Self::sequence`], for changing.
+    pub fn sequence_mut(&mut self, handle: TpmHandle) -> Option<&mut Sequence> {
+        self.sequences.get_mut(&handle.0).map(Arc::make_mut)
     }
 
     /// Takes a free slot for a new session.

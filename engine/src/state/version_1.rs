@@ -4,8 +4,8 @@
 use super::save::Record;
 use super::{
     CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, NvIndex, Object, OrderlyState,
-    PcrBank, Permanent, Policy, SavedContexts, SelfTest, Session, SessionFlags, StateClear, StateReset,
-    Volatile, all_allocated,
+    PcrBank, Permanent, Policy, SavedContexts, SelfTest, Sequence, Session, SessionFlags, StateClear,
+    StateReset, Volatile, all_allocated,
 };
 use vtpm_protocol::codec::{Decode, Encode, Reader, decode_exact};
 use vtpm_protocol::rc::ResponseCode;
@@ -291,5 +291,12 @@ impl Record for Object {
     /// As it is now.
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         Self::decode(r)
+    }
+}
+
+impl Record for Sequence {
+    /// There were none.
+    fn decode_version_1(_: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Err(ResponseCode::TYPE)
     }
 }

@@ -128,6 +128,8 @@ pub type Tpm2bData = Tpm2b<66>;
 pub type Tpm2bNonce = Tpm2bDigest;
 /// `TPM2B_AUTH`, 10.4.5.
 pub type Tpm2bAuth = Secret2b<MAX_DIGEST_SIZE>;
+/// `TPM2B_IV`, 10.4.11: at most a block.
+pub type Tpm2bIv = Tpm2b<16>;
 /// `TPM2B_EVENT`, 10.4.7.
 pub type Tpm2bEvent = Tpm2b<1024>;
 /// `TPM2B_MAX_BUFFER`, 10.4.8.

@@ -34,7 +34,7 @@ pub fn handles(
         TpmHt::PCR => page((0..PCR_COUNT).map(TpmHandle), |h| *h, first, count),
         TpmHt::NV_INDEX => of_map(state.nv.keys().copied().collect()),
         TpmHt::PERSISTENT => of_map(state.persistent.keys().copied().collect()),
-        TpmHt::TRANSIENT => of_map(state.transient.keys().copied().collect()),
+        TpmHt::TRANSIENT => of_map(state.transient_handles()),
         TpmHt::PERMANENT => page(PERMANENT, |h| *h, first, count),
         // Loaded sessions, each with the type that it has.
         TpmHt::HMAC_SESSION => page(

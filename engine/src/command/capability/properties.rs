@@ -143,7 +143,7 @@ fn variable(state: &State) -> Vec<(TpmPt, u32)> {
     let counters_available = nv::MAX_INDICES
         .saturating_sub(state.nv.len())
         .min(state.nv_bytes_free().checked_div(COUNTER_SIZE).unwrap_or(0));
-    let transient = MAX_LOADED_OBJECTS.saturating_sub(number(state.transient.len()));
+    let transient = MAX_LOADED_OBJECTS.saturating_sub(number(state.transient_handles().len()));
     vec![
         (TpmPt::PERMANENT, permanent_attributes(state).0),
         (TpmPt::STARTUP_CLEAR, startup_clear(state).0),

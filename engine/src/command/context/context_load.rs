@@ -1,15 +1,15 @@
 //! `TPM2_ContextLoad` (Part 3, 28.3).
 
 use crate::command::{Context, Output, parameters};
-use crate::context::{self, MAX_CONTEXT, SAVED_OBJECT, SAVED_ST_CLEAR_OBJECT};
+use crate::context::{self, MAX_CONTEXT, SAVED_OBJECT, SAVED_SEQUENCE, SAVED_ST_CLEAR_OBJECT};
 use crate::execute::is_session_handle;
-use crate::state::{Object, Session};
+use crate::state::{Object, Sequence, Session};
 use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmHandle, TpmiRhHierarchy, TpmsContext};
 
-/// Loads a saved object or session.
+/// Loads a saved object, sequence or session.
 ///
 /// Windows fills the context up to `TPM_PT_MAX_OBJECT_CONTEXT` with bytes that mean nothing. Of parameters of exactly that size what
 /// follows the context is therefore not looked at, as in libtpms.
@@ -27,7 +27,7 @@ pub fn context_load(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, 
     let () = parameters(r)?;
     TpmiRhHierarchy::decode(&mut Reader::new(&context.hierarchy.to_bytes())).map_err(|e| e.parameter(1))?;
     let handle = match context.saved_handle {
-        SAVED_OBJECT | SAVED_ST_CLEAR_OBJECT => load_object(cx, &context)?,
+        SAVED_OBJECT | SAVED_SEQUENCE | SAVED_ST_CLEAR_OBJECT => load_object(cx, &context)?,
         h if is_session_handle(h) => load_session(cx, &context)?,
         _ => return Err(ResponseCode::VALUE.parameter(1)),
     };
@@ -35,6 +35,10 @@ pub fn context_load(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, 
 }
 
 fn load_object(cx: &mut Context<'_>, context: &TpmsContext) -> Result<TpmHandle, ResponseCode> {
+    if context.saved_handle == SAVED_SEQUENCE {
+        let sequence: Sequence = context::open(cx.state, context)?;
+        return cx.state.insert_sequence(sequence);
+    }
     let object: Object = context::open(cx.state, context)?;
     if !cx.state.hierarchy_enabled(context.hierarchy) {
         return Err(ResponseCode::HIERARCHY.parameter(1));

@@ -1,12 +1,12 @@
 //! `TPM2_ContextSave` (Part 3, 28.2).
 
 use crate::command::{Context, Output, parameters};
-use crate::context::{self, SAVED_OBJECT, SAVED_ST_CLEAR_OBJECT};
+use crate::context::{self, SAVED_OBJECT, SAVED_SEQUENCE, SAVED_ST_CLEAR_OBJECT};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmHandle, TpmHt};
 
-/// Returns a protected copy of a transient object, which stays loaded, or takes a session out of memory into one.
+/// Returns a protected copy of a transient object or sequence, which stays loaded, or takes a session out of memory into one.
 ///
 /// # Errors
 /// `TPM_RC_CONTEXT_GAP`, `TPM_RC_TOO_MANY_CONTEXTS` when the numbers of contexts are used up.
@@ -23,6 +23,9 @@ pub fn context_save(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, 
     group.object_context_id =
         group.object_context_id.checked_add(1).ok_or(ResponseCode::TOO_MANY_CONTEXTS)?;
     let sequence = group.object_context_id;
+    if let Some(running) = cx.state.sequence(handle) {
+        return Ok(Output::of(&context::seal(cx.state, sequence, SAVED_SEQUENCE, TpmHandle::NULL, running)?));
+    }
     let saved_handle = if object.flags.st_clear { SAVED_ST_CLEAR_OBJECT } else { SAVED_OBJECT };
     Ok(Output::of(&context::seal(cx.state, sequence, saved_handle, object.hierarchy, &*object)?))
 }

@@ -6,7 +6,7 @@ use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmHt, TpmiDhContext};
 
-/// Removes a transient object, or a session, loaded or saved, whichever of the two types its handle tells. The handle is a parameter
+/// Removes a transient object or sequence, or a session, loaded or saved, whichever of the two types its handle tells. The handle is a parameter
 /// here, so that no authorization and no session goes with the command.
 ///
 /// # Errors
@@ -18,8 +18,9 @@ pub fn flush_context(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output,
         return Err(ResponseCode::VALUE.parameter(1));
     }
     if handle.handle_type() == TpmHt::TRANSIENT {
-        cx.state.transient.remove(&handle.0).ok_or(missing)?;
-        return Ok(Output::none());
+        let flushed =
+            cx.state.transient.remove(&handle.0).is_some() || cx.state.sequences.remove(&handle.0).is_some();
+        return if flushed { Ok(Output::none()) } else { Err(missing) };
     }
     if cx.state.session(handle).is_err() && cx.state.saved_session(handle.index()).is_none() {
         return Err(missing);

@@ -8,10 +8,14 @@ use vtpm_protocol::tpm::Sized2b;
 /// Returns public area, Name and Qualified Name of a loaded object (handle 1, no authorization).
 ///
 /// # Errors
-/// None of its own.
+/// `TPM_RC_SEQUENCE` for a sequence.
 pub fn read_public(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let () = parameters(r)?;
-    let object = cx.state.object(cx.handle(0)?)?;
+    let handle = cx.handle(0)?;
+    if cx.state.sequence(handle).is_some() {
+        return Err(ResponseCode::SEQUENCE);
+    }
+    let object = cx.state.object(handle)?;
     Ok(Output::of(&(Sized2b(object.public.clone()), &object.name, &object.qualified_name)))
 }
 
