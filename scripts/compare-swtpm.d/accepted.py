@@ -62,12 +62,11 @@ STEPS = [
          "came before it"),
     Step("tpm2_getcap properties-variable .*HR_NV.*", [r"[-+] TPM2_PT_NV_COUNTERS_AVAIL: .*"],
          "how much room there is"),
-    Step("tpm2_getcap algorithms", [r"- (tdes|rsaes|ecdaa|sm2|ecmqv|camellia|ctr|ofb|cbc|ecb|cmac|kdf2|sha3_\d+)[:.].*"],
+    Step("tpm2_getcap algorithms", [r"- (tdes|rsaes|camellia|ctr|ofb|cbc|ecb|cmac|sha3_\d+)[:.].*"],
          "algorithms that we do not have yet"),
     Step("tpm2_getcap commands", [r"- (TPM2_CC_\w+|0x4000197)[:.].*", r"\+ 0x[0-9a-f]+1(9[9a-f]|a[01])[:.].*"],
          "commands that we do not have yet, and those that came after version 1.59"),
-    Step("tpm2_getcap ecc-curves", [r"- TPM2_ECC_(NIST_P(192|224|384|521)|BN_P256|BN_P638|SM2_P256): .*"],
-         "curves that we do not have yet"),
+    Step("tpm2_getcap ecc-curves", [r"- TPM2_ECC_BN_P(256|638): .*"], "there is no maintained implementation of the BN curves in Rust"),
     Step(r"(echo|head) .* \| tpm2_hash .*", [r"- [0-9a-f]{40,}(00000000: .*)?", r"\+ 00000000: .*", *error(
         [], [NOT_THERE], (0, 5))], "from a pipe tpm2_hash uses a sequence, which we do not have yet"),
     Step(r"(tpm2_shutdown; )?tpm2_nvread 0x15000(03|14) -C o \| xxd", [
@@ -95,6 +94,9 @@ RAW = [
         "libtpms has 512 bytes for all orderly indices; ours take the room of the others"),
     Raw("TPM_PT_LOCKOUT_COUNTER", "0x.*", "0x.*",
         "libtpms counts a failure for a loss of power after dictionary attack protection was in use"),
+    Raw("LoadExternal ecc 0x10", "0x0", "0x2e7",
+        "the point of a public key without a Name is looked at, too: nothing works with one that is not on its curve"),
+    Raw("StartAuthSession salted", "0x0", "0x2c4", "bytes behind the point in a salt are refused"),
     Raw("Import .*", "0x3(d5|da)", "0x3df",
         "an inner wrapper that a wrong key opens is always INTEGRITY, so that nothing is told of what it decrypts to"),
 ]

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 
 import accepted
+import ecc
 import nv
 import raw
 import steps
@@ -96,10 +97,12 @@ def main():
                 sent, more_tolerated, more = compare_raw(tpms, options.seed, options.count or COUNT, limit, options.verbose)
                 tolerated += more_tolerated
                 others += more
-                commands, more_tolerated, more = tell(nv.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)), options.verbose)
-                sent += commands
-                tolerated += more_tolerated
-                others += more
+                for comparison in (nv.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)),
+                                   ecc.compare(tpms, options.seed)):
+                    commands, more_tolerated, more = tell(comparison, options.verbose)
+                    sent += commands
+                    tolerated += more_tolerated
+                    others += more
         except tpm.Died as died:
             sys.exit(f"compare-swtpm: {died}: {'; '.join(t.log() for t in tpms)}")
         finally:

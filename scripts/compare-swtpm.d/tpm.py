@@ -22,6 +22,8 @@ CC = {
     "FlushContext": 0x165, "LoadExternal": 0x167, "NV_ReadPublic": 0x169, "ReadPublic": 0x173,
     "StartAuthSession": 0x176, "GetCapability": 0x17A, "GetTestResult": 0x17C, "Hash": 0x17D, "PCR_Read": 0x17E,
     "ReadClock": 0x181, "PCR_Extend": 0x182,
+    "ECDH_ZGen": 0x154, "Sign": 0x15D, "ECDH_KeyGen": 0x163, "VerifySignature": 0x177, "ECC_Parameters": 0x178, "Commit": 0x18B,
+    "ZGen_2Phase": 0x18D, "EC_Ephemeral": 0x18E, "ECC_Encrypt": 0x199, "ECC_Decrypt": 0x19A,
 }
 
 
