@@ -5,10 +5,15 @@ use crate::entity::{handle_name, object_name, qualified_name};
 use crate::secret::{self, ecc_point};
 use crate::state::{Object, ObjectFlags};
 use crate::testing::TestTpm;
+use std::sync::OnceLock;
 use vtpm_protocol::tpm::*;
+use zeroize::Zeroizing;
 
 /// The authorization value of all of them.
 pub const AUTH: &[u8] = b"auth";
+
+/// Modulus and prime.
+type RsaParts = (Vec<u8>, Zeroizing<Vec<u8>>);
 
 fn stream(label: &[u8]) -> KdfaStream {
     KdfaStream::new(HashAlg::Sha256, b"test keys", label, &[])
@@ -49,9 +54,12 @@ pub fn rsa(scheme: Scheme) -> Object {
     sized_rsa(2048, scheme)
 }
 
-/// An RSA key of a size in bits.
+/// An RSA key of a size in bits, which is made once for all tests.
 pub fn sized_rsa(key_bits: u16, scheme: Scheme) -> Object {
-    let (n, p) = RsaPrivate::generate(usize::from(key_bits), 0, &mut stream(b"rsa")).unwrap();
+    static MADE: [OnceLock<RsaParts>; RSA_KEY_BITS.len()] = [const { OnceLock::new() }; RSA_KEY_BITS.len()];
+    let at = RSA_KEY_BITS.iter().position(|bits| *bits == key_bits).unwrap();
+    let make = || RsaPrivate::generate(usize::from(key_bits), 0, &mut stream(b"rsa")).unwrap();
+    let (n, p) = MADE[at].get_or_init(make).clone();
     let symmetric = TpmtSymDefObject(TpmtSymDef::Null);
     object(
         PublicParms::Rsa { symmetric, scheme, key_bits, exponent: 0 },

@@ -8,13 +8,16 @@ pub const NULL: u32 = 0x4000_0007;
 pub const OWNER: u32 = 0x4000_0001;
 pub const LOCKOUT: u32 = 0x4000_000a;
 pub const RS_PW: u32 = 0x4000_0009;
+pub const ENDORSEMENT: u32 = 0x4000_000b;
 
 pub mod cc {
     pub const HIERARCHY_CHANGE_AUTH: u32 = 0x129;
     pub const CREATE_PRIMARY: u32 = 0x131;
     pub const STARTUP: u32 = 0x144;
     pub const STIR_RANDOM: u32 = 0x146;
+    pub const SET_COMMAND_CODE_AUDIT_STATUS: u32 = 0x140;
     pub const DUPLICATE: u32 = 0x14b;
+    pub const GET_SESSION_AUDIT_DIGEST: u32 = 0x14d;
     pub const QUOTE: u32 = 0x158;
     pub const SIGN: u32 = 0x15d;
     pub const FLUSH_CONTEXT: u32 = 0x165;
@@ -204,7 +207,8 @@ pub struct Sent {
     nonces: Vec<Vec<u8>>,
     /// Whether each session sent an HMAC; the TPM answers with one in that case, even under an empty key.
     macs: Vec<bool>,
-    cp_parts: Vec<u8>,
+    /// What the cpHash is of.
+    pub cp_parts: Vec<u8>,
 }
 
 /// A response.

@@ -152,3 +152,25 @@ fn lockout_auth_works_while_the_rest_is_locked_out() {
     let lockout = Entity::permanent(LOCKOUT, b"");
     bench.ok(&change_auth(&lockout, b"", password(&lockout)));
 }
+
+/// CVE-2020-26933: after a shutdown that was not orderly a failed authorization before it was not counted, so that who cut the power after
+/// each guess guessed for ever. Here a failure is durable before its response leaves.
+#[test]
+fn cve_2020_26933_a_loss_of_power_forgives_no_failure() {
+    let mut bench = Bench::new();
+    for _ in 0..TRIES {
+        let key = bench.protected_key();
+        // That the key was used in this boot is what the TPMs concerned should have remembered.
+        bench.ok(&sign(&key, password(&key)));
+        fail(&mut bench, &key);
+        bench.restart_daemon();
+        bench.tpm.init(&mut bench.world).unwrap();
+        bench.ok(&Cmd { code: cc::STARTUP, params: vec![0, 0], ..Cmd::default() });
+    }
+    let key = bench.protected_key();
+    assert_eq!(bench.fails(&sign(&key, password(&key))), rc::LOCKOUT);
+    bench.tpm.init(&mut bench.world).unwrap();
+    bench.ok(&Cmd { code: cc::STARTUP, params: vec![0, 0], ..Cmd::default() });
+    let key = bench.protected_key();
+    assert_eq!(bench.fails(&sign(&key, password(&key))), rc::LOCKOUT);
+}

@@ -54,15 +54,24 @@ fn primary_keys_are_frozen() {
     );
 }
 
+/// Of every size, also computed by a program of its own.
 #[test]
 fn an_rsa_primary_key_is_frozen() {
-    let mut tpm = seeded();
-    let PublicId::Rsa(n) = unique(&mut tpm, TpmHandle::OWNER, rsa_storage_key(), b"") else { panic!() };
-    assert_eq!(n.len(), 256);
-    assert_eq!(
-        hex::encode(HashAlg::Sha256.digest(&[&n]).as_slice()),
-        "79d78b5c2a90bc9d2c2834112da9ac19953749a7176084b334f6f640e3ad5925"
-    );
+    for (bits, digest) in [
+        (1024, "497f685e7192f07168d32f4a3ab7b9b1ed6818f60e3fa1589082696b4ad621a9"),
+        (2048, "79d78b5c2a90bc9d2c2834112da9ac19953749a7176084b334f6f640e3ad5925"),
+        (3072, "21affb5f3456629f1f38495ff40473ec773663b70f93075f8a764b8832fee90a"),
+        (4096, "000e2182aad41e4dd36037980ef18c9d292adab9bc57cdf3bb4eb0d49f240e77"),
+    ] {
+        let mut tpm = seeded();
+        let mut template = rsa_storage_key();
+        if let PublicParms::Rsa { key_bits, .. } = &mut template.parms {
+            *key_bits = bits;
+        }
+        let PublicId::Rsa(n) = unique(&mut tpm, TpmHandle::OWNER, template, b"") else { panic!() };
+        assert_eq!(n.len(), usize::from(bits / 8));
+        assert_eq!(hex::encode(HashAlg::Sha256.digest(&[&n]).as_slice()), digest, "{bits}");
+    }
 }
 
 #[test]
