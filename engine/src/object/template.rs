@@ -117,7 +117,9 @@ pub fn check_schemes(parent: Option<&Object>, public: &TpmtPublic) -> Result<(),
                 (false, true) => TpmAlgId::XOR,
                 _ => TpmAlgId::NULL,
             };
-            if scheme.scheme != expected {
+            // Objects are derived with one KDF only; the others say nothing that any command would use.
+            let derives = a.has(TpmaObject::RESTRICTED) && scheme.scheme == TpmAlgId::XOR;
+            if scheme.scheme != expected || (derives && scheme.kdf != TpmAlgId::KDF1_SP800_108) {
                 return Err(ResponseCode::SCHEME);
             }
             None

@@ -2,7 +2,7 @@
 
 use super::attributes::{TpmaLocality, TpmaObject};
 use super::constants::{TpmAlgId, TpmEccCurve};
-use super::ecc::{TpmiEccCurve, TpmsEccPoint, TpmtEccScheme, TpmtKdfScheme};
+use super::ecc::{KDFS, TpmiEccCurve, TpmsEccPoint, TpmtEccScheme, TpmtKdfScheme};
 use super::lists::{TpmlPcrSelection, decode_hash_alg, decode_hash_alg_or_null, hash_size};
 use super::sized::{
     Tpm2bAuth, Tpm2bData, Tpm2bDigest, Tpm2bLabel, Tpm2bName, Tpm2bPrivateKeyRsa, Tpm2bPublicKeyRsa,
@@ -224,7 +224,8 @@ impl Scheme {
             TpmAlgId::XOR => {
                 let hash = decode_hash_alg(r)?;
                 let kdf = TpmAlgId::decode(r)?;
-                if kdf != TpmAlgId::KDF1_SP800_108 {
+                // `TPMI_ALG_KDF+`: which of them a key can have is not a question of its form.
+                if kdf != TpmAlgId::NULL && !KDFS.contains(&kdf) {
                     return Err(ResponseCode::KDF);
                 }
                 Ok(Self { kdf, ..Self::new(scheme, hash) })

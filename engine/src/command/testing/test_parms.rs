@@ -96,7 +96,7 @@ mod tests {
             (&(ecc, none, none, p256, bad), ResponseCode::KDF),
             (&(ecc, none, none, p256, TpmAlgId::MGF1, bad), ResponseCode::HASH),
             (&(keyed_hash, TpmAlgId::RSASSA), ResponseCode::VALUE),
-            (&(keyed_hash, TpmAlgId::XOR, TpmAlgId::SHA256, none), ResponseCode::KDF),
+            (&(keyed_hash, TpmAlgId::XOR, TpmAlgId::SHA256, bad), ResponseCode::KDF),
             (&(cipher, none), ResponseCode::SYMMETRIC),
             (&cipher, ResponseCode::INSUFFICIENT),
         ];

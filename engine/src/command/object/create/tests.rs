@@ -236,6 +236,11 @@ fn schemes_fit_the_use_of_the_key() {
         (hmac_key(), Scheme::NULL, wrong),
         (hmac_key(), xor, wrong),
         (derivation_parent(), s(TpmAlgId::HMAC), wrong),
+        (derivation_parent(), xor, Ok(())),
+        (derivation_parent(), Scheme { kdf: TpmAlgId::MGF1, ..xor }, wrong),
+        (derivation_parent(), Scheme { kdf: TpmAlgId::NULL, ..xor }, wrong),
+        (without(derivation_parent(), RESTRICTED), Scheme { kdf: TpmAlgId::MGF1, ..xor }, Ok(())),
+        (without(derivation_parent(), RESTRICTED), Scheme { kdf: TpmAlgId::NULL, ..xor }, Ok(())),
         (with(hmac_key(), decrypt), Scheme::NULL, Ok(())),
         (with(hmac_key(), decrypt), s(TpmAlgId::HMAC), wrong),
     ] {
