@@ -113,6 +113,15 @@ constants! {
 }
 
 constants! {
+    /// `TPM_EO`, 6.8.
+    TpmEo: u16 {
+        EQ = 0x0000, NEQ = 0x0001, SIGNED_GT = 0x0002, UNSIGNED_GT = 0x0003, SIGNED_LT = 0x0004, UNSIGNED_LT = 0x0005,
+        SIGNED_GE = 0x0006, UNSIGNED_GE = 0x0007, SIGNED_LE = 0x0008, UNSIGNED_LE = 0x0009, BITSET = 0x000a,
+        BITCLEAR = 0x000b,
+    }
+}
+
+constants! {
     /// `TPM_ST`, 6.9.
     TpmSt: u16 {
         RSP_COMMAND = 0x00c4, NULL = 0x8000, NO_SESSIONS = 0x8001, SESSIONS = 0x8002, ATTEST_NV = 0x8014,

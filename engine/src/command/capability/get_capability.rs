@@ -3,11 +3,11 @@
 use super::{algorithms, handles, page, properties};
 use crate::command::{Context, Output, parameters, table};
 use crate::pcr;
-use vtpm_protocol::codec::Reader;
+use vtpm_protocol::codec::{Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    ECC_CURVES, MAX_CAP_BUFFER, TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmHandle, TpmPt, TpmPtPcr, Tpml,
-    TpmsCapabilityData, TpmsTaggedPcrSelect,
+    ECC_CURVES, MAX_CAP_BUFFER, TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmHandle, TpmHt, TpmPt, TpmPtPcr,
+    Tpml, TpmsCapabilityData, TpmsTaggedPcrSelect,
 };
 
 /// What is left of the buffer for the entries of a list, after the capability and the count.
@@ -98,6 +98,52 @@ fn data(
         }
         TpmCap::ACT => return Err(wrong_property(ResponseCode::VALUE)),
         _ => return Err(ResponseCode::VALUE.parameter(1)),
+    })
+}
+
+/// What there is to tell of one property, without what stands before it in the list of its capability; `None` when there is no such property.
+/// The capability is parameter `n` of the command and the property the next.
+///
+/// # Errors
+/// `TPM_RC_VALUE` with number `n` for a capability whose data are no list by property; else as [`get_capability`].
+pub fn one_property(
+    cx: &mut Context<'_>,
+    capability: TpmCap,
+    property: u32,
+    n: u32,
+) -> Result<Option<Vec<u8>>, ResponseCode> {
+    fn entry<T: Encode>(list: &[T], is_it: impl Fn(&T) -> bool) -> Option<Vec<u8>> {
+        list.first().filter(|entry| is_it(entry)).map(Encode::to_bytes)
+    }
+    let unknown = ResponseCode::VALUE.parameter(n);
+    if capability == TpmCap::PCRS {
+        return Err(unknown);
+    }
+    let handle = TpmHandle(property);
+    let (data, _) = data(cx, capability, property, 1).map_err(|e| {
+        if e == ResponseCode::VALUE.parameter(1) { unknown } else { e.base().parameter(n.saturating_add(1)) }
+    })?;
+    Ok(match data {
+        TpmsCapabilityData::Algs(l) => entry(&l, |a| u32::from(a.alg.0) == property),
+        // A list of sessions says of which type they are, where the property says loaded or saved.
+        TpmsCapabilityData::Handles(l)
+            if matches!(handle.handle_type(), TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION) =>
+        {
+            l.first().filter(|h| h.index() == handle.index()).map(|_| property.to_bytes())
+        }
+        TpmsCapabilityData::Handles(l) => entry(&l, |h| *h == handle),
+        TpmsCapabilityData::Commands(l) => {
+            let found = table::find(TpmCc(property)).map(table::attributes);
+            entry(&l, |attributes| found == Some(*attributes))
+        }
+        TpmsCapabilityData::PpCommands(l) | TpmsCapabilityData::AuditCommands(l) => {
+            entry(&l, |code| code.0 == property)
+        }
+        TpmsCapabilityData::TpmProperties(l) => entry(&l, |p| p.property.0 == property),
+        TpmsCapabilityData::PcrProperties(l) => entry(&l, |p| p.tag.0 == property),
+        TpmsCapabilityData::EccCurves(l) => entry(&l, |c| u32::from(c.0) == property),
+        TpmsCapabilityData::AuthPolicies(l) => entry(&l, |p| p.handle == handle),
+        TpmsCapabilityData::Pcrs(_) | TpmsCapabilityData::Act => None,
     })
 }
 

@@ -1,15 +1,20 @@
 //! Enhanced authorization commands (Part 3, chapter 23).
 
 mod authorization;
+mod operation;
 mod policy_ac_send_select;
 mod policy_auth_value;
 mod policy_authorize;
+mod policy_authorize_nv;
+mod policy_capability;
 mod policy_command_code;
+mod policy_counter_timer;
 mod policy_cp_hash;
 mod policy_duplication_select;
 mod policy_get_digest;
 mod policy_locality;
 mod policy_name_hash;
+mod policy_nv;
 mod policy_nv_written;
 mod policy_or;
 mod policy_parameters;
@@ -28,12 +33,16 @@ pub use authorization::Terms;
 pub use policy_ac_send_select::policy_ac_send_select;
 pub use policy_auth_value::policy_auth_value;
 pub use policy_authorize::policy_authorize;
+pub use policy_authorize_nv::policy_authorize_nv;
+pub use policy_capability::policy_capability;
 pub use policy_command_code::policy_command_code;
+pub use policy_counter_timer::policy_counter_timer;
 pub use policy_cp_hash::policy_cp_hash;
 pub use policy_duplication_select::policy_duplication_select;
 pub use policy_get_digest::policy_get_digest;
 pub use policy_locality::policy_locality;
 pub use policy_name_hash::policy_name_hash;
+pub use policy_nv::policy_nv;
 pub use policy_nv_written::policy_nv_written;
 pub use policy_or::policy_or;
 pub use policy_parameters::policy_parameters;

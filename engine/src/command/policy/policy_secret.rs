@@ -13,10 +13,18 @@ const BLAME: Blame = Blame { nonce: 1, cp_hash: 2, expiration: 4 };
 /// asks for a ticket, which a PIN Pass index does not give, as every use of it counts.
 ///
 /// # Errors
-/// Those of [`Terms::check`].
+/// Those of [`Terms::check`]; `TPM_RC_READ_ONLY` for a PIN index in read-only mode.
 pub fn policy_secret(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (nonce, cp_hash, policy_ref, expiration): (Tpm2bNonce, Tpm2bDigest, Tpm2bNonce, i32) = parameters(r)?;
     let (entity, handle) = (cx.handle(0)?, cx.handle(1)?);
+    let nt = match entity.handle_type() {
+        TpmHt::NV_INDEX => Some(cx.state.nv_index(entity)?.public.attributes.nt()?),
+        _ => None,
+    };
+    // Their use is counted in NV.
+    if cx.state.volatile.state_clear.read_only && matches!(nt, Some(TpmNt::PinFail | TpmNt::PinPass)) {
+        return Err(ResponseCode::READ_ONLY);
+    }
     let name = cx.state.name(entity)?;
     let session = cx.state.session(handle)?;
     let trial = is_trial(session);
@@ -26,9 +34,7 @@ pub fn policy_secret(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output,
         terms.check(cx.state, cx.now, session, &nonce, &BLAME)?;
     }
     terms.apply(cx.state.session_mut(handle)?, TpmCc::POLICY_SECRET, &name);
-    let pin_pass = entity.handle_type() == TpmHt::NV_INDEX
-        && cx.state.nv_index(entity)?.public.attributes.nt()? == TpmNt::PinPass;
-    if expiration >= 0 || trial || pin_pass {
+    if expiration >= 0 || trial || nt == Some(TpmNt::PinPass) {
         return Ok(no_ticket(TpmSt::AUTH_SECRET));
     }
     Ok(terms.ticket(cx, TpmSt::AUTH_SECRET, entity, &name))
