@@ -47,7 +47,7 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
         }
         HandleKind::Pcr => is_pcr,
         HandleKind::PcrOrNull => is_pcr || is_null,
-        HandleKind::HmacSession => ht == TpmHt::HMAC_SESSION,
+        HandleKind::HmacSession => is_session && ht == TpmHt::HMAC_SESSION,
         HandleKind::PolicySession => is_session && ht == TpmHt::POLICY_SESSION,
         HandleKind::Context => is_transient || is_session,
         HandleKind::HierarchyOrNull => is_hierarchy || is_null,

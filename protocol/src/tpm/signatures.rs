@@ -113,7 +113,8 @@ macro_rules! tickets {
             fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
                 let tag = TpmSt::decode(r)?;
                 if !matches!(tag, $(TpmSt::$tag)|+) {
-                    return Err(ResponseCode::TAG);
+                    // As other TPMs have it: a number that is no structure's tag is no tag at all.
+                    return Err(if tag.name().is_some() { ResponseCode::TAG } else { ResponseCode::VALUE });
                 }
                 let TpmiRhHierarchy(hierarchy) = Decode::decode(r)?;
                 Ok(Self(TpmtTk { tag, hierarchy, digest: Decode::decode(r)? }))
@@ -358,6 +359,7 @@ mod tests {
         assert_eq!(decode_exact(&good), Ok(TpmtTkCreation(TpmtTk::null(TpmSt::CREATION))));
         assert_eq!(decode_exact::<TpmtTkVerified>(&good), Err(ResponseCode::TAG));
         assert_eq!(decode_exact::<TpmtTkAuth>(&good), Err(ResponseCode::TAG));
+        assert_eq!(decode_exact::<TpmtTkAuth>(&bytes(0x8026, TpmHandle::NULL)), Err(ResponseCode::VALUE));
         assert!(decode_exact::<TpmtTkAuth>(&bytes(0x8023, TpmHandle::OWNER)).is_ok());
         assert!(decode_exact::<TpmtTkAuth>(&bytes(0x8025, TpmHandle::PLATFORM)).is_ok());
         let lockout = bytes(0x8024, TpmHandle::LOCKOUT);

@@ -93,6 +93,8 @@ mod tests {
         assert_eq!(digest(&mut tpm, key, policy).map(drop), Err(ResponseCode::VALUE.handle(3)));
         let gone = TpmHandle(0x0200_0002);
         assert_eq!(digest(&mut tpm, key, gone).map(drop), Err(ResponseCode::REFERENCE_H2));
+        let none = TpmHandle(0x0200_1000);
+        assert_eq!(digest(&mut tpm, key, none).map(drop), Err(ResponseCode::VALUE.handle(3)));
     }
 
     #[test]
