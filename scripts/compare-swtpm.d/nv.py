@@ -5,6 +5,7 @@ parameters are compared.
 """
 
 import hashlib
+import hmac
 import struct
 import time
 
@@ -22,14 +23,27 @@ EXTRAS = (POLICY_DELETE, WRITEALL, WRITEDEFINE, WRITE_STCLEAR, GLOBALLOCK, NO_DA
 RETRY, LOCKOUT_COUNTER = 0x922, 0x20E
 INDEX, OTHER = 0x01500001, 0x01500002
 PASSWORDS = {INDEX: b"pw", OTHER: b"other"}
-POLICIES = ("NV_Write", "NV_Read", "NV_ChangeAuth", "NV_UndefineSpaceSpecial", "NV_WriteLock", "NV_ReadLock")
+POLICIES = ("NV_Write", "NV_Read", "NV_ChangeAuth", "NV_UndefineSpaceSpecial", "NV_WriteLock", "NV_ReadLock", "PolicyAuthValue")
+WITH_AUTH_VALUE = ("NV_Write", "NV_Read", "NV_Increment", "NV_WriteLock", "NV_ReadLock")
 
 
 def digest(alg, code):
-    """The policy PolicyCommandCode(code)."""
+    """The policy PolicyCommandCode(code), or PolicyAuthValue."""
     h = hashlib.new(HASHES[alg])
-    h.update(bytes(h.digest_size) + u32(CC["PolicyCommandCode"]) + u32(code))
+    h.update(bytes(h.digest_size))
+    h.update(u32(code) if code == CC["PolicyAuthValue"] else u32(CC["PolicyCommandCode"]) + u32(code))
     return h.digest()
+
+
+def nv_name(tpm, handle):
+    """The Name of an index, or of another handle."""
+    if handle >> 24 != 1:
+        return u32(handle)
+    code, body = tpm.run("NV_ReadPublic", (handle,))
+    if code != 0:
+        return b""
+    skip = 2 + struct.unpack(">H", body[:2])[0]
+    return body[skip + 2:]
 
 
 class Nv(Comparison):
@@ -38,16 +52,17 @@ class Nv(Comparison):
         self.history = []
         self.parted = False
 
-    def both(self, name, raw, sessions=False):
-        """Compares codes and, after success, parameters."""
+    def both(self, name, raw, sessions=False, of_tpm=None):
+        """Compares codes and, after success, parameters; `of_tpm` makes the command for each TPM, `raw` is then for the history only."""
         text = raw.hex()
         self.history.append(f"{name} {text if len(text) < 200 else text[:200] + '...'}")
 
         def once(tpm):
-            code, body = tpm.raw(raw)
+            whole = of_tpm(tpm) if of_tpm else raw
+            code, body = tpm.raw(whole)
             if code == RETRY:
                 # It notes first, once in a boot, that dictionary attack protection is in use.
-                code, body = tpm.raw(raw)
+                code, body = tpm.raw(whole)
             if code != 0:
                 return code
             if sessions:
@@ -133,8 +148,8 @@ class Nv(Comparison):
         r = self.random
         auth, password = self.authorization(handle)
         name = self.pick(("NV_Write", "NV_Read", "NV_Increment", "NV_SetBits", "NV_Extend", "NV_ReadPublic", "NV_WriteLock", "NV_ReadLock",
-                          "NV_GlobalWriteLock", "NV_ChangeAuth", "NV_UndefineSpace", "NV_UndefineSpaceSpecial", "boot", "policy"),
-                         (12, 10, 5, 5, 5, 5, 4, 4, 2, 1, 1, 1, 3, 6))
+                          "NV_GlobalWriteLock", "NV_ChangeAuth", "NV_UndefineSpace", "NV_UndefineSpaceSpecial", "boot", "policy",
+                          "hmac"), (12, 10, 5, 5, 5, 5, 4, 4, 2, 1, 1, 1, 3, 6, 6))
         nt = bits >> 4 & 15
         if name in ("NV_Write", "NV_Increment", "NV_SetBits", "NV_Extend") and r.random() < 0.7:
             name = {1: "NV_Increment", 2: "NV_SetBits", 4: "NV_Extend"}.get(nt, "NV_Write")
@@ -142,6 +157,8 @@ class Nv(Comparison):
             return self.boot()
         if name == "policy":
             return self.by_policy(handle, bits, size, code)
+        if name == "hmac":
+            return self.by_hmac(handle, bits, size, code)
         parameters = self.parameters(name, bits, size)
         handles, passwords = (auth, handle), [password]
         if name == "NV_ReadPublic":
@@ -180,7 +197,7 @@ class Nv(Comparison):
     def by_policy(self, handle, bits, size, code):
         """An operation that a policy for one command authorizes."""
         r = self.random
-        name = code if r.random() < 0.8 else self.pick(POLICIES)
+        name = code if r.random() < 0.8 and code != "PolicyAuthValue" else self.pick(POLICIES[:-1])
         start = command("StartAuthSession", (NULL, NULL), tpm2b(bytes(16)) + tpm2b(b"") + b"\x01" + u16(0x10) + u16(0xB))
         sessions = {tpm.raw(start)[1][:4] for tpm in self.tpms}
         if len(sessions) != 1:
@@ -197,6 +214,35 @@ class Nv(Comparison):
         self.both(f"{name} by policy", struct.pack(">HII", 0x8002, 10 + len(body), CC[name]) + body, sessions=True)
         for tpm in self.tpms:
             tpm.run("FlushContext", (), u32(session))
+
+    def by_hmac(self, handle, bits, size, code):
+        """An operation that the HMAC of a session authorizes, or of a policy with PolicyAuthValue."""
+        r = self.random
+        by_policy = code == "PolicyAuthValue" and r.random() < 0.7
+        name = self.pick(WITH_AUTH_VALUE)
+        start = command("StartAuthSession", (NULL, NULL),
+                        tpm2b(bytes(16)) + tpm2b(b"") + bytes([by_policy]) + u16(0x10) + u16(0xB))
+        sessions = {}
+        for tpm in self.tpms:
+            _, body = tpm.raw(start)
+            sessions[tpm] = struct.unpack(">I", body[:4])[0], body[6:]
+            if by_policy:
+                tpm.run("PolicyAuthValue", (sessions[tpm][0],))
+        auth = handle if r.random() < 0.8 or by_policy else OWNER
+        key = b"" if auth == OWNER else PASSWORDS[handle] if r.random() < 0.7 else b"wrong"
+        parameters = self.parameters(name, bits, size)
+
+        def whole(tpm):
+            session, nonce_tpm = sessions[tpm]
+            cp_hash = hashlib.sha256(u32(CC[name]) + nv_name(tpm, auth) + nv_name(tpm, handle) + parameters).digest()
+            mac = hmac.digest(key, cp_hash + b"n" * 16 + nonce_tpm + b"\1", "sha256")
+            area = u32(session) + tpm2b(b"n" * 16) + b"\1" + tpm2b(mac)
+            body = u32(auth) + u32(handle) + u32(len(area)) + area + parameters
+            return struct.pack(">HII", 0x8002, 10 + len(body), CC[name]) + body
+
+        self.both(f"{name} by {'PolicyAuthValue' if by_policy else 'HMAC'} with {key}", parameters, sessions=True, of_tpm=whole)
+        for tpm in self.tpms:
+            tpm.run("FlushContext", (), u32(sessions[tpm][0]))
 
     def boot(self):
         shutdown = self.pick((None, 0, 1))

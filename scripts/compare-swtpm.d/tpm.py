@@ -16,7 +16,7 @@ CC = {
     "NV_UndefineSpaceSpecial": 0x11F, "Clear": 0x126, "HierarchyChangeAuth": 0x129, "NV_DefineSpace": 0x12A, "CreatePrimary": 0x131,
     "NV_Increment": 0x134, "NV_SetBits": 0x135, "NV_Extend": 0x136, "NV_Write": 0x137, "NV_WriteLock": 0x138,
     "NV_GlobalWriteLock": 0x132, "DictionaryAttackLockReset": 0x139, "DictionaryAttackParameters": 0x13A,
-    "NV_ChangeAuth": 0x13B, "NV_ReadLock": 0x14F, "Shutdown": 0x145, "PolicyCommandCode": 0x16C, "HierarchyControl": 0x121,
+    "NV_ChangeAuth": 0x13B, "NV_ReadLock": 0x14F, "Shutdown": 0x145, "PolicyCommandCode": 0x16C, "PolicyAuthValue": 0x16B, "HierarchyControl": 0x121,
      "NV_UndefineSpace": 0x122, "PCR_Event": 0x13C, "PCR_Reset": 0x13D,
     "SelfTest": 0x143, "Startup": 0x144, "NV_Read": 0x14E, "Create": 0x153, "Import": 0x156, "Load": 0x157,
     "FlushContext": 0x165, "LoadExternal": 0x167, "NV_ReadPublic": 0x169, "ReadPublic": 0x173,
