@@ -4,12 +4,12 @@ pub mod objects;
 
 use crate::env::{Change, CommitFailed, Environment, RecordKey};
 use crate::instances::InstanceManager;
-use crate::state::State;
+use crate::state::{NvIndex, State};
 use crate::tpm::Tpm;
 use std::collections::BTreeMap;
 use vtpm_protocol::codec::{Decode, Encode, Reader, encode_sized};
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{TpmCc, TpmHandle, TpmSt, TpmSu};
+use vtpm_protocol::tpm::{TpmCc, TpmHandle, TpmNt, TpmSt, TpmSu};
 
 /// Deterministic randomness, a clock that tests move, and the records as a store would have them.
 #[derive(Default)]
@@ -66,7 +66,7 @@ impl Environment for TestEnv {
 }
 
 /// A TPM with its environment. After every command it checks that the committed records are those of the state, and that a
-/// failed command changed nothing but what dictionary attack protection counts.
+/// failed command changed nothing but what dictionary attack protection and PIN indices count.
 pub struct TestTpm {
     pub tpm: Tpm,
     pub env: TestEnv,
@@ -116,10 +116,23 @@ impl TestTpm {
         }
         let rc = ResponseCode::from_value(u32::from_be_bytes(response[6..10].try_into().unwrap()));
         if rc != ResponseCode::SUCCESS && !rc.is(ResponseCode::AUTH_FAIL) && !rc.is(ResponseCode::BAD_AUTH) {
-            assert!(before == now, "a failed command changed the state: {rc}");
+            // A PIN that was right, or wrong, counts although its command fails.
+            let pins = self.pins();
+            let same = before
+                .iter()
+                .filter(|r| !pins.contains(&r.0))
+                .eq(now.iter().filter(|r| !pins.contains(&r.0)));
+            assert!(same, "a failed command changed the state: {rc}");
         }
         assert_eq!(u32::from_be_bytes(response[2..6].try_into().unwrap()) as usize, response.len());
         response
+    }
+
+    /// The records of PIN indices.
+    fn pins(&mut self) -> Vec<RecordKey> {
+        let is_pin =
+            |index: &NvIndex| matches!(index.public.attributes.nt(), Ok(TpmNt::PinFail | TpmNt::PinPass));
+        self.state().nv.iter().filter(|(_, index)| is_pin(index)).map(|(&h, _)| RecordKey::Nv(h)).collect()
     }
 
     /// The response of a command that must succeed.

@@ -146,8 +146,6 @@ pub struct Flags {
     pub sessions: bool,
     /// It writes to the NV index that it names (Part 1, "NV Index authorization").
     pub nv_write: bool,
-    /// It reads the data of the NV index that it names.
-    pub nv_read: bool,
     /// The key that it names may be a public key; its authorization value is then the Empty Buffer.
     pub public_key_authorizes: bool,
 }
@@ -163,7 +161,6 @@ impl Flags {
         encrypt: false,
         sessions: true,
         nv_write: false,
-        nv_read: false,
         public_key_authorizes: false,
     };
 }

@@ -16,6 +16,8 @@ mod nv_undefine_space_special;
 mod nv_write;
 mod nv_write_lock;
 #[cfg(test)]
+mod pin_tests;
+#[cfg(test)]
 pub mod testing;
 
 pub use nv_change_auth::nv_change_auth;
