@@ -1,7 +1,8 @@
 //! Faults that other TPMs had in code like ours, each named for what it is known as.
 
-use crate::client::{Bench, Cmd, Entity, NULL, b2, cc, u32_at};
-use crate::setup::{USER_WITH_AUTH, password};
+use crate::client::{Auth, Bench, Cmd, Entity, NULL, b2, cc, u32_at};
+use crate::crypto::SHA256;
+use crate::setup::{Start, USER_WITH_AUTH, password, with};
 use std::collections::BTreeMap;
 use vtpm_engine::Tpm;
 
@@ -110,7 +111,7 @@ fn cve_2021_3623_nothing_of_a_refused_command_gets_into_the_saved_state() {
     let skipped = [0x142, 0x143, cc::STARTUP];
     let mut bench = Bench::new();
     let key = bench.hmac_key(b"", USER_WITH_AUTH, b"");
-    let session = bench.start(&crate::setup::Start::policy());
+    let session = bench.start(&Start::policy());
     let session = bench.sessions[session].handle;
     let owner = 0x4000_0001;
     let fillings: [&[u8]; 6] = [
@@ -138,4 +139,146 @@ fn cve_2021_3623_nothing_of_a_refused_command_gets_into_the_saved_state() {
         survives_saving(&mut bench, &format!("{code:x}"));
     }
     assert!(refused > 5000, "{refused}");
+}
+
+/// libtpms wrote an object into a slot that had held a sequence, and took sizes that the sequence had left there for the object's.
+#[test]
+fn cve_2021_3746_nothing_of_what_was_in_a_slot_stays() {
+    let mut bench = Bench::new();
+    let makers: [fn(&mut Bench) -> u32; 4] = [
+        |b| rsa_key(b),
+        |b| b.free_key().handle,
+        |b| hash_sequence(b, 0x0b),
+        // Of an event: every bank has its own.
+        |b| hash_sequence(b, 0x10),
+    ];
+    for first in makers {
+        for second in makers {
+            let slot = first(&mut bench);
+            survives_saving(&mut bench, "first");
+            flush(&mut bench, slot);
+            assert_eq!(second(&mut bench), slot);
+            survives_saving(&mut bench, "second");
+            bench.restart_daemon();
+            flush(&mut bench, slot);
+        }
+    }
+}
+
+fn flush(bench: &mut Bench, handle: u32) {
+    let params = handle.to_be_bytes().to_vec();
+    bench.ok(&Cmd { code: cc::FLUSH_CONTEXT, params, ..Cmd::default() });
+}
+
+/// `TPM2_HashSequenceStart`.
+fn hash_sequence(bench: &mut Bench, hash: u16) -> u32 {
+    const HASH_SEQUENCE_START: u32 = 0x186;
+    let params = [&[0, 0][..], &hash.to_be_bytes()].concat();
+    let cmd = Cmd { code: HASH_SEQUENCE_START, params, returns_handle: true, ..Cmd::default() };
+    bench.ok(&cmd).handle.unwrap()
+}
+
+/// libtpms returned the IV that it was given, not the one to go on with: in CBC, CFB and OFB two pieces of a message were encrypted with
+/// the same one. With OpenSSL 3 it came back later under another number.
+#[test]
+fn cve_2021_3446_and_2026_21444_the_iv_to_go_on_with_comes_back() {
+    const ENCRYPT_DECRYPT2: u32 = 0x193;
+    let mut bench = Bench::new();
+    // An unrestricted AES-128 key whose mode the caller chooses.
+    let key = key(&mut bench, 0x25, SIGN_AND_DECRYPT, &[0, 6, 0, 0x80, 0, 0x10, 0, 0]);
+    let mut run = |mode: u16, decrypt: bool, iv: &[u8], data: &[u8]| {
+        let mode = mode.to_be_bytes();
+        let params = [&b2(data)[..], &[u8::from(decrypt)], &mode, &b2(iv)].concat();
+        let cmd = Cmd {
+            code: ENCRYPT_DECRYPT2,
+            handles: vec![key.clone()],
+            authorized: 1,
+            auths: vec![Auth::Password(vec![])],
+            params,
+            ..Cmd::default()
+        };
+        let params = bench.ok(&cmd).params;
+        let mut rest = &params[..];
+        let out = crate::client::take_2b(&mut rest).to_vec();
+        (out, crate::client::take_2b(&mut rest).to_vec())
+    };
+    let message: Vec<u8> = (0..96).collect();
+    let iv = [0x42; 16];
+    for mode in [0x40, 0x41, 0x42, 0x43] {
+        let (whole, last) = run(mode, false, &iv, &message);
+        assert_ne!(last, iv, "mode {mode:x}");
+        for cut in [16, 32, 80] {
+            let (mut pieces, next) = run(mode, false, &iv, &message[..cut]);
+            let (rest, end) = run(mode, false, &next, &message[cut..]);
+            pieces.extend(rest);
+            assert_eq!((&pieces, &end), (&whole, &last), "mode {mode:x}, {cut} bytes");
+            let (mut plain, next) = run(mode, true, &iv, &whole[..cut]);
+            let (rest, end) = run(mode, true, &next, &whole[cut..]);
+            plain.extend(rest);
+            assert_eq!((&plain, &end), (&message, &last), "mode {mode:x}, {cut} bytes");
+        }
+    }
+}
+
+/// Large, so that it fills its slot.
+fn rsa_key(bench: &mut Bench) -> u32 {
+    bench.primary(b"", &crate::setup::storage_template(true)).0.handle
+}
+
+/// The reference compared as much of a template hash as the session had, also where that was a cpHash, and for commands without a template.
+#[test]
+fn comparison_of_template_hashes() {
+    const POLICY_TEMPLATE: u32 = 0x190;
+    const POLICY_CP_HASH: u32 = 0x16e;
+    const SET_PRIMARY_POLICY: u32 = 0x12e;
+    const CREATE_LOADED: u32 = 0x191;
+    const POLICY_FAIL: u32 = 0x99d;
+    let template = crate::setup::storage_template(false);
+    let hash = SHA256.hash(&[&template]);
+    let policy = |code: u32| SHA256.hash(&[&[0; 32], &code.to_be_bytes(), &hash]);
+    let sensitive = b2(&[0; 4]);
+    let primary = |template: &[u8]| (cc::CREATE_PRIMARY, [&sensitive[..], &b2(template), &[0; 6]].concat());
+    let loaded = |template: &[u8]| (CREATE_LOADED, [&sensitive[..], &b2(template)].concat());
+    let mut other = template.clone();
+    *other.last_mut().unwrap() ^= 1;
+    let longer = [&template[..], &[0]].concat();
+    // A command that has no template, whose parameters look as if it had one.
+    let hierarchy_change_auth = (cc::HIERARCHY_CHANGE_AUTH, b2(&[0; 4]));
+    for (set, command, expected) in [
+        (POLICY_TEMPLATE, primary(&template), None),
+        (POLICY_TEMPLATE, loaded(&template), None),
+        (POLICY_TEMPLATE, primary(&other), Some(POLICY_FAIL)),
+        (POLICY_TEMPLATE, loaded(&other), Some(POLICY_FAIL)),
+        (POLICY_TEMPLATE, primary(&longer), Some(POLICY_FAIL)),
+        (POLICY_TEMPLATE, loaded(&longer), Some(POLICY_FAIL)),
+        (POLICY_TEMPLATE, primary(&template[..template.len() - 1]), Some(POLICY_FAIL)),
+        (POLICY_TEMPLATE, hierarchy_change_auth, Some(POLICY_FAIL)),
+        // The same digest as a cpHash is no template hash.
+        (POLICY_CP_HASH, primary(&template), Some(POLICY_FAIL)),
+    ] {
+        let mut bench = Bench::new();
+        let owner = bench.owner();
+        bench.ok(&Cmd {
+            code: SET_PRIMARY_POLICY,
+            handles: vec![owner.clone()],
+            authorized: 1,
+            auths: vec![password(&owner)],
+            params: [b2(&policy(set)), vec![0, 0x0b]].concat(),
+            ..Cmd::default()
+        });
+        let session = bench.start(&Start::policy());
+        let handle = Entity::permanent(bench.sessions[session].handle, b"");
+        bench.ok(&Cmd { code: set, handles: vec![handle], params: b2(&hash), ..Cmd::default() });
+        let (code, params) = command;
+        let result = bench.run(&Cmd {
+            code,
+            handles: vec![owner],
+            authorized: 1,
+            auths: vec![with(session)],
+            params,
+            returns_handle: true,
+            ..Cmd::default()
+        });
+        assert_eq!(result.err(), expected, "{code:x} after {set:x}");
+    }
 }

@@ -12,11 +12,16 @@ use vtpm_protocol::tpm::{Tpm2bAuth, TpmtSensitive};
 /// authorization). The loaded object keeps the old value, and the old private area can still be loaded.
 ///
 /// # Errors
-/// `TPM_RC_SIZE` (parameter 1) for a value longer than the digest of the name algorithm; `TPM_RC_TYPE` (handle 2) for an object that is not the
-/// parent of the first, or a derivation parent, whose children have no private area.
+/// `TPM_RC_TYPE` (handle 1) for a sequence; `TPM_RC_SIZE` (parameter 1) for a value longer than the digest of the name algorithm; `TPM_RC_TYPE` (handle 2) for an object that is not the
+/// parent of the first, or a derivation parent, whose children have no private area: it has no cipher to protect one with, and libtpms returns
+/// the sensitive area of a derived object in the clear.
 pub fn object_change_auth(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (new_auth,): (Tpm2bAuth,) = parameters(r)?;
-    let object = cx.state.object(cx.handle(0)?)?.clone();
+    let handle = cx.handle(0)?;
+    if cx.state.sequence(handle).is_some() {
+        return Err(ResponseCode::TYPE.handle(1));
+    }
+    let object = cx.state.object(handle)?.clone();
     let parent = cx.state.object(cx.handle(1)?)?.clone();
     let auth_value = auth_value(&new_auth, object.public.name_alg).map_err(|e| e.parameter(1))?;
     let wrong_parent = ResponseCode::TYPE.handle(2);
@@ -120,6 +125,16 @@ mod tests {
         let public = TpmtPublic { name_alg: TpmAlgId::NULL, ..duplicable(sealed_data()) };
         let object = load_external(&mut tpm, Some(secret), &public, TpmHandle::NULL).unwrap();
         assert_eq!(change(&mut tpm, object, parent, b"", b"new"), Err(ResponseCode::TYPE.handle(2)));
+    }
+
+    #[test]
+    fn a_sequence_keeps_its_authorization_value() {
+        let mut tpm = TestTpm::started();
+        let parent = create_primary(&mut tpm, TpmHandle::OWNER, ecc_storage_key()).unwrap().handle;
+        let started = tpm.run(TpmCc::HASH_SEQUENCE_START, &[], &(Tpm2bAuth::empty(), TpmAlgId::SHA256));
+        let sequence: TpmHandle = decode_exact(&started.unwrap()).unwrap();
+        assert_eq!(change(&mut tpm, sequence, parent, b"", b"new"), Err(ResponseCode::TYPE.handle(1)));
+        assert_eq!(change(&mut tpm, parent, sequence, b"", b"new"), Err(ResponseCode::TYPE.handle(2)));
     }
 
     #[test]
