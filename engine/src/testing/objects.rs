@@ -28,14 +28,13 @@ fn template(attributes: TpmaObject, parms: PublicParms) -> TpmtPublic {
 }
 
 pub fn ecc_storage_key() -> TpmtPublic {
+    ecc_storage_key_on(TpmEccCurve::NIST_P256)
+}
+
+pub fn ecc_storage_key_on(curve: TpmEccCurve) -> TpmtPublic {
     template(
         FIXED | USER | TpmaObject::RESTRICTED | TpmaObject::DECRYPT | TpmaObject::NO_DA,
-        PublicParms::Ecc {
-            symmetric: AES_128,
-            scheme: Scheme::NULL,
-            curve: TpmEccCurve::NIST_P256,
-            kdf: Scheme::NULL,
-        },
+        PublicParms::Ecc { symmetric: AES_128, scheme: Scheme::NULL, curve, kdf: Scheme::NULL },
     )
 }
 

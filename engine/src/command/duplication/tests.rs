@@ -122,6 +122,28 @@ fn an_object_moves_to_another_tpm_with_every_combination_of_wrappers() {
 }
 
 #[test]
+fn parents_of_every_curve_share_the_seed() {
+    for curve in ECC_CURVES {
+        let mut p = pair(ecc_storage_key_on(curve), hmac_key());
+        let d = duplicate(&mut p.source, p.object, p.new_parent, &key(b""), NO_SYM).unwrap();
+        let mut import_it = |d: &Duplicated| import(&mut p.target, p.parent, &p.public, &d.key, d, NO_SYM);
+        let private = import_it(&d).unwrap();
+        // Another point of the curve: the size of x, then x and y.
+        let g = secret::curve(curve).unwrap().parameters();
+        let seed = |x: &[u8], y: &[u8]| {
+            let point =
+                TpmsEccPoint { x: Tpm2bEccParameter::new(x).unwrap(), y: Tpm2bEccParameter::new(y).unwrap() };
+            Tpm2bEncryptedSecret::new(point.to_bytes()).unwrap()
+        };
+        let with = |seed| Duplicated { seed, key: d.key.clone(), duplicate: d.duplicate.clone() };
+        assert_eq!(import_it(&with(seed(g.gx, g.gy))).unwrap_err(), ResponseCode::INTEGRITY.parameter(3));
+        assert_eq!(import_it(&with(seed(g.gy, g.gx))).unwrap_err(), ResponseCode::ECC_POINT.parameter(4));
+        let moved = load_areas(&mut p.target, p.parent, &private, &p.public).unwrap();
+        assert_eq!(secrets(&mut p.target, moved), secrets(&mut p.source, p.object));
+    }
+}
+
+#[test]
 fn a_symmetric_parent_takes_duplicates_without_outer_wrapper() {
     let mut p = pair(ecc_storage_key(), hmac_key());
     let none = key(b"");

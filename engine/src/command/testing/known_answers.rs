@@ -1,10 +1,12 @@
 //! The known answers of the self-test: from FIPS 180-4, FIPS 202, GB/T 32905, RFC 4231, SP 800-38A, SP 800-38B, SP 800-67, RFC 3713,
-//! RFC 6979 and, for RSA, from OpenSSL.
+//! RFC 6979, GM/T 0003 and, for RSA, from OpenSSL.
+
+mod ecc;
 
 use crate::crypto::constant::hex;
 use crate::crypto::rsa::RsaPrivate;
 use crate::crypto::sym::{BlockCipher, Mode};
-use crate::crypto::{Cmac, Curve, HashAlg, Point, RandomSource, SymAlg, ecc, hmac, kdfa};
+use crate::crypto::{Cmac, HashAlg, RandomSource, SymAlg, hmac, kdfa};
 use vtpm_protocol::tpm::TpmAlgId;
 
 /// One test: what it is of, and whether it passes.
@@ -48,10 +50,22 @@ pub const ALL: &[KnownAnswer] = &[
         cipher(SymAlg::Camellia, camellia_key(32), Mode::Ecb, &[], camellia_key(16), &CAMELLIA_256)
     }),
     ("TDES", |_| cipher(SymAlg::Tdes, &TDES_KEY, Mode::Ecb, &[], TDES_PLAIN, &TDES_ECB)),
-    ("ECDSA", ecdsa),
-    ("ECDH", ecdh),
+    ("P-192", ecc::p192),
+    ("P-224", ecc::p224),
+    ("P-256", ecc::p256),
+    ("P-384", ecc::p384),
+    ("P-521", ecc::p521),
+    ("SM2", ecc::sm2),
+    ("EC-Schnorr", ecc::schnorr),
+    ("ECDAA", ecc::ecdaa),
+    ("ECDH", ecc::ecdh),
+    ("MQV", ecc::mqv),
+    ("KDF2", ecc::kdf),
     ("RSA", rsa),
 ];
+
+/// The tests of curves by ECDSA.
+const NIST_CURVES: &[&str] = &["P-192", "P-224", "P-256", "P-384", "P-521"];
 
 /// Which tests cover an algorithm. Those of hashes, ciphers and keys cover what is built of them.
 const COVERS: &[(TpmAlgId, &[&str])] = &[
@@ -71,16 +85,16 @@ const COVERS: &[(TpmAlgId, &[&str])] = &[
     (TpmAlgId::RSAES, &["RSA"]),
     (TpmAlgId::RSAPSS, &["RSA"]),
     (TpmAlgId::OAEP, &["RSA"]),
-    (TpmAlgId::ECDSA, &["ECDSA"]),
+    (TpmAlgId::ECDSA, NIST_CURVES),
     (TpmAlgId::ECDH, &["ECDH"]),
-    (TpmAlgId::ECDAA, &["ECDSA", "ECDH"]),
-    (TpmAlgId::SM2, &["ECDSA", "ECDH"]),
-    (TpmAlgId::ECSCHNORR, &["ECDSA", "ECDH"]),
-    (TpmAlgId::ECMQV, &["ECDH"]),
+    (TpmAlgId::ECDAA, &["ECDAA"]),
+    (TpmAlgId::SM2, &["SM2"]),
+    (TpmAlgId::ECSCHNORR, &["EC-Schnorr"]),
+    (TpmAlgId::ECMQV, &["MQV"]),
     (TpmAlgId::KDF1_SP800_56A, &["ECDH"]),
-    (TpmAlgId::KDF2, &["SHA-256"]),
+    (TpmAlgId::KDF2, &["KDF2"]),
     (TpmAlgId::KDF1_SP800_108, &["KDFa"]),
-    (TpmAlgId::ECC, &["ECDSA", "ECDH"]),
+    (TpmAlgId::ECC, NIST_CURVES),
     (TpmAlgId::SYMCIPHER, &["AES-128", "AES-256"]),
     (TpmAlgId::CAMELLIA, &["Camellia-128", "Camellia-192", "Camellia-256"]),
     (TpmAlgId::SHA3_256, &["SHA3-256"]),
@@ -134,31 +148,6 @@ fn cipher(alg: SymAlg, key: &[u8], mode: Mode, iv: &[u8], plain: &[u8], expected
 /// The beginning of the longest key of RFC 3713; the shortest is the plain text, too.
 fn camellia_key(size: usize) -> &'static [u8] {
     CAMELLIA_KEY.get(..size).unwrap_or_default()
-}
-
-fn p256_public() -> Point {
-    Point { x: P256_X.to_vec(), y: P256_Y.to_vec() }
-}
-
-/// A known signature verifies, for its digest only, and so does a fresh one of the same key.
-fn ecdsa(rng: &mut dyn RandomSource) -> bool {
-    let (curve, public) = (Curve::NistP256, p256_public());
-    let (digest, other) = (HashAlg::Sha256.digest(&[b"sample"]), HashAlg::Sha256.digest(&[b"test"]));
-    ecc::ecdsa_verify(curve, &public, &digest, &ECDSA_R, &ECDSA_S)
-        && !ecc::ecdsa_verify(curve, &public, &other, &ECDSA_R, &ECDSA_S)
-        && ecc::ecdsa_sign(curve, &P256_D, &other, rng)
-            .is_ok_and(|(r, s)| ecc::ecdsa_verify(curve, &public, &other, &r, &s))
-}
-
-/// A private value has its known public point, and two parties agree.
-fn ecdh(rng: &mut dyn RandomSource) -> bool {
-    let (curve, public) = (Curve::NistP256, p256_public());
-    let (d, ephemeral) = ecc::generate(curve, rng);
-    ecc::public_of(curve, &P256_D) == Ok(p256_public())
-        && match (ecc::ecdh(curve, &d, &public), ecc::ecdh(curve, &P256_D, &ephemeral)) {
-            (Ok(one), Ok(two)) => *one == *two,
-            _ => false,
-        }
 }
 
 /// RSASSA gives the known signature, which verifies, and OAEP comes back.
@@ -244,16 +233,6 @@ const TDES_ECB: [u8; 8] = hex(b"a826fd8ce53b855f");
 const AES256_KEY: [u8; 32] = hex(b"603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4");
 /// F.3.17.
 const AES256_CFB: [u8; 16] = hex(b"dc7e84bfda79164b7ecd8486985d3860");
-/// RFC 6979, A.2.5.
-const P256_D: [u8; 32] = hex(b"c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721");
-/// Its public point.
-const P256_X: [u8; 32] = hex(b"60fed4ba255a9d31c961eb74c6356d68c049b8923b61fa6ce669622e60f29fb6");
-/// Its public point.
-const P256_Y: [u8; 32] = hex(b"7903fe1008b8bc99a41ae9e95628bc64f2f1b20c2d7e9f5177a3c294d4462299");
-/// The signature of SHA-256 of "sample".
-const ECDSA_R: [u8; 32] = hex(b"efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716");
-/// The signature of SHA-256 of "sample".
-const ECDSA_S: [u8; 32] = hex(b"f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8");
 /// The modulus of a key that OpenSSL made for this test.
 const RSA_N: [u8; 256] =
     hex(b"ce405c539616e8b62dc7734fbef754e40bc1641b72d68bc927d7cb0f1f6e6957839e43388c7371a735f26e8c1e9ff596\

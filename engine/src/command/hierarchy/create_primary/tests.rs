@@ -54,6 +54,31 @@ fn primary_keys_are_frozen() {
     );
 }
 
+/// By the same program.
+#[test]
+fn primary_keys_of_every_curve_are_frozen() {
+    let mut tpm = seeded();
+    for (curve, x) in [
+        (TpmEccCurve::NIST_P192, "8a2b02e14e647563d1dbc25beb1923ae068dead78aae2316"),
+        (TpmEccCurve::NIST_P224, "7a148d7b2699f8003bc7214755b1828320f47136a78f949de9825230"),
+        (TpmEccCurve::NIST_P256, "80c2c55d48112e02975daec93cd734be178d7f001bb94c43739ce16c8a35db0c"),
+        (
+            TpmEccCurve::NIST_P384,
+            "c9ad8f18eeea12d62ba391b5220ddf2ffef4caafa1516ee2dfa760c667006cd01b35e5bf9bd7bb4081ca248c4a89b5cd",
+        ),
+        (
+            TpmEccCurve::NIST_P521,
+            "00ff5e49eecbf2d1f2d1e77994263117a2c51c691bc57a354754c3254d9133b3bf149646dcc3591874d4f4a64792652e\
+             02836b1f529dd71e3c2df4bd51b34899d622",
+        ),
+        (TpmEccCurve::SM2_P256, "36162bb451cf0f16c94268c643a7340e82ecc6e128f70c339772739e8ac5c604"),
+    ] {
+        let template = ecc_storage_key_on(curve);
+        let PublicId::Ecc(point) = unique(&mut tpm, TpmHandle::OWNER, template, b"") else { panic!() };
+        assert_eq!(hex::encode(&*point.x), x, "{curve:?}");
+    }
+}
+
 /// Of every size, also computed by a program of its own.
 #[test]
 fn an_rsa_primary_key_is_frozen() {
