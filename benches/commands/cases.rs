@@ -34,7 +34,7 @@ const fn nv(name: &'static str, prepare: fn(&mut Client) -> Vec<u8>) -> Case {
 }
 
 const INDEX: TpmHandle = TpmHandle(0x0140_0001);
-const PLATFORM: TpmHandle = TpmHandle::PLATFORM;
+const OWNER: TpmHandle = TpmHandle::OWNER;
 const SHA256: TpmAlgId = TpmAlgId::SHA256;
 const AES: TpmtSymDefObject = TpmtSymDefObject(TpmtSymDef::Aes { key_bits: 128, mode: TpmAlgId::CFB });
 const NO_SYM: TpmtSymDefObject = TpmtSymDefObject(TpmtSymDef::Null);
@@ -83,7 +83,7 @@ fn create_in(public: TpmtPublic, data: &[u8]) -> CreateIn {
 }
 
 fn create_primary(public: TpmtPublic) -> Vec<u8> {
-    command(TpmCc::CREATE_PRIMARY, &[PLATFORM], 1, &create_in(public, b""))
+    command(TpmCc::CREATE_PRIMARY, &[TpmHandle::ENDORSEMENT], 1, &create_in(public, b""))
 }
 
 fn primary(client: &mut Client, public: TpmtPublic) -> TpmHandle {
@@ -150,7 +150,7 @@ fn start_session(kind: TpmSe, salt: TpmHandle, encrypted: Tpm2bEncryptedSecret) 
 }
 
 fn define(client: &mut Client, nt: TpmNt, size: u16) {
-    let attributes = TpmaNv::PP_WRITE | TpmaNv::PP_READ | TpmaNv::PLATFORM_CREATE | TpmaNv::NO_DA;
+    let attributes = TpmaNv::OWNER_WRITE | TpmaNv::OWNER_READ | TpmaNv::NO_DA;
     let public = TpmsNvPublic {
         nv_index: INDEX,
         name_alg: TpmiAlgHash(SHA256),
@@ -158,16 +158,18 @@ fn define(client: &mut Client, nt: TpmNt, size: u16) {
         auth_policy: Tpm2bDigest::empty(),
         data_size: size,
     };
-    client.run(&command(TpmCc::NV_DEFINE_SPACE, &[PLATFORM], 1, &(Tpm2bAuth::empty(), Sized2b(public))));
+    let define = client.owner(TpmCc::NV_DEFINE_SPACE, &[OWNER], &(Tpm2bAuth::empty(), Sized2b(public)));
+    client.run(&define);
 }
 
 fn undefine(client: &mut Client) {
-    client.run(&command(TpmCc::NV_UNDEFINE_SPACE, &[PLATFORM, INDEX], 1, &()));
+    let undefine = client.owner(TpmCc::NV_UNDEFINE_SPACE, &[OWNER, INDEX], &());
+    client.run(&undefine);
 }
 
-fn nv_write() -> Vec<u8> {
+fn nv_write(client: &Client) -> Vec<u8> {
     let data = Tpm2bMaxNvBuffer::new([1; 64]).unwrap();
-    command(TpmCc::NV_WRITE, &[PLATFORM, INDEX], 1, &(data, 0u16))
+    client.owner(TpmCc::NV_WRITE, &[OWNER, INDEX], &(data, 0u16))
 }
 
 /// All of them, the quick ones first.
@@ -306,17 +308,18 @@ pub const CASES: &[Case] = &[
         writes_nv: false,
         ..nv("NV_Read 64 bytes", |client| {
             define(client, TpmNt::Ordinary, 64);
-            client.run(&nv_write());
-            command(TpmCc::NV_READ, &[PLATFORM, INDEX], 1, &(64u16, 0u16))
+            let write = nv_write(client);
+            client.run(&write);
+            client.owner(TpmCc::NV_READ, &[OWNER, INDEX], &(64u16, 0u16))
         })
     },
     nv("NV_Write 64 bytes", |client| {
         define(client, TpmNt::Ordinary, 64);
-        nv_write()
+        nv_write(client)
     }),
     nv("NV_Increment", |client| {
         define(client, TpmNt::Counter, 8);
-        command(TpmCc::NV_INCREMENT, &[PLATFORM, INDEX], 1, &())
+        client.owner(TpmCc::NV_INCREMENT, &[OWNER, INDEX], &())
     }),
     Case {
         after: Some(undefine),
@@ -324,7 +327,7 @@ pub const CASES: &[Case] = &[
         ..nv("NV_DefineSpace 64 bytes", |client| {
             define(client, TpmNt::Ordinary, 64);
             undefine(client);
-            let attributes = TpmaNv::PP_WRITE | TpmaNv::PP_READ | TpmaNv::PLATFORM_CREATE | TpmaNv::NO_DA;
+            let attributes = TpmaNv::OWNER_WRITE | TpmaNv::OWNER_READ | TpmaNv::NO_DA;
             let public = TpmsNvPublic {
                 nv_index: INDEX,
                 name_alg: TpmiAlgHash(SHA256),
@@ -332,7 +335,7 @@ pub const CASES: &[Case] = &[
                 auth_policy: Tpm2bDigest::empty(),
                 data_size: 64,
             };
-            command(TpmCc::NV_DEFINE_SPACE, &[PLATFORM], 1, &(Tpm2bAuth::empty(), Sized2b(public)))
+            client.owner(TpmCc::NV_DEFINE_SPACE, &[OWNER], &(Tpm2bAuth::empty(), Sized2b(public)))
         })
     },
 ];

@@ -23,31 +23,42 @@ pub struct Client {
     stream: UnixStream,
     /// To be flushed.
     loaded: Vec<TpmHandle>,
+    /// The owner's password.
+    owner: Vec<u8>,
 }
 
 /// A command with the authorization of its handles: empty passwords.
 pub fn command(code: TpmCc, handles: &[TpmHandle], passwords: usize, parameters: &dyn Encode) -> Vec<u8> {
+    authorized(code, handles, &vec![b"".as_slice(); passwords], parameters)
+}
+
+fn authorized(code: TpmCc, handles: &[TpmHandle], passwords: &[&[u8]], parameters: &dyn Encode) -> Vec<u8> {
     let mut body = Vec::new();
     handles.iter().for_each(|h| h.encode(&mut body));
-    if passwords > 0 {
+    if !passwords.is_empty() {
         let mut area = Vec::new();
-        for _ in 0..passwords {
+        for password in passwords {
             (TpmHandle::RS_PW, 0u16, 0u8).encode(&mut area);
-            encode_sized(b"", &mut area);
+            encode_sized(password, &mut area);
         }
         u32::try_from(area.len()).unwrap().encode(&mut body);
         body.append(&mut area);
     }
     parameters.encode(&mut body);
-    let tag = if passwords > 0 { TpmSt::SESSIONS } else { TpmSt::NO_SESSIONS };
+    let tag = if passwords.is_empty() { TpmSt::NO_SESSIONS } else { TpmSt::SESSIONS };
     let mut out = (tag, u32::try_from(body.len() + HEADER_SIZE).unwrap(), code).to_bytes();
     out.append(&mut body);
     out
 }
 
 impl Client {
-    pub fn connect(socket: &Path) -> Self {
-        Self { stream: UnixStream::connect(socket).unwrap(), loaded: Vec::new() }
+    pub fn connect(socket: &Path, owner: &[u8]) -> Self {
+        Self { stream: UnixStream::connect(socket).unwrap(), loaded: Vec::new(), owner: owner.to_vec() }
+    }
+
+    /// A command that the owner authorizes.
+    pub fn owner(&self, code: TpmCc, handles: &[TpmHandle], parameters: &dyn Encode) -> Vec<u8> {
+        authorized(code, handles, &[&self.owner], parameters)
     }
 
     /// The response, whatever it is.

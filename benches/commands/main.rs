@@ -59,7 +59,7 @@ fn swtpm(dir: &Path) -> (Killed, Client) {
         std::thread::sleep(Duration::from_millis(10));
     }
     std::thread::sleep(Duration::from_millis(200));
-    let mut client = Client::connect(&socket);
+    let mut client = Client::connect(&socket, b"");
     client.run(&[0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0]);
     (child, client)
 }
@@ -76,7 +76,8 @@ fn vtpmd(dir: &Path) -> (Killed, Client) {
     let child = Killed(program("run").spawn().unwrap());
     let socket = run.join("root/tpm.sock");
     wait_for(&socket);
-    (child, Client::connect(&socket))
+    let owner = std::fs::read_to_string(state.join("root.auth")).unwrap();
+    (child, Client::connect(&socket, &hex::decode(owner.trim()).unwrap()))
 }
 
 /// Randomness of the system and a clock; nothing is durable.
@@ -109,7 +110,7 @@ fn engine(dir: &Path) -> Client {
             std::io::Write::write_all(&mut stream, &response).unwrap();
         }
     });
-    let mut client = Client::connect(&socket);
+    let mut client = Client::connect(&socket, b"");
     client.run(&[0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0]);
     client
 }
