@@ -24,6 +24,15 @@ pub enum RecordKey {
 }
 
 impl RecordKey {
+    /// Whether it belongs to this boot of the machine: a loss of power ends that, too.
+    #[must_use]
+    pub const fn is_volatile(self) -> bool {
+        match self {
+            Self::Volatile | Self::Transient(_) | Self::Session(_) | Self::Sequence(_) => true,
+            Self::Permanent | Self::Nv(_) | Self::Persistent(_) => false,
+        }
+    }
+
     /// Five bytes: the kind, then the handle, big-endian. For stores.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 5] {

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use vtpm_engine::env::{Change, CommitFailed, Environment, RecordKey};
+use vtpm_engine::env::{Change, CommitFailed, Environment};
 use vtpm_engine::instances::InstanceManager;
 use vtpm_protocol::rc::ResponseCode;
 
@@ -55,9 +55,7 @@ pub(super) fn code_of(response: &[u8]) -> ResponseCode {
 /// What belongs to this boot of the machine (PCRs, sessions, transient objects, the command in flight) need not outlive a loss of power: the
 /// machine does not either, and [the next one starts](super::boot) with `_TPM_Init`.
 fn durability_of(changes: &[Change]) -> Durability {
-    let of_this_boot =
-        |key| matches!(key, RecordKey::Volatile | RecordKey::Transient(_) | RecordKey::Session(_));
-    if changes.iter().all(|change| of_this_boot(change.key)) {
+    if changes.iter().all(|change| change.key.is_volatile()) {
         Durability::Process
     } else {
         Durability::Medium
