@@ -11,6 +11,7 @@ from collections import Counter
 import accepted
 import ecc
 import nv
+import policy
 import raw
 import steps
 import tpm
@@ -98,6 +99,7 @@ def main():
                 tolerated += more_tolerated
                 others += more
                 for comparison in (nv.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)),
+                                   policy.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)),
                                    ecc.compare(tpms, options.seed)):
                     commands, more_tolerated, more = tell(comparison, options.verbose)
                     sent += commands

@@ -22,6 +22,11 @@ CC = {
     "FlushContext": 0x165, "LoadExternal": 0x167, "NV_ReadPublic": 0x169, "ReadPublic": 0x173,
     "StartAuthSession": 0x176, "GetCapability": 0x17A, "GetTestResult": 0x17C, "Hash": 0x17D, "PCR_Read": 0x17E,
     "ReadClock": 0x181, "PCR_Extend": 0x182,
+    "SetPrimaryPolicy": 0x12E, "PolicyNV": 0x149, "PolicySecret": 0x151, "PolicySigned": 0x160, "PolicyAuthorize": 0x16A,
+    "PolicyAuthValue": 0x16B, "PolicyCounterTimer": 0x16D, "PolicyCpHash": 0x16E, "PolicyLocality": 0x16F, "PolicyNameHash": 0x170,
+    "PolicyOR": 0x171, "PolicyTicket": 0x172, "PolicyPCR": 0x17F, "PolicyRestart": 0x180, "PolicyPhysicalPresence": 0x187,
+    "PolicyDuplicationSelect": 0x188, "PolicyGetDigest": 0x189, "PolicyPassword": 0x18C, "PolicyNvWritten": 0x18F,
+    "PolicyTemplate": 0x190, "PolicyAuthorizeNV": 0x192,
     "ECDH_ZGen": 0x154, "Sign": 0x15D, "ECDH_KeyGen": 0x163, "VerifySignature": 0x177, "ECC_Parameters": 0x178, "Commit": 0x18B,
     "ZGen_2Phase": 0x18D, "EC_Ephemeral": 0x18E, "ECC_Encrypt": 0x199, "ECC_Decrypt": 0x19A,
 }
