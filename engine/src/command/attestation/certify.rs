@@ -24,9 +24,12 @@ pub fn certify(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respo
 #[cfg(test)]
 mod tests {
     use crate::command::attestation::testing::*;
+    use crate::crypto::{Curve, HashAlg, Point, ecc as curves};
+    use crate::secret::point;
     use crate::signing::test_keys::*;
     use crate::testing::TestTpm;
     use crate::testing::objects::{create_primary, ecc_storage_key, flush};
+    use vtpm_protocol::codec::decode_exact;
     use vtpm_protocol::rc::ResponseCode;
     use vtpm_protocol::tpm::*;
 
@@ -117,6 +120,38 @@ mod tests {
         tpm.init();
         let resumed = tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE);
         assert_eq!(resumed, Err(ResponseCode::VALUE.parameter(1)));
+    }
+
+    #[test]
+    fn an_anonymous_signature_names_neither_signer_nor_the_object_s_ancestors() {
+        let ecdaa = Scheme::new(TpmAlgId::ECDAA, TpmAlgId::SHA256);
+        let mut tpm = TestTpm::started();
+        let object = load(&mut tpm, ecc(ECDSA));
+        let signer = in_hierarchy(restricted(ecc(ecdaa)), TpmHandle::ENDORSEMENT);
+        let key = load(&mut tpm, signer.clone());
+        let none = Sized2b(TpmsEccPoint::default());
+        let (_, out) = tpm.run_with(TpmCc::COMMIT, &[key], &[AUTH], &(none, 0u16, 0u16)).unwrap();
+        let (_, _, Sized2b(e), count): (Tpm2bEccPoint, Tpm2bEccPoint, Tpm2bEccPoint, u16) =
+            decode_exact(&out).unwrap();
+
+        // Which commitment it is to use up, the caller has to say.
+        let rc = certify(&mut tpm, object, key).map(drop);
+        assert_eq!(rc, Err(ResponseCode::SCHEME.parameter(2)));
+        let input = input(Scheme { count, ..ecdaa });
+        let out = attestation(&mut tpm, TpmCc::CERTIFY, &[object, key], &[AUTH, AUTH], &input).unwrap();
+        assert!(out.attest.qualified_signer.is_empty() && out.attest.extra_data.is_empty());
+        let name = tpm.state().object(object).unwrap().name.clone();
+        let attested = Attested::Certify { name, qualified_name: Tpm2bName::empty() };
+        assert_eq!(out.attest.attested, attested);
+        // The caller's data is in the digest that was signed.
+        let TpmtSignature::Ecc { scheme: TpmAlgId::ECDAA, r, s, .. } = &out.signature else { panic!() };
+        let sha256 = HashAlg::Sha256;
+        let digest = sha256.digest(&[&nonce(), &sha256.digest(&[&out.bytes])]);
+        let t = sha256.digest(&[r, &digest]);
+        let PublicId::Ecc(q) = &signer.public.unique else { panic!() };
+        let parameters = Curve::NistP256.parameters();
+        let generator = Point { x: parameters.gx.to_vec(), y: parameters.gy.to_vec() };
+        assert!(curves::tests::is_sum(Curve::NistP256, (s, &generator), &point(&e), (&t, &point(q))));
     }
 
     /// CVE-2026-6726: an attestation carried data of an object that was no longer there.
