@@ -19,6 +19,9 @@ pub mod cc {
     pub const DUPLICATE: u32 = 0x14b;
     pub const GET_SESSION_AUDIT_DIGEST: u32 = 0x14d;
     pub const QUOTE: u32 = 0x158;
+    pub const SEQUENCE_COMPLETE: u32 = 0x13e;
+    pub const SEQUENCE_UPDATE: u32 = 0x15c;
+    pub const HASH_SEQUENCE_START: u32 = 0x186;
     pub const SIGN: u32 = 0x15d;
     pub const FLUSH_CONTEXT: u32 = 0x165;
     pub const POLICY_AUTH_VALUE: u32 = 0x16b;

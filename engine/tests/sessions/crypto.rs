@@ -2,8 +2,12 @@
 
 use aes::cipher::{Block, BlockCipherEncrypt, KeyInit};
 use aes::{Aes128, Aes192, Aes256};
+use camellia::{Camellia128, Camellia192, Camellia256};
+use des::{TdesEde2, TdesEde3};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
+use sha3::{Sha3_256, Sha3_384, Sha3_512};
+use sm3::Sm3;
 
 /// A hash by its algorithm id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,7 +17,11 @@ pub const SHA1: Alg = Alg(0x0004);
 pub const SHA256: Alg = Alg(0x000b);
 pub const SHA384: Alg = Alg(0x000c);
 pub const SHA512: Alg = Alg(0x000d);
-pub const ALGS: [Alg; 4] = [SHA1, SHA256, SHA384, SHA512];
+pub const SM3: Alg = Alg(0x0012);
+pub const SHA3_256: Alg = Alg(0x0027);
+pub const SHA3_384: Alg = Alg(0x0028);
+pub const SHA3_512: Alg = Alg(0x0029);
+pub const ALGS: [Alg; 8] = [SHA1, SHA256, SHA384, SHA512, SM3, SHA3_256, SHA3_384, SHA3_512];
 
 impl Alg {
     pub fn hash(self, parts: &[&[u8]]) -> Vec<u8> {
@@ -23,6 +31,10 @@ impl Alg {
             SHA256 => Sha256::digest(&all).to_vec(),
             SHA384 => Sha384::digest(&all).to_vec(),
             SHA512 => Sha512::digest(&all).to_vec(),
+            SM3 => Sm3::digest(&all).to_vec(),
+            SHA3_256 => Sha3_256::digest(&all).to_vec(),
+            SHA3_384 => Sha3_384::digest(&all).to_vec(),
+            SHA3_512 => Sha3_512::digest(&all).to_vec(),
             other => panic!("{other:?}"),
         }
     }
@@ -33,7 +45,13 @@ impl Alg {
 
     /// RFC 2104.
     pub fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
-        let block = if self.size() > 32 { 128 } else { 64 };
+        let block = match self {
+            SHA384 | SHA512 => 128,
+            SHA3_256 => 136,
+            SHA3_384 => 104,
+            SHA3_512 => 72,
+            _ => 64,
+        };
         let mut padded = if key.len() > block { self.hash(&[key]) } else { key.to_vec() };
         padded.resize(block, 0);
         let inner: Vec<u8> = padded.iter().map(|b| b ^ 0x36).collect();
@@ -96,6 +114,8 @@ fn xor(data: &mut [u8], mask: &[u8]) {
 pub enum Symmetric {
     Null,
     Aes(u16),
+    Camellia(u16),
+    Tdes(u16),
     Xor(Alg),
 }
 
@@ -105,6 +125,8 @@ impl Symmetric {
         match self {
             Self::Null => vec![0, 0x10],
             Self::Aes(bits) => [&[0, 6][..], &bits.to_be_bytes(), &[0, 0x43]].concat(),
+            Self::Camellia(bits) => [&[0, 0x26][..], &bits.to_be_bytes(), &[0, 0x43]].concat(),
+            Self::Tdes(bits) => [&[0, 3][..], &bits.to_be_bytes(), &[0, 0x43]].concat(),
             Self::Xor(alg) => [&[0, 0x0a][..], &alg.0.to_be_bytes()].concat(),
         }
     }
@@ -114,12 +136,13 @@ impl Symmetric {
         match self {
             Self::Null => panic!("no cipher"),
             Self::Xor(_) => xor(data, &alg.kdfa(key, "XOR", newer, older, data.len() * 8)),
-            Self::Aes(bits) => {
-                let material = alg.kdfa(key, "CFB", newer, older, usize::from(bits) + 128);
+            Self::Aes(bits) | Self::Camellia(bits) | Self::Tdes(bits) => {
+                let block = if matches!(self, Self::Tdes(_)) { 8 } else { 16 };
+                let material = alg.kdfa(key, "CFB", newer, older, usize::from(bits) + 8 * block);
                 let (key, iv) = material.split_at(usize::from(bits / 8));
                 let mut feedback = iv.to_vec();
-                for chunk in data.chunks_mut(16) {
-                    let stream = aes_block(key, &feedback);
+                for chunk in data.chunks_mut(block) {
+                    let stream = self.block(key, &feedback);
                     let before = chunk.to_vec();
                     xor(chunk, &stream);
                     feedback = if encrypt { chunk.to_vec() } else { before };
@@ -127,14 +150,25 @@ impl Symmetric {
             }
         }
     }
+
+    /// One block, of as many bytes as the cipher has.
+    fn block(self, key: &[u8], input: &[u8]) -> Vec<u8> {
+        let encrypt = match (self, key.len()) {
+            (Self::Aes(_), 16) => encrypted::<Aes128>,
+            (Self::Aes(_), 24) => encrypted::<Aes192>,
+            (Self::Aes(_), _) => encrypted::<Aes256>,
+            (Self::Camellia(_), 16) => encrypted::<Camellia128>,
+            (Self::Camellia(_), 24) => encrypted::<Camellia192>,
+            (Self::Camellia(_), _) => encrypted::<Camellia256>,
+            (_, 16) => encrypted::<TdesEde2>,
+            _ => encrypted::<TdesEde3>,
+        };
+        encrypt(key, input)
+    }
 }
 
-fn aes_block(key: &[u8], input: &[u8]) -> [u8; 16] {
-    let mut block = Block::<Aes128>::from(<[u8; 16]>::try_from(input).unwrap());
-    match key.len() {
-        16 => Aes128::new_from_slice(key).unwrap().encrypt_block(&mut block),
-        24 => Aes192::new_from_slice(key).unwrap().encrypt_block(&mut block),
-        _ => Aes256::new_from_slice(key).unwrap().encrypt_block(&mut block),
-    }
-    block.into()
+fn encrypted<C: BlockCipherEncrypt + KeyInit>(key: &[u8], input: &[u8]) -> Vec<u8> {
+    let mut block = Block::<C>::try_from(input).unwrap();
+    C::new_from_slice(key).unwrap().encrypt_block(&mut block);
+    block.to_vec()
 }

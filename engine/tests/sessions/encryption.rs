@@ -4,10 +4,14 @@ use crate::client::{Auth, Bench, Cmd, Entity, attr, b2, cc, rc, take_2b};
 use crate::crypto::{ALGS, SHA1, SHA256, SHA384, Symmetric};
 use crate::setup::{Start, get_random, password, quote, sign, with};
 
-const CIPHERS: [Symmetric; 5] = [
+const CIPHERS: [Symmetric; 9] = [
     Symmetric::Aes(128),
     Symmetric::Aes(192),
     Symmetric::Aes(256),
+    Symmetric::Camellia(128),
+    Symmetric::Camellia(256),
+    Symmetric::Tdes(128),
+    Symmetric::Tdes(192),
     Symmetric::Xor(SHA256),
     // Its hash is not that of the session, which alone counts.
     Symmetric::Xor(SHA1),

@@ -19,4 +19,5 @@ mod known_faults;
 mod malformed;
 mod policy;
 mod properties;
+mod sequences;
 mod setup;

@@ -144,6 +144,35 @@ fn parents_of_every_curve_share_the_seed() {
 }
 
 #[test]
+fn wrappers_take_every_cipher() {
+    let mode = TpmAlgId::CFB;
+    for (sym, size) in [
+        (TpmtSymDef::Aes { key_bits: 256, mode }, 32),
+        (TpmtSymDef::Camellia { key_bits: 192, mode }, 24),
+        (TpmtSymDef::Tdes { key_bits: 128, mode }, 16),
+        (TpmtSymDef::Tdes { key_bits: 192, mode }, 24),
+    ] {
+        let symmetric = TpmtSymDefObject(sym);
+        let parms = PublicParms::Ecc {
+            symmetric,
+            scheme: Scheme::NULL,
+            curve: TpmEccCurve::NIST_P256,
+            kdf: Scheme::NULL,
+        };
+        let mut p = pair(TpmtPublic { parms, ..ecc_storage_key() }, hmac_key());
+        for given in [key(b""), key(&[7; 32][..size])] {
+            let d = duplicate(&mut p.source, p.object, p.new_parent, &given, symmetric).unwrap();
+            let inner = if given.is_empty() { &d.key } else { &given };
+            assert_eq!(inner.len(), size);
+            let private = import(&mut p.target, p.parent, &p.public, inner, &d, symmetric).unwrap();
+            let moved = load_areas(&mut p.target, p.parent, &private, &p.public).unwrap();
+            assert_eq!(secrets(&mut p.target, moved), secrets(&mut p.source, p.object));
+            flush(&mut p.target, moved);
+        }
+    }
+}
+
+#[test]
 fn a_symmetric_parent_takes_duplicates_without_outer_wrapper() {
     let mut p = pair(ecc_storage_key(), hmac_key());
     let none = key(b"");

@@ -1,6 +1,8 @@
 //! Object commands (Part 3, chapter 12).
 
 mod activate_credential;
+#[cfg(test)]
+mod ciphers;
 mod create;
 mod create_loaded;
 mod load;

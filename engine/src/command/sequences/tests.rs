@@ -202,6 +202,8 @@ fn to_other_commands_a_sequence_is_an_object_that_can_do_nothing() {
     let input =
         (sensitive(b"", b""), Sized2b(ecc_signing_key()), Tpm2bData::empty(), TpmlPcrSelection::default());
     assert_eq!(rc(TpmCc::CREATE, &[sequence], pw, &input), ResponseCode::TYPE.handle(1));
+    let rc_change = rc(TpmCc::OBJECT_CHANGE_AUTH, &[sequence, sequence], pw, &0u16);
+    assert_eq!(rc_change, ResponseCode::TYPE.handle(1));
     let rc = rc(TpmCc::EVICT_CONTROL, &[OWNER, sequence], &[b""], &TpmHandle(0x8100_0000));
     assert_eq!(rc, ResponseCode::ATTRIBUTES.handle(2));
 }
