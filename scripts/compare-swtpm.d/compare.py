@@ -10,6 +10,7 @@ from collections import Counter
 
 import accepted
 import ecc
+import machine
 import nv
 import policy
 import raw
@@ -38,6 +39,8 @@ def arguments():
 COUNT, SECONDS = 10000, 40
 # So many of them on NV indices, about ten seconds.
 NV_COUNT = 10000
+# And so many on what belongs to the machine, about twenty seconds.
+MACHINE_COUNT = 10000
 
 
 def compare_steps(tpms, only, verbose):
@@ -100,6 +103,7 @@ def main():
                 others += more
                 for comparison in (nv.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)),
                                    policy.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)),
+                                   machine.compare(tpms, options.seed, min(options.count or COUNT, MACHINE_COUNT)),
                                    ecc.compare(tpms, options.seed)):
                     commands, more_tolerated, more = tell(comparison, options.verbose)
                     sent += commands

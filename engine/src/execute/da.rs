@@ -77,12 +77,12 @@ pub fn count_lockout(state: &mut State, now: u64) {
 
 /// Counts any other failure that is protected. The time to the next recovery starts anew.
 pub fn count_failure(state: &mut State, now: u64) {
-    if state.permanent.da.recovery_time == 0 {
-        return;
-    }
     let clock = state.clock(now);
     let da = &mut state.permanent_mut().da;
     da.used = true;
+    if da.recovery_time == 0 {
+        return;
+    }
     da.self_heal_timer = clock;
     da.failed_tries = da.failed_tries.saturating_add(1);
 }

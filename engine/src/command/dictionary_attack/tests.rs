@@ -164,9 +164,16 @@ fn a_boot_that_used_something_protected_and_was_not_shut_down_counts() {
         boot(&mut tpm, None);
         assert_eq!(failures(&mut tpm), expected);
     }
-    // A use after the Shutdown makes it void.
+    // Clear forgets failures, but not that there was a use.
     let mut tpm = TestTpm::started();
     let key = key(&mut tpm);
+    sign(&mut tpm, key, b"pw").unwrap();
+    tpm.run_with(TpmCc::CLEAR, &[LOCKOUT], &[b""], &()).unwrap();
+    boot(&mut tpm, None);
+    assert_eq!(failures(&mut tpm), 1);
+    // A use after the Shutdown makes it void.
+    let mut tpm = TestTpm::started();
+    let key = self::key(&mut tpm);
     tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE).unwrap();
     sign(&mut tpm, key, b"pw").unwrap();
     boot(&mut tpm, None);

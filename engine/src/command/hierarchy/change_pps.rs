@@ -4,9 +4,10 @@ use crate::command::{Context, Output, parameters};
 use crate::state::{Policy, random_secret};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{TpmHandle, TpmaNv};
+use vtpm_protocol::tpm::TpmHandle;
 
-/// A new seed and proof of the platform hierarchy: its objects and NV indices are gone, and so are its policy and that of the PCRs.
+/// A new seed and proof of the platform hierarchy: its objects are gone, and so are its policy and that of the PCRs. NV indices
+/// stay.
 ///
 /// # Errors
 /// Those of the parameters.
@@ -21,7 +22,6 @@ pub fn change_pps(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Re
     permanent.pcr_policy = Policy::default();
     state.volatile_mut().state_clear.platform_policy = Policy::default();
     state.remove_objects_of(TpmHandle::PLATFORM);
-    state.remove_nv_indices(|public| public.attributes.has(TpmaNv::PLATFORM_CREATE));
     Ok(Output::none())
 }
 
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn the_platforms_things_go_and_those_of_others_stay() {
+    fn the_platforms_objects_go_and_the_rest_stays() {
         let mut tpm = TestTpm::started();
         let platform_index = TpmHandle(INDEX.0 + 1);
         define(&mut tpm, TpmHandle::OWNER, b"", public(INDEX, OPEN, 8)).unwrap();
@@ -60,7 +60,7 @@ mod tests {
         change(&mut tpm, TpmHandle::PLATFORM).unwrap();
         let state = tpm.state();
         assert_ne!(state.permanent.platform.proof.expose(), proof);
-        assert_eq!(state.nv.keys().copied().collect::<Vec<_>>(), [INDEX.0]);
+        assert_eq!(state.nv.keys().copied().collect::<Vec<_>>(), [INDEX.0, platform_index.0]);
         assert_eq!(state.transient.keys().copied().collect::<Vec<_>>(), [owners.handle.0]);
         assert_eq!(state.persistent.keys().copied().collect::<Vec<_>>(), [0x8100_0000]);
         for with_policy in [TpmHandle::PLATFORM, TpmHandle(20)] {

@@ -34,7 +34,7 @@ pub fn clear(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respons
     }
     permanent.lockout_auth = Tpm2bAuth::empty();
     permanent.lockout_policy = Policy::default();
-    permanent.da = DictionaryAttack::manufactured();
+    permanent.da = DictionaryAttack { used: permanent.da.used, ..DictionaryAttack::manufactured() };
     permanent.clock = 0;
     permanent.reset_count = 0;
     permanent.command_audit.counter = 0;

@@ -22,6 +22,9 @@ pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respo
     if volatile.started {
         return Err(ResponseCode::INITIALIZE);
     }
+    if kind != TpmSu::CLEAR && kind != TpmSu::STATE {
+        return Err(ResponseCode::VALUE.parameter(1));
+    }
     if cx.locality != 0 && cx.locality != 3 {
         return Err(ResponseCode::LOCALITY);
     }
@@ -140,6 +143,21 @@ mod tests {
         tpm.init();
         assert!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).is_ok());
         assert_ne!(tpm.state().volatile.state_reset.null_seed.expose(), null_seed);
+    }
+
+    #[test]
+    fn the_type_is_looked_at_before_the_locality() {
+        let mut tpm = TestTpm::manufactured();
+        for (kind, expected) in [
+            (TpmSu(2), ResponseCode::VALUE.parameter(1)),
+            (TpmSu::CLEAR, ResponseCode::LOCALITY),
+            (TpmSu::STATE, ResponseCode::LOCALITY),
+        ] {
+            for locality in [1, 2, 4] {
+                tpm.locality = locality;
+                assert_eq!(tpm.run(TpmCc::STARTUP, &[], &kind), Err(expected));
+            }
+        }
     }
 
     #[test]
