@@ -89,8 +89,16 @@ fn point() -> impl Strategy<Value = TpmsEccPoint> {
     (buffer(), buffer()).prop_map(|(x, y)| TpmsEccPoint { x, y })
 }
 
+fn curve_parameters() -> impl Strategy<Value = TpmsAlgorithmDetailEcc> {
+    let parts = (select(ECC_CURVES.to_vec()), any::<u16>(), scheme(&KDFS), scheme(&ECC_SCHEMES));
+    (parts, vec(buffer(), 7)).prop_map(|((curve, key_size, kdf, sign), numbers)| {
+        let [p, a, b, gx, gy, n, h] = numbers.try_into().unwrap();
+        let (kdf, sign) = (TpmtKdfScheme(kdf), TpmtEccScheme(sign));
+        TpmsAlgorithmDetailEcc { curve, key_size, kdf, sign, p, a, b, gx, gy, n, h }
+    })
+}
+
 fn parms_and_unique() -> impl Strategy<Value = (PublicParms, PublicId)> {
-    let kdfs = [TpmAlgId::MGF1, TpmAlgId::KDF1_SP800_56A, TpmAlgId::KDF2, TpmAlgId::KDF1_SP800_108];
     prop_oneof![
         (scheme(&KEYEDHASH_SCHEMES), buffer())
             .prop_map(|(scheme, d)| (PublicParms::KeyedHash { scheme }, PublicId::Digest(d))),
@@ -102,7 +110,7 @@ fn parms_and_unique() -> impl Strategy<Value = (PublicParms, PublicId)> {
                 let symmetric = TpmtSymDefObject(sym);
                 (PublicParms::Rsa { symmetric, scheme, key_bits, exponent }, PublicId::Rsa(n))
             }),
-        (cipher(false), scheme(&ECC_SCHEMES), select(ECC_CURVES.to_vec()), scheme(&kdfs), point()).prop_map(
+        (cipher(false), scheme(&ECC_SCHEMES), select(ECC_CURVES.to_vec()), scheme(&KDFS), point()).prop_map(
             |(sym, scheme, curve, kdf, q)| {
                 let symmetric = TpmtSymDefObject(sym);
                 (PublicParms::Ecc { symmetric, scheme, curve, kdf }, PublicId::Ecc(q))
@@ -142,12 +150,14 @@ fn ha() -> impl Strategy<Value = TpmtHa> {
     })
 }
 
+const ECC_SIGNATURES: [TpmAlgId; 4] = [TpmAlgId::ECDSA, TpmAlgId::ECDAA, TpmAlgId::SM2, TpmAlgId::ECSCHNORR];
+
 fn signature() -> impl Strategy<Value = TpmtSignature> {
     prop_oneof![
         Just(TpmtSignature::Null),
         (select(vec![TpmAlgId::RSASSA, TpmAlgId::RSAPSS]), hash(), buffer())
             .prop_map(|(scheme, hash, sig)| TpmtSignature::Rsa { scheme, hash, sig }),
-        (select(vec![TpmAlgId::ECDSA, TpmAlgId::ECSCHNORR]), hash(), buffer(), buffer())
+        (select(ECC_SIGNATURES.to_vec()), hash(), buffer(), buffer())
             .prop_map(|(scheme, hash, r, s)| TpmtSignature::Ecc { scheme, hash, r, s }),
         ha().prop_map(TpmtSignature::Hmac),
     ]
@@ -218,7 +228,7 @@ fn creation_data() -> impl Strategy<Value = TpmsCreationData> {
 fn nv_public() -> impl Strategy<Value = TpmsNvPublic> {
     (handle(), hash(), any::<u32>(), buffer(), any::<u16>()).prop_map(
         |(nv_index, name_alg, attributes, auth_policy, data_size)| TpmsNvPublic {
-            nv_index,
+            nv_index: TpmHandle::new(TpmHt::NV_INDEX, nv_index.0),
             name_alg: TpmiAlgHash(name_alg),
             attributes: TpmaNv(attributes & !TpmaNv::RESERVED),
             auth_policy,
@@ -320,6 +330,10 @@ structures! {
     object_ciphers: TpmtSymDefObject = cipher(false).prop_map(TpmtSymDefObject);
     signing_schemes: TpmtSigScheme = scheme(&SIG_SCHEMES).prop_map(TpmtSigScheme);
     points: Tpm2bEccPoint = point().prop_map(Sized2b);
+    curve_parameters: TpmsAlgorithmDetailEcc = curve_parameters();
+    key_derivations: TpmtKdfScheme = scheme(&KDFS).prop_map(TpmtKdfScheme);
+    key_exchanges: TpmiEccKeyExchange = select(ECC_KEY_EXCHANGES.to_vec()).prop_map(TpmiEccKeyExchange);
+    curves: TpmiEccCurve = select(ECC_CURVES.to_vec()).prop_map(TpmiEccCurve);
     public_areas: TpmtPublic = public();
     sized_public_areas: Tpm2bPublic = public().prop_map(Sized2b);
     sensitive_areas: TpmtSensitive = sensitive();

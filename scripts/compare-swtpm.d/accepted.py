@@ -52,7 +52,7 @@ NOT_THERE = r"0x0*143"
 STEPS = [
     Step("tpm2_getcap properties-fixed", [
         r"[-+] TPM2_PT_(REVISION|DAY_OF_YEAR|YEAR|MANUFACTURER|VENDOR_STRING_[12]|FIRMWARE_VERSION_[12]"
-        r"|PS_FAMILY_INDICATOR|PS_REVISION|PS_DAY_OF_YEAR|PS_YEAR|SPLIT_MAX|(TOTAL|LIBRARY)_COMMANDS|HR_PERSISTENT_MIN|MEMORY|CLOCK_UPDATE|ORDERLY_COUNT"
+        r"|PS_FAMILY_INDICATOR|PS_REVISION|PS_DAY_OF_YEAR|PS_YEAR|(TOTAL|LIBRARY)_COMMANDS|HR_PERSISTENT_MIN|MEMORY|CLOCK_UPDATE|ORDERLY_COUNT"
         r"|MAX_(OBJECT|SESSION)_CONTEXT)\.(raw|value): .*"],
          "who made it, which specification it follows, how much of it there is"),
     Step("tpm2_getcap properties-variable(?! .*HR_NV).*", [

@@ -148,4 +148,6 @@ fn check_value(alg: HashAlg, shared: &Point, data: &[u8]) -> Digest {
 }
 
 #[cfg(test)]
+mod damaged;
+#[cfg(test)]
 mod testing;

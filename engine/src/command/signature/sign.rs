@@ -78,11 +78,16 @@ mod tests {
     #[test]
     fn every_scheme_with_every_hash_makes_a_signature_that_verifies_over_this_digest_only() {
         let mut tpm = TestTpm::started();
-        for (key, schemes) in [
+        let mut keys = vec![
             (rsa(Scheme::NULL), [TpmAlgId::RSASSA, TpmAlgId::RSAPSS].as_slice()),
-            (ecc(Scheme::NULL), &[TpmAlgId::ECDSA, TpmAlgId::ECSCHNORR]),
             (keyed_hash(Scheme::NULL), &[TpmAlgId::HMAC]),
-        ] {
+        ];
+        keys.extend(ECC_CURVES.map(|curve| {
+            let schemes = [TpmAlgId::ECDSA, TpmAlgId::ECSCHNORR, TpmAlgId::SM2].as_slice();
+            (ecc_on(curve, Scheme::NULL), schemes)
+        }));
+        for (key, schemes) in keys {
+            tpm.state().transient.clear();
             let key = load(&mut tpm, key);
             for &scheme in schemes {
                 for &hash in HASH_ALGS {
