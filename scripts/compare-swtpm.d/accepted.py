@@ -100,6 +100,7 @@ RAW = [
     Raw("LoadExternal ecc 0x10", "0x0", "0x2e7",
         "the point of a public key without a Name is looked at, too: nothing works with one that is not on its curve"),
     Raw("StartAuthSession salted", "0x0", "0x2c4", "bytes behind the point in a salt are refused"),
+    Raw("ActivateCredential secret behind", "0x0", "0x2d5", "the same in the secret of a credential"),
     Raw("Import .*", "0x3(d5|da)", "0x3df",
         "an inner wrapper that a wrong key opens is always INTEGRITY, so that nothing is told of what it decrypts to"),
 ]

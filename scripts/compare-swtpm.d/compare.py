@@ -12,6 +12,7 @@ import accepted
 import ecc
 import machine
 import nv
+import objects
 import policy
 import raw
 import steps
@@ -104,7 +105,7 @@ def main():
                 for comparison in (nv.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)),
                                    policy.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)),
                                    machine.compare(tpms, options.seed, min(options.count or COUNT, MACHINE_COUNT)),
-                                   ecc.compare(tpms, options.seed)):
+                                   ecc.compare(tpms, options.seed), objects.compare(tpms, options.seed)):
                     commands, more_tolerated, more = tell(comparison, options.verbose)
                     sent += commands
                     tolerated += more_tolerated
