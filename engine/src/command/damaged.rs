@@ -2,17 +2,23 @@
 //! checks are those of [`TestTpm::raw`].
 
 use super::nv::testing::{INDEX, OPEN, define, public, write};
+use crate::signing::test_keys::{AUTH, load, symmetric, with};
 use crate::testing::{TestTpm, command_bytes};
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    Sized2b, Tpm2bAuth, Tpm2bEvent, Tpm2bMaxNvBuffer, TpmAlgId, TpmCap, TpmCc, TpmHandle, TpmNt, TpmPt,
-    TpmaNv, Tpml, TpmlDigestValues, TpmlPcrSelection, TpmsPcrSelection, TpmtHa, TpmtNvPublic2,
+    Sized2b, Tpm2bAuth, Tpm2bEvent, Tpm2bIv, Tpm2bMaxBuffer, Tpm2bMaxNvBuffer, TpmAlgId, TpmCap, TpmCc,
+    TpmHandle, TpmNt, TpmPt, TpmaNv, TpmaObject, Tpml, TpmlDigestValues, TpmlPcrSelection, TpmsPcrSelection,
+    TpmtHa, TpmtNvPublic2,
 };
 
 const COUNTER: TpmHandle = TpmHandle(INDEX.0 + 1);
 const BITS: TpmHandle = TpmHandle(INDEX.0 + 2);
 const EXTEND: TpmHandle = TpmHandle(INDEX.0 + 3);
+
+const CIPHER: TpmHandle = TpmHandle(0x8000_0000);
+const HASH_SEQUENCE: TpmHandle = TpmHandle(0x8000_0001);
+const EVENT_SEQUENCE: TpmHandle = TpmHandle(0x8000_0002);
 
 /// A TPM on which each of [`commands`] succeeds.
 fn prepared() -> TestTpm {
@@ -25,6 +31,10 @@ fn prepared() -> TestTpm {
     for (index, nt, size) in [(BITS, TpmNt::Bits, 8), (EXTEND, TpmNt::Extend, 32)] {
         define(&mut tpm, TpmHandle::OWNER, b"", public(index, attributes.with_nt(nt), size)).unwrap();
     }
+    load(&mut tpm, with(symmetric(), TpmaObject::DECRYPT));
+    for alg in [TpmAlgId::SHA256, TpmAlgId::NULL] {
+        tpm.run(TpmCc::HASH_SEQUENCE_START, &[], &(0u16, alg)).unwrap();
+    }
     tpm
 }
 
@@ -36,6 +46,15 @@ fn with_password(cc: TpmCc, handles: &[TpmHandle], password: &[u8], parameters: 
 
 fn without(cc: TpmCc, handles: &[TpmHandle], parameters: &impl Encode) -> Vec<u8> {
     command_bytes(cc, handles, &[], &parameters.to_bytes())
+}
+
+fn with_password_twice(cc: TpmCc, handles: &[TpmHandle], parameters: &impl Encode) -> Vec<u8> {
+    let one = (TpmHandle::RS_PW, 0u16, 0u8, 0u16);
+    command_bytes(cc, handles, &(one, one).to_bytes(), &parameters.to_bytes())
+}
+
+fn data_2b() -> Tpm2bMaxBuffer {
+    Tpm2bMaxBuffer::new(*b"some data").unwrap()
 }
 
 fn commands() -> Vec<Vec<u8>> {
@@ -77,6 +96,21 @@ fn commands() -> Vec<Vec<u8>> {
         without(TpmCc::GET_TEST_RESULT, &[], &()),
         without(TpmCc::HASH, &[], &(Tpm2bAuth::new(*b"abc").unwrap(), TpmAlgId::SHA256, owner)),
         without(TpmCc::READ_CLOCK, &[], &()),
+        with_password(TpmCc::SEQUENCE_UPDATE, &[HASH_SEQUENCE], b"", &data_2b()),
+        with_password(TpmCc::SEQUENCE_COMPLETE, &[HASH_SEQUENCE], b"", &(data_2b(), owner)),
+        with_password_twice(TpmCc::EVENT_SEQUENCE_COMPLETE, &[TpmHandle(16), EVENT_SEQUENCE], &data_2b()),
+        with_password(
+            TpmCc::ENCRYPT_DECRYPT,
+            &[CIPHER],
+            AUTH,
+            &(true, TpmAlgId::NULL, Tpm2bIv::new([1; 16]).unwrap(), data_2b()),
+        ),
+        with_password(
+            TpmCc::ENCRYPT_DECRYPT2,
+            &[CIPHER],
+            AUTH,
+            &(data_2b(), false, TpmAlgId::CFB, Tpm2bIv::new([1; 16]).unwrap()),
+        ),
     ]
 }
 
