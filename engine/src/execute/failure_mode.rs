@@ -45,3 +45,80 @@ fn capability(mut r: Reader<'_>) -> Result<Vec<u8>, ResponseCode> {
     let more = rest.peek().is_some();
     Ok((more, TpmsCapabilityData::TpmProperties(told)).to_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::SelfTest;
+    use crate::testing::{TestTpm, code, command_bytes};
+
+    fn failed() -> TestTpm {
+        let mut tpm = TestTpm::started();
+        tpm.state().volatile_mut().self_test = SelfTest::Failed;
+        tpm.resave();
+        tpm
+    }
+
+    fn ask(tpm: &mut TestTpm, first: u32, count: u32) -> (bool, Vec<TpmsTaggedProperty>) {
+        let out = tpm.run(TpmCc::GET_CAPABILITY, &[], &(TpmCap::TPM_PROPERTIES, first, count)).unwrap();
+        let mut r = Reader::new(&out);
+        let (more, cap): (bool, TpmCap) = Decode::decode(&mut r).unwrap();
+        assert_eq!(cap, TpmCap::TPM_PROPERTIES);
+        let list: vtpm_protocol::tpm::Tpml<TpmsTaggedProperty, 4> = Decode::decode(&mut r).unwrap();
+        assert!(r.is_empty());
+        (more, list.0)
+    }
+
+    #[test]
+    fn it_tells_who_made_the_tpm_one_property_at_a_time() {
+        let mut tpm = failed();
+        let mut told = Vec::new();
+        let mut next = 0;
+        loop {
+            let (more, list) = ask(&mut tpm, next, 100);
+            assert_eq!(list.len(), 1);
+            next = list[0].property.0 + 1;
+            told.push(list[0].property);
+            if !more {
+                break;
+            }
+        }
+        let expected: Vec<TpmPt> = (TpmPt::MANUFACTURER.0..=TpmPt::FIRMWARE_VERSION_2.0).map(TpmPt).collect();
+        assert_eq!(told, expected);
+        assert_eq!(ask(&mut tpm, 0, 0), (true, vec![]));
+        assert_eq!(ask(&mut tpm, TpmPt::INPUT_BUFFER.0, 1), (false, vec![]));
+        // As it does when it works.
+        let (_, list) = ask(&mut tpm, TpmPt::MANUFACTURER.0, 1);
+        let mut working = TestTpm::started();
+        assert_eq!(ask(&mut working, TpmPt::MANUFACTURER.0, 1).1, list);
+    }
+
+    #[test]
+    fn it_tells_that_it_failed() {
+        let out = failed().run(TpmCc::GET_TEST_RESULT, &[], &()).unwrap();
+        assert_eq!(out, (0u16, ResponseCode::FAILURE.value()).to_bytes());
+    }
+
+    #[test]
+    fn everything_else_fails_malformed_or_not() {
+        let mut tpm = failed();
+        let properties = (TpmCap::TPM_PROPERTIES, TpmPt::MANUFACTURER, 1u32).to_bytes();
+        let good = command_bytes(TpmCc::GET_CAPABILITY, &[], &[], &properties);
+        assert_eq!(code(&tpm.raw(&good)), ResponseCode::SUCCESS);
+        for length in 0..good.len() {
+            assert_eq!(tpm.rc(&good[..length]), ResponseCode::FAILURE, "{length}");
+        }
+        let algs = (TpmCap::ALGS, 0u32, 1u32).to_bytes();
+        for other in [
+            command_bytes(TpmCc::GET_CAPABILITY, &[], &[], &algs),
+            command_bytes(TpmCc::GET_CAPABILITY, &[], &[], &[properties.as_slice(), &[0]].concat()),
+            command_bytes(TpmCc::GET_CAPABILITY, &[], &[], &properties[..11]),
+            command_bytes(TpmCc::GET_TEST_RESULT, &[], &[], &[0]),
+            command_bytes(TpmCc::READ_CLOCK, &[], &[], &[]),
+            command_bytes(TpmCc(0xffff), &[], &[], &[]),
+            [&[0xff, 0xff], &good[2..]].concat(),
+        ] {
+            assert_eq!(tpm.rc(&other), ResponseCode::FAILURE, "{other:02x?}");
+        }
+    }
+}

@@ -154,11 +154,11 @@ fn lockout_auth_works_while_the_rest_is_locked_out() {
 }
 
 /// CVE-2020-26933: after a shutdown that was not orderly a failed authorization before it was not counted, so that who cut the power after
-/// each guess guessed for ever. Here a failure is durable before its response leaves.
+/// each guess guessed for ever. Here a failure is durable before its response leaves, and the end of the boot counts once more.
 #[test]
 fn cve_2020_26933_a_loss_of_power_forgives_no_failure() {
     let mut bench = Bench::new();
-    for _ in 0..TRIES {
+    for _ in 0..TRIES / 2 {
         let key = bench.protected_key();
         // That the key was used in this boot is what the TPMs concerned should have remembered.
         bench.ok(&sign(&key, password(&key)));

@@ -116,8 +116,9 @@ fn count_restart(cx: &mut Context<'_>) {
 #[cfg(test)]
 mod tests {
     use crate::testing::TestTpm;
+    use crate::testing::objects::{create_primary, ecc_storage_key, start_policy};
     use vtpm_protocol::rc::ResponseCode;
-    use vtpm_protocol::tpm::{TpmAlgId, TpmCc, TpmSu};
+    use vtpm_protocol::tpm::{Tpm2bAuth, Tpm2bEvent, TpmAlgId, TpmCc, TpmHandle, TpmSe, TpmSu};
 
     #[test]
     fn nothing_runs_before_startup_and_startup_runs_once() {
@@ -171,6 +172,101 @@ mod tests {
         assert_eq!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR), Err(ResponseCode::LOCALITY));
         tpm.locality = 0;
         assert!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE).is_ok());
+    }
+
+    /// What a start keeps: read from the TPM after everything was changed before it.
+    #[derive(PartialEq, Eq, Debug)]
+    struct Kept {
+        orderly: bool,
+        counts: (u32, u32, u32),
+        null_seed: bool,
+        owner_disabled: bool,
+        platform_auth: bool,
+        owner_auth: bool,
+        static_pcr: bool,
+        debug_pcr: bool,
+        saved_session: bool,
+        loaded: usize,
+    }
+
+    fn kept_after(shutdown: Option<TpmSu>, kind: TpmSu) -> Kept {
+        let mut tpm = TestTpm::started();
+        let (owner, platform) = (TpmHandle::OWNER, TpmHandle::PLATFORM);
+        start_policy(&mut tpm, TpmSe::POLICY);
+        let saved = start_policy(&mut tpm, TpmSe::POLICY);
+        tpm.run(TpmCc::CONTEXT_SAVE, &[saved], &()).unwrap();
+        create_primary(&mut tpm, TpmHandle::NULL, ecc_storage_key()).unwrap();
+        for by in [owner, platform] {
+            tpm.run_with(TpmCc::HIERARCHY_CHANGE_AUTH, &[by], &[b""], &Tpm2bAuth::new(*b"pw").unwrap())
+                .unwrap();
+        }
+        tpm.run_with(TpmCc::HIERARCHY_CONTROL, &[platform], &[b"pw"], &(owner, false)).unwrap();
+        for pcr in [7, 16] {
+            let event = Tpm2bEvent::new(*b"event").unwrap();
+            tpm.run_with(TpmCc::PCR_EVENT, &[TpmHandle(pcr)], &[b""], &event).unwrap();
+        }
+        let null_seed = tpm.state().volatile.state_reset.null_seed.expose().to_vec();
+        if let Some(shutdown) = shutdown {
+            tpm.run(TpmCc::SHUTDOWN, &[], &shutdown).unwrap();
+        }
+        tpm.init();
+        tpm.run(TpmCc::STARTUP, &[], &kind).unwrap();
+        let state = tpm.state();
+        let group = &state.volatile.state_reset;
+        let changed = |pcr| state.volatile.pcrs.get(TpmAlgId::SHA256, pcr).unwrap().as_slice() != [0; 32];
+        Kept {
+            orderly: state.volatile.orderly,
+            counts: (state.permanent.reset_count, group.restart_count, group.clear_count),
+            null_seed: group.null_seed.expose() == null_seed,
+            owner_disabled: !state.hierarchy_enabled(owner),
+            platform_auth: !state.auth_value(platform).unwrap().is_empty(),
+            owner_auth: !state.auth_value(owner).unwrap().is_empty(),
+            static_pcr: changed(7),
+            debug_pcr: changed(16),
+            saved_session: state.saved_session(saved.index()).is_some(),
+            loaded: state.transient.len() + state.sessions.len(),
+        }
+    }
+
+    #[test]
+    fn reset_restart_and_resume_keep_what_part_1_says() {
+        let reset = |orderly| Kept {
+            orderly,
+            counts: (2, 0, 0),
+            null_seed: false,
+            owner_disabled: false,
+            platform_auth: false,
+            owner_auth: true,
+            static_pcr: false,
+            debug_pcr: false,
+            saved_session: false,
+            loaded: 0,
+        };
+        assert_eq!(kept_after(None, TpmSu::CLEAR), reset(false));
+        assert_eq!(kept_after(Some(TpmSu::CLEAR), TpmSu::CLEAR), reset(true));
+        let restart = Kept { counts: (1, 1, 1), null_seed: true, saved_session: true, ..reset(true) };
+        assert_eq!(kept_after(Some(TpmSu::STATE), TpmSu::CLEAR), restart);
+        let resume = Kept {
+            counts: (1, 1, 0),
+            owner_disabled: true,
+            platform_auth: true,
+            static_pcr: true,
+            ..Kept { null_seed: true, saved_session: true, ..reset(true) }
+        };
+        assert_eq!(kept_after(Some(TpmSu::STATE), TpmSu::STATE), resume);
+    }
+
+    #[test]
+    fn nothing_resumes_what_was_not_saved() {
+        for shutdown in [None, Some(TpmSu::CLEAR)] {
+            let mut tpm = TestTpm::started();
+            if let Some(shutdown) = shutdown {
+                tpm.run(TpmCc::SHUTDOWN, &[], &shutdown).unwrap();
+            }
+            tpm.init();
+            assert_eq!(tpm.run(TpmCc::STARTUP, &[], &TpmSu::STATE), Err(ResponseCode::VALUE.parameter(1)));
+            tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).unwrap();
+        }
     }
 
     #[test]
