@@ -9,6 +9,7 @@ import time
 from collections import Counter
 
 import accepted
+import attestation
 import ecc
 import machine
 import nv
@@ -105,6 +106,7 @@ def main():
                 for comparison in (nv.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)),
                                    policy.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)),
                                    machine.compare(tpms, options.seed, min(options.count or COUNT, MACHINE_COUNT)),
+                                   attestation.compare(tpms, options.seed, options.count or COUNT),
                                    ecc.compare(tpms, options.seed), objects.compare(tpms, options.seed)):
                     commands, more_tolerated, more = tell(comparison, options.verbose)
                     sent += commands

@@ -31,6 +31,8 @@ CC = {
     "PolicyDuplicationSelect": 0x188, "PolicyGetDigest": 0x189, "PolicyPassword": 0x18C, "PolicyNvWritten": 0x18F,
     "PolicyTemplate": 0x190, "PolicyAuthorizeNV": 0x192,
     "ECDH_ZGen": 0x154, "Sign": 0x15D, "ECDH_KeyGen": 0x163, "VerifySignature": 0x177, "ECC_Parameters": 0x178, "Commit": 0x18B,
+    "GetCommandAuditDigest": 0x133, "SetCommandCodeAuditStatus": 0x140, "Certify": 0x148, "CertifyCreation": 0x14A, "GetTime": 0x14C,
+    "GetSessionAuditDigest": 0x14D, "Quote": 0x158, "RSA_Decrypt": 0x159, "RSA_Encrypt": 0x174, "NV_Certify": 0x184, "CertifyX509": 0x197,
     "ZGen_2Phase": 0x18D, "EC_Ephemeral": 0x18E, "ECC_Encrypt": 0x199, "ECC_Decrypt": 0x19A,
 }
 
