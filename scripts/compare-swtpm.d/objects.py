@@ -2,7 +2,8 @@
 """Objects beyond their creation: credentials, changed authorizations, derived objects, CreateLoaded, Rewrap, contexts, tested parameters.
 
 Keys differ between the TPMs, and what is wrapped with them, too. The same steps are therefore done with either TPM's own keys, one TPM
-after the other, and the response codes are compared. Derived objects have no keys of their own: their public areas must be equal.
+after the other, and the response codes are compared. Derived objects have no keys of their own: their public areas must be equal. And what
+one TPM wraps for a key of the other, that one must open.
 """
 
 import hashlib
@@ -320,6 +321,50 @@ class Objects(Comparison):
                 parms = parms[:r.randrange(len(parms))] if r.random() < 0.7 else parms + b"\0"
             self.send("TestParms", struct.pack(">HII", 0x8001, 10 + len(parms), TEST_PARMS) + parms)
 
+    def crossing(self):
+        """What the one wraps for a storage key of the other, that one opens: duplicates and credentials, with every cipher outside and inside."""
+        ciphers = [u16(alg) + u16(bits) + u16(0x43) for alg, bits in ((6, 128), (6, 256), (0x26, 128), (0x26, 256), (3, 128), (3, 192))]
+        for here, there in (self.tpms, self.tpms[::-1]):
+            source, target = One(here), One(there)
+            for cipher, (curve, name_alg) in itertools.product(ciphers, ((3, 0xB), (4, 0xC), (5, 0xD))):
+                parent = target.primary(public(ECC, FIXED | RESTRICTED | DECRYPT, ecc(curve=curve, symmetric=cipher), EMPTY * 2,
+                                               name_alg=name_alg))
+                witness = target.primary(SIGNING)
+                _, body = source.send(LOAD_EXTERNAL, (), EMPTY + tpm2b(target.public(parent)) + u32(OWNER))
+                new_parent = struct.unpack(">I", body[:4])[0]
+                key = source.primary(public(KEYEDHASH, ORIGIN | USER | NO_DA | SIGN, HMAC_SHA256, EMPTY, DUPLICATION_POLICY))
+                area = source.public(key)
+                for inner in [NO_SYM, *ciphers]:
+                    self.crossed(source, target, (key, new_parent, parent), area, inner)
+                _, body = source.send(MAKE, (new_parent,), tpm2b(b"credential") + tpm2b(name(target.public(witness))))
+                _, body = target.send(ACTIVATE, (witness, parent), body, auth=[b"", b""])
+                self.expect("ActivateCredential of the other", tpm2b(b"credential"), body[4:16])
+                source.flush(key, new_parent)
+                target.flush(parent, witness)
+
+    def crossed(self, source, target, handles, area, inner):
+        key, new_parent, parent = handles
+        _, body = source.send(START_SESSION, (NULL, NULL), tpm2b(b"n" * 16) + EMPTY + b"\1" + NO_SYM + u16(0xB))
+        session = struct.unpack(">I", body[:4])[0]
+        source.send(POLICY_COMMAND_CODE, (session,), u32(DUPLICATE))
+        _, body = source.send(DUPLICATE, (key, new_parent), EMPTY + inner, auth=[session])
+        source.flush(session)
+        encryption_key, rest = take(body[4:])
+        duplicate, rest = take(rest)
+        seed, _ = take(rest)
+        code, body = target.send(IMPORT, (parent,), b"".join(map(tpm2b, (encryption_key, area, duplicate, seed))) + inner, auth=[b""])
+        self.expect("Import of the other's", 0, code)
+        private, _ = take(body[4:])
+        code, body = target.send(LOAD, (parent,), tpm2b(private) + tpm2b(area), auth=[b""])
+        self.expect("Load of the other's", 0, code)
+        target.flush(struct.unpack(">I", body[:4])[0])
+
+    def expect(self, about, expected, actual):
+        self.sent += 1
+        self.successes += 1
+        if expected != actual:
+            self.differences.append((about, expected, actual, about))
+
 
 def compare(tpms, seed):
     comparison = Objects(tpms, seed)
@@ -331,5 +376,6 @@ def compare(tpms, seed):
         comparison.successes += a == 0 or not isinstance(a, int)
         if a != b:
             comparison.differences.append((about if kind == "ActivateCredential" else kind, a, b, f"step {number}, {about}"))
+    comparison.crossing()
     comparison.parameters(2000)
     return comparison
