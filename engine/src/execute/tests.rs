@@ -381,3 +381,51 @@ fn the_admin_role_takes_a_policy_but_for_objects_that_say_otherwise() {
         assert_eq!(policy_required(tpm.state(), role, entity), Ok(expected), "{role:?} of {entity:?}");
     }
 }
+
+#[test]
+fn every_command_wants_an_authorization_for_every_handle_that_has_a_role() {
+    use crate::command::{HandleKind, Role, table};
+    let mut tpm = TestTpm::started();
+    let key = load(&mut tpm, keyed_hash(HMAC));
+    let (policy, hmac) = (session(&mut tpm, TpmSe::POLICY), session(&mut tpm, TpmSe::HMAC));
+    let nv = crate::command::nv::testing::INDEX;
+    let open = crate::command::nv::testing::OPEN;
+    crate::command::nv::testing::define(
+        &mut tpm,
+        TpmHandle::OWNER,
+        b"",
+        crate::command::nv::testing::public(nv, open, 8),
+    )
+    .unwrap();
+    let mut tried = 0;
+    // There is no timer to name.
+    for command in table::COMMANDS
+        .iter()
+        .filter(|c| !table::is_vendor(c.code) && c.handles.iter().all(|h| h.kind != HandleKind::Act))
+    {
+        let roles = command.handles.iter().filter(|h| h.role != Role::None).count();
+        let handles: Vec<TpmHandle> = command
+            .handles
+            .iter()
+            .map(|h| match h.kind {
+                HandleKind::Object | HandleKind::ObjectOrNull => key,
+                HandleKind::Pcr | HandleKind::PcrOrNull => TpmHandle(16),
+                HandleKind::PolicySession | HandleKind::Context => policy,
+                HandleKind::HmacSession => hmac,
+                HandleKind::NvIndex => nv,
+                HandleKind::Lockout | HandleKind::Clear => TpmHandle::LOCKOUT,
+                HandleKind::Platform => TpmHandle::PLATFORM,
+                HandleKind::Endorsement => TpmHandle::ENDORSEMENT,
+                _ => TpmHandle::OWNER,
+            })
+            .collect();
+        // With none, and with one too few: none of those that are there is used for another handle.
+        for n in 0..roles {
+            let sessions: Vec<u8> = (0..n).flat_map(|_| area(TpmHandle::RS_PW, b"").into_iter()).collect();
+            let rc = tpm.rc(&command_bytes(command.code, &handles, &sessions, &[]));
+            assert_eq!(rc, ResponseCode::AUTH_MISSING, "{:?} with {n}", command.code);
+            tried += 1;
+        }
+    }
+    assert!(tried > 40, "{tried}");
+}

@@ -157,6 +157,8 @@ pub struct Session {
     pub bound: Option<(Vec<u8>, Vec<u8>)>,
     /// A policy session whose policy wants the authorization value.
     pub auth_value_needed: bool,
+    /// A policy session whose policy wants it as a password.
+    pub password_needed: bool,
     /// What the TPM must have as audit digest.
     pub audit_digest: Vec<u8>,
 }
@@ -355,7 +357,9 @@ impl Bench {
                         }
                     }
                     let key = hmac_key(s, entity);
-                    let mac = if key.is_empty() {
+                    let mac = if s.password_needed {
+                        entity.map_or(vec![], |e| e.auth.clone())
+                    } else if key.is_empty() {
                         vec![]
                     } else {
                         let cp_hash = s.alg.hash(&[&cp_parts]);
@@ -432,7 +436,7 @@ impl Bench {
             s.nonce_tpm = nonce;
             let rp_parts = [&[0; 4][..], &cmd.code.to_be_bytes(), &params].concat();
             let rp_hash = s.alg.hash(&[&rp_parts]);
-            let expected = if key.is_empty() && !sent.macs[i] {
+            let expected = if s.password_needed || (key.is_empty() && !sent.macs[i]) {
                 vec![]
             } else {
                 s.alg.hmac(&key, &[&rp_hash, &s.nonce_tpm, &sent.nonces[i], &[attributes]])
@@ -451,6 +455,7 @@ impl Bench {
             }
             if s.is_policy() {
                 s.auth_value_needed = false;
+                s.password_needed = false;
             }
         }
         assert!(area.is_empty(), "bytes after the last session");

@@ -13,6 +13,7 @@ mod audit;
 mod authorization;
 mod client;
 mod crypto;
+mod deferred;
 mod dictionary_attack;
 mod encryption;
 mod known_faults;

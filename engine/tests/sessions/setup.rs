@@ -83,6 +83,7 @@ impl Bench {
             nonce_tpm,
             bound: start.bind.clone().filter(|_| start.kind == 0).map(|b| (b.name, b.auth)),
             auth_value_needed: false,
+            password_needed: false,
             audit_digest: vec![],
         });
         self.sessions.len() - 1
