@@ -762,6 +762,49 @@ mod tests {
     }
 
     #[test]
+    fn a_cipher_has_its_key_sizes_and_modes() {
+        let decode = |alg: TpmAlgId, bits: u16, mode: TpmAlgId| {
+            decode_exact::<TpmtSymDefObject>(&(alg, bits, mode).to_bytes()).map(|s| s.0.block_cipher())
+        };
+        for (alg, sizes) in [
+            (TpmAlgId::AES, &AES_KEY_BITS[..]),
+            (TpmAlgId::CAMELLIA, &CAMELLIA_KEY_BITS),
+            (TpmAlgId::TDES, &TDES_KEY_BITS),
+        ] {
+            for bits in [0, 56, 64, 112, 128, 168, 192, 256, 512] {
+                let expected = if sizes.contains(&bits) {
+                    Ok(Some((alg, bits, TpmAlgId::CFB)))
+                } else {
+                    Err(ResponseCode::VALUE)
+                };
+                assert_eq!(decode(alg, bits, TpmAlgId::CFB), expected);
+            }
+            for mode in [TpmAlgId::CMAC, TpmAlgId::NULL, TpmAlgId::ECB] {
+                assert_eq!(decode(alg, 128, mode), Ok(Some((alg, 128, mode))));
+            }
+            assert_eq!(decode(alg, 128, TpmAlgId::SHA256), Err(ResponseCode::MODE));
+        }
+        assert_eq!(decode(TpmAlgId::SM4, 128, TpmAlgId::CFB), Err(ResponseCode::SYMMETRIC));
+        assert_eq!(
+            decode_exact::<TpmtSymDefObject>(&(TpmAlgId::XOR, TpmAlgId::SHA256).to_bytes()),
+            Err(ResponseCode::SYMMETRIC)
+        );
+    }
+
+    #[test]
+    fn modes_and_schemes_as_parameters() {
+        let mode = |id: TpmAlgId| decode_exact::<TpmiAlgCipherModeOrNull>(&id.to_bytes()).map(|m| m.0);
+        let scheme = |id: TpmAlgId| decode_exact::<TpmiAlgMacSchemeOrNull>(&id.to_bytes()).map(|s| s.0);
+        assert_eq!(mode(TpmAlgId::NULL), Ok(TpmAlgId::NULL));
+        assert_eq!(mode(TpmAlgId::OFB), Ok(TpmAlgId::OFB));
+        assert_eq!(mode(TpmAlgId::CMAC), Err(ResponseCode::MODE));
+        for ok in [TpmAlgId::NULL, TpmAlgId::CMAC, TpmAlgId::SHA1, TpmAlgId::SHA3_512, TpmAlgId::SM3_256] {
+            assert_eq!(scheme(ok), Ok(ok));
+        }
+        assert_eq!(scheme(TpmAlgId::OFB), Err(ResponseCode::SYMMETRIC));
+    }
+
+    #[test]
     fn a_sized_structure_must_fill_its_size() {
         let mut bytes = Sized2b(ecc_template()).to_bytes();
         bytes[1] += 1;

@@ -183,6 +183,22 @@ mod tests {
     }
 
     #[test]
+    fn parameters_are_encrypted_in_cfb_mode_only() {
+        let mut tpm = TestTpm::started();
+        let nonce = Tpm2bNonce::new(vec![7; 16]).unwrap();
+        for alg in [TpmAlgId::AES, TpmAlgId::CAMELLIA, TpmAlgId::TDES] {
+            let mut start = |mode: TpmAlgId| {
+                let input = (&nonce, 0u16, TpmSe::HMAC, (alg, 128u16, mode), TpmAlgId::SHA256);
+                tpm.run(TpmCc::START_AUTH_SESSION, &NULLS, &input).map(drop)
+            };
+            assert_eq!(start(TpmAlgId::CFB), Ok(()));
+            for mode in [TpmAlgId::CTR, TpmAlgId::ECB, TpmAlgId::CMAC, TpmAlgId::NULL, TpmAlgId::SHA1] {
+                assert_eq!(start(mode), Err(ResponseCode::MODE.parameter(4)));
+            }
+        }
+    }
+
+    #[test]
     fn a_salt_without_a_key_is_refused() {
         let mut tpm = TestTpm::started();
         let bytes =
