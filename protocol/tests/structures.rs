@@ -226,7 +226,7 @@ fn creation_data() -> impl Strategy<Value = TpmsCreationData> {
 }
 
 fn nv_public() -> impl Strategy<Value = TpmsNvPublic> {
-    (handle(), hash(), any::<u32>(), buffer(), any::<u16>()).prop_map(
+    (handle(), hash(), any::<u32>(), buffer(), 0..=MAX_NV_INDEX_SIZE as u16).prop_map(
         |(nv_index, name_alg, attributes, auth_policy, data_size)| TpmsNvPublic {
             nv_index: TpmHandle::new(TpmHt::NV_INDEX, nv_index.0),
             name_alg: TpmiAlgHash(name_alg),
