@@ -7,9 +7,9 @@ use crate::testing::{TestTpm, command_bytes};
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
-    Sized2b, Tpm2bAuth, Tpm2bEvent, Tpm2bIv, Tpm2bMaxBuffer, Tpm2bMaxNvBuffer, TpmAlgId, TpmCap, TpmCc,
-    TpmHandle, TpmNt, TpmPt, TpmaNv, TpmaObject, Tpml, TpmlDigestValues, TpmlPcrSelection, TpmsPcrSelection,
-    TpmtHa, TpmtNvPublic2,
+    Sized2b, Tpm2bAuth, Tpm2bDigest, Tpm2bEvent, Tpm2bIv, Tpm2bMaxBuffer, Tpm2bMaxNvBuffer, TpmAlgId, TpmCap,
+    TpmCc, TpmHandle, TpmNt, TpmPt, TpmaNv, TpmaObject, Tpml, TpmlDigestValues, TpmlPcrSelection,
+    TpmsPcrSelection, TpmtHa, TpmtNvPublic2,
 };
 
 const COUNTER: TpmHandle = TpmHandle(INDEX.0 + 1);
@@ -95,6 +95,36 @@ fn commands() -> Vec<Vec<u8>> {
         without(TpmCc::GET_CAPABILITY, &[], &(TpmCap::TPM_PROPERTIES, TpmPt::MANUFACTURER, 1u32)),
         without(TpmCc::GET_TEST_RESULT, &[], &()),
         without(TpmCc::HASH, &[], &(Tpm2bAuth::new(*b"abc").unwrap(), TpmAlgId::SHA256, owner)),
+        with_password(TpmCc::HIERARCHY_CONTROL, &[TpmHandle::PLATFORM], b"", &(owner, false)),
+        with_password(
+            TpmCc::SET_PRIMARY_POLICY,
+            &[TpmHandle::LOCKOUT],
+            b"",
+            &(Tpm2bDigest::new([7; 32]).unwrap(), TpmAlgId::SHA256),
+        ),
+        with_password(TpmCc::CHANGE_EPS, &[TpmHandle::PLATFORM], b"", &()),
+        with_password(TpmCc::CHANGE_PPS, &[TpmHandle::PLATFORM], b"", &()),
+        with_password(TpmCc::CLEAR_CONTROL, &[TpmHandle::LOCKOUT], b"", &true),
+        with_password(TpmCc::READ_ONLY_CONTROL, &[TpmHandle::PLATFORM], b"", &true),
+        with_password(TpmCc::DICTIONARY_ATTACK_LOCK_RESET, &[TpmHandle::LOCKOUT], b"", &()),
+        with_password(
+            TpmCc::DICTIONARY_ATTACK_PARAMETERS,
+            &[TpmHandle::LOCKOUT],
+            b"",
+            &(32u32, 7200u32, 86400u32),
+        ),
+        with_password(TpmCc::CLOCK_SET, &[owner], b"", &0x1_0000u64),
+        with_password(TpmCc::CLOCK_RATE_ADJUST, &[owner], b"", &1u8),
+        with_password(TpmCc::PCR_ALLOCATE, &[TpmHandle::PLATFORM], b"", &selection),
+        with_password(
+            TpmCc::PCR_SET_AUTH_POLICY,
+            &[TpmHandle::PLATFORM],
+            b"",
+            &(Tpm2bDigest::new([7; 32]).unwrap(), TpmAlgId::SHA256, 20u32),
+        ),
+        with_password(TpmCc::PCR_SET_AUTH_VALUE, &[TpmHandle(20)], b"", &Tpm2bAuth::new(*b"pcr").unwrap()),
+        with_password(TpmCc::SET_ALGORITHM_SET, &[TpmHandle::PLATFORM], b"", &1u32),
+        without(TpmCc::INCREMENTAL_SELF_TEST, &[], &(1u32, TpmAlgId::SHA256)),
         without(TpmCc::READ_CLOCK, &[], &()),
         with_password(TpmCc::SEQUENCE_UPDATE, &[HASH_SEQUENCE], b"", &data_2b()),
         with_password(TpmCc::SEQUENCE_COMPLETE, &[HASH_SEQUENCE], b"", &(data_2b(), owner)),

@@ -115,6 +115,12 @@ fn a_policy_for_localities_serves_these() {
 #[test]
 fn nobody_is_physically_present() {
     assert_eq!(sign_after(0, |_, s| s.flags.is_pp_required = true), ResponseCode::PP.session(1));
+    // Unless the environment says that somebody is.
+    let present = sign_after(0, |tpm, s| {
+        tpm.env.present = true;
+        s.flags.is_pp_required = true;
+    });
+    assert_eq!(present, ResponseCode::SUCCESS);
 }
 
 #[test]
