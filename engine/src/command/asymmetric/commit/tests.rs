@@ -129,6 +129,22 @@ fn a_commitment_is_used_once_by_its_key() {
 }
 
 #[test]
+fn an_attestation_uses_a_commitment_up_as_well() {
+    let mut tpm = TestTpm::started();
+    let key = load(&mut tpm, ecc(ECDAA));
+    let (_, _, _, count) = commit(&mut tpm, key, &none(), b"", b"").unwrap();
+    let quote = |tpm: &mut TestTpm, scheme| {
+        let input = (Tpm2bData::empty(), TpmtSigScheme(scheme), TpmlPcrSelection::default());
+        tpm.run_with(TpmCc::QUOTE, &[key], &[AUTH], &input).map(drop)
+    };
+    assert_eq!(quote(&mut tpm, Scheme::NULL), Err(ResponseCode::SCHEME.parameter(2)));
+    let scheme = Scheme { count, ..ECDAA };
+    assert_eq!(quote(&mut tpm, scheme), Ok(()));
+    assert_eq!(quote(&mut tpm, scheme), Err(ResponseCode::VALUE));
+    assert_eq!(sign(&mut tpm, key, scheme), Err(ResponseCode::VALUE));
+}
+
+#[test]
 fn an_anonymous_signature_is_not_verified_here() {
     let mut tpm = TestTpm::started();
     let key = load(&mut tpm, ecc(ECDAA));
