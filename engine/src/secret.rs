@@ -102,12 +102,18 @@ pub fn encrypt(
 /// Decrypts a secret with the private key of an object. `label` is without its terminating zero.
 ///
 /// # Errors
-/// `TPM_RC_VALUE` for a secret that does not decrypt, `TPM_RC_ECC_POINT` for a point that is not on the curve, `TPM_RC_SIZE` or
+/// `TPM_RC_SCHEME` for an RSA key with another scheme than OAEP, `TPM_RC_VALUE` for a secret that does not decrypt, `TPM_RC_ECC_POINT` for a point that is not on the curve, `TPM_RC_SIZE` or
 /// `TPM_RC_INSUFFICIENT` for one of the wrong shape, `TPM_RC_KEY` for an object that cannot decrypt.
 pub fn decrypt(object: &Object, label: &[u8], encrypted: &[u8]) -> Result<Zeroizing<Vec<u8>>, ResponseCode> {
     let alg = hash_alg(object.public.name_alg).ok_or(ResponseCode::KEY)?;
     match (&object.public.parms, &object.public.unique) {
-        (PublicParms::Rsa { .. }, _) => {
+        (PublicParms::Rsa { scheme, .. }, _) => {
+            // Only a key that is no storage key has a scheme of its own.
+            let alg = match scheme.scheme {
+                TpmAlgId::NULL => alg,
+                TpmAlgId::OAEP => hash_alg(scheme.hash).ok_or(ResponseCode::SCHEME)?,
+                _ => return Err(ResponseCode::SCHEME),
+            };
             let with_zero = [label, &[0]].concat();
             let secret = rsa_private(object)?.decrypt_oaep(alg, &with_zero, encrypted).map_err(|e| {
                 if e == CryptoError::Length { ResponseCode::SIZE } else { ResponseCode::VALUE }

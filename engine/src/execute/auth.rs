@@ -4,6 +4,7 @@ use super::{Failure, OrderlyState, da, handles, policy};
 use crate::alg::hash_of;
 use crate::command::{Context, Role};
 use crate::crypto::{Digest, HashAlg, ct_eq, hmac};
+use crate::pcr::has_authorization;
 use crate::state::{NvIndex, Session, State};
 use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
@@ -403,7 +404,8 @@ fn auth_value_available(cx: &Context<'_>, role: Role, entity: TpmHandle) -> Resu
 fn policy_available(cx: &Context<'_>, role: Role, entity: TpmHandle) -> Result<bool, ResponseCode> {
     Ok(match entity.handle_type() {
         TpmHt::PERMANENT => entity != TpmHandle::NULL && !cx.state.policy(entity)?.digest.is_empty(),
-        TpmHt::PCR => !cx.state.policy(entity)?.digest.is_empty(),
+        // Those of the group that can have one, whether it is set or not.
+        TpmHt::PCR => has_authorization(entity),
         // A sequence has no policy, not even an empty one.
         TpmHt::TRANSIENT | TpmHt::PERSISTENT => {
             cx.state.sequence(entity).is_none() && cx.state.object(entity)?.sensitive.is_some()

@@ -553,13 +553,24 @@ impl<T: Encode> Encode for Sized2b<T> {
 }
 
 impl<T: Decode> Decode for Sized2b<T> {
-    /// An empty one is `TPM_RC_SIZE`, as are bytes that the structure leaves.
+    /// An empty one is `TPM_RC_SIZE`, as is one that the structure does not fill, once the structure itself is in order.
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
-        let bytes = r.sized(usize::from(u16::MAX))?;
-        if bytes.is_empty() {
+        let size = u16::decode(r)?;
+        if size == 0 {
             return Err(ResponseCode::SIZE);
         }
-        crate::codec::decode_exact(bytes).map(Self)
+        decode_filling(r, size).map(Self)
+    }
+}
+
+/// Decodes a structure that stands in a `TPM2B` of `size` bytes. What is wrong in it is told before a size that is wrong, as in libtpms.
+fn decode_filling<T: Decode>(r: &mut Reader<'_>, size: u16) -> Result<T, ResponseCode> {
+    let before = r.remaining();
+    let value = T::decode(r)?;
+    if before.checked_sub(r.remaining()) == Some(usize::from(size)) {
+        Ok(value)
+    } else {
+        Err(ResponseCode::SIZE)
     }
 }
 
@@ -633,6 +644,9 @@ impl Encode for TpmtSensitive {
 impl Decode for TpmtSensitive {
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let alg = TpmAlgId::decode(r)?;
+        if ![TpmAlgId::RSA, TpmAlgId::ECC, TpmAlgId::KEYEDHASH, TpmAlgId::SYMCIPHER].contains(&alg) {
+            return Err(ResponseCode::TYPE);
+        }
         let auth_value = Decode::decode(r)?;
         let seed_value = Decode::decode(r)?;
         let sensitive = match alg {
@@ -662,11 +676,9 @@ impl Encode for Tpm2bSensitive {
 
 impl Decode for Tpm2bSensitive {
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
-        let bytes = r.sized(usize::from(u16::MAX))?;
-        if bytes.is_empty() {
-            Ok(Self(None))
-        } else {
-            crate::codec::decode_exact(bytes).map(|s| Self(Some(s)))
+        match u16::decode(r)? {
+            0 => Ok(Self(None)),
+            size => decode_filling(r, size).map(|s| Self(Some(s))),
         }
     }
 }
@@ -688,11 +700,11 @@ impl Encode for Tpm2bSensitiveCreate {
 
 impl Decode for Tpm2bSensitiveCreate {
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
-        let bytes = r.sized(usize::from(u16::MAX))?;
-        if bytes.is_empty() {
+        let size = u16::decode(r)?;
+        if size == 0 {
             return Err(ResponseCode::SIZE);
         }
-        let (user_auth, data) = crate::codec::decode_exact(bytes)?;
+        let (user_auth, data) = decode_filling(r, size)?;
         Ok(Self { user_auth, data })
     }
 }
@@ -802,6 +814,20 @@ mod tests {
             assert_eq!(scheme(ok), Ok(ok));
         }
         assert_eq!(scheme(TpmAlgId::OFB), Err(ResponseCode::SYMMETRIC));
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_sized_structure_is_told_before_its_size() {
+        let good = Sized2b(ecc_template()).to_bytes();
+        for size in [1u16, 3, 25, 27, 300] {
+            let mut bytes = good.clone();
+            bytes[..2].copy_from_slice(&size.to_be_bytes());
+            assert_eq!(decode_exact::<Tpm2bPublic>(&bytes), Err(ResponseCode::SIZE), "{size}");
+            bytes[3] = 0x99;
+            assert_eq!(decode_exact::<Tpm2bPublic>(&bytes), Err(ResponseCode::TYPE), "{size}");
+            bytes.truncate(3);
+            assert_eq!(decode_exact::<Tpm2bPublic>(&bytes), Err(ResponseCode::INSUFFICIENT), "{size}");
+        }
     }
 
     #[test]

@@ -197,10 +197,3 @@ handle_type! {
     |h| h.handle_type() == TpmHt::PERSISTENT,
     ResponseCode::VALUE
 }
-
-handle_type! {
-    /// `TPMI_DH_CONTEXT` as a parameter of `TPM2_FlushContext`, 9.11.
-    TpmiDhContext,
-    |h| matches!(h.handle_type(), TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION | TpmHt::TRANSIENT),
-    ResponseCode::VALUE
-}

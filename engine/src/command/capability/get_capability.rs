@@ -3,7 +3,7 @@
 use super::{algorithms, handles, page, properties};
 use crate::command::{Context, Output, parameters, table};
 use crate::pcr;
-use vtpm_protocol::codec::{Encode, Reader};
+use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
     ECC_CURVES, MAX_CAP_BUFFER, TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmHandle, TpmHt, TpmPt, TpmPtPcr,
@@ -21,9 +21,21 @@ const LAST_PCR_PROPERTY: TpmPtPcr = TpmPtPcr::AUTH;
 /// # Errors
 /// `TPM_RC_VALUE` with number 1 for an unknown capability; `TPM_RC_HANDLE` or `TPM_RC_VALUE` with number 2 for a property that does not fit it.
 pub fn get_capability(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (capability, property, count): (TpmCap, u32, u32) = parameters(r)?;
+    let (Known(capability), property, count): (Known, u32, u32) = parameters(r)?;
     let (data, more) = data(cx, capability, property, count)?;
     Ok(Output::of(&(more, data)))
+}
+
+/// A capability that there is, as a parameter.
+struct Known(TpmCap);
+
+impl Decode for Known {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        match TpmCap::decode(r)? {
+            capability if capability <= TpmCap::ACT => Ok(Self(capability)),
+            _ => Err(ResponseCode::VALUE),
+        }
+    }
 }
 
 fn data(

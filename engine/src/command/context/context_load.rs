@@ -5,7 +5,7 @@ use crate::context::{self, MAX_CONTEXT, SAVED_OBJECT, SAVED_SEQUENCE, SAVED_ST_C
 use crate::execute::is_session_handle;
 use crate::state::{Object, Sequence, Session};
 use std::sync::Arc;
-use vtpm_protocol::codec::{Decode, Encode, Reader};
+use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmHandle, TpmiRhHierarchy, TpmsContext};
 
@@ -20,18 +20,28 @@ use vtpm_protocol::tpm::{TpmHandle, TpmiRhHierarchy, TpmsContext};
 /// `TPM_RC_OBJECT_MEMORY`, `TPM_RC_SESSION_MEMORY` when there is no room; `TPM_RC_CONTEXT_GAP` when the room that is left is for the oldest session.
 pub fn context_load(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let padded = r.remaining() == MAX_CONTEXT;
-    let context = TpmsContext::decode(r).map_err(|e| e.parameter(1))?;
+    let context = decode(r).map_err(|e| e.parameter(1))?;
     if padded {
         r.take_rest();
     }
     let () = parameters(r)?;
-    TpmiRhHierarchy::decode(&mut Reader::new(&context.hierarchy.to_bytes())).map_err(|e| e.parameter(1))?;
-    let handle = match context.saved_handle {
-        SAVED_OBJECT | SAVED_SEQUENCE | SAVED_ST_CLEAR_OBJECT => load_object(cx, &context)?,
-        h if is_session_handle(h) => load_session(cx, &context)?,
-        _ => return Err(ResponseCode::VALUE.parameter(1)),
+    let handle = if is_session_handle(context.saved_handle) {
+        load_session(cx, &context)?
+    } else {
+        load_object(cx, &context)?
     };
     Ok(Output::with_handle(handle, &()))
+}
+
+/// A `TPMS_CONTEXT` whose handles are of the types that they have to be of.
+fn decode(r: &mut Reader<'_>) -> Result<TpmsContext, ResponseCode> {
+    let (sequence, saved_handle): (u64, TpmHandle) = Decode::decode(r)?;
+    let is_object = matches!(saved_handle, SAVED_OBJECT | SAVED_SEQUENCE | SAVED_ST_CLEAR_OBJECT);
+    if !is_object && !is_session_handle(saved_handle) {
+        return Err(ResponseCode::VALUE);
+    }
+    let TpmiRhHierarchy(hierarchy) = Decode::decode(r)?;
+    Ok(TpmsContext { sequence, saved_handle, hierarchy, context_blob: Decode::decode(r)? })
 }
 
 fn load_object(cx: &mut Context<'_>, context: &TpmsContext) -> Result<TpmHandle, ResponseCode> {

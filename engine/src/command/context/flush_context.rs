@@ -2,9 +2,9 @@
 
 use crate::command::{Context, Output, parameters};
 use crate::execute::{is_session_handle, is_transient_handle};
-use vtpm_protocol::codec::Reader;
+use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{TpmHt, TpmiDhContext};
+use vtpm_protocol::tpm::{TpmHandle, TpmHt};
 
 /// Removes a transient object or sequence, or a session, loaded or saved, whichever of the two types its handle tells. The handle is a parameter
 /// here, so that no authorization and no session goes with the command.
@@ -12,11 +12,8 @@ use vtpm_protocol::tpm::{TpmHt, TpmiDhContext};
 /// # Errors
 /// `TPM_RC_VALUE` for a handle of another kind, or beyond the last slot; `TPM_RC_HANDLE` when nothing of that handle is there.
 pub fn flush_context(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (TpmiDhContext(handle),) = parameters(r)?;
+    let (Flushable(handle),) = parameters(r)?;
     let missing = ResponseCode::HANDLE.parameter(1);
-    if !is_transient_handle(handle) && !is_session_handle(handle) {
-        return Err(ResponseCode::VALUE.parameter(1));
-    }
     if handle.handle_type() == TpmHt::TRANSIENT {
         let flushed =
             cx.state.transient.remove(&handle.0).is_some() || cx.state.sequences.remove(&handle.0).is_some();
@@ -27,6 +24,20 @@ pub fn flush_context(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output,
     }
     cx.state.flush_session(handle);
     Ok(Output::none())
+}
+
+/// `TPMI_DH_CONTEXT` as a parameter, with the numbers of slots that there are.
+struct Flushable(TpmHandle);
+
+impl Decode for Flushable {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let handle = TpmHandle::decode(r)?;
+        if is_transient_handle(handle) || is_session_handle(handle) {
+            Ok(Self(handle))
+        } else {
+            Err(ResponseCode::VALUE)
+        }
+    }
 }
 
 #[cfg(test)]

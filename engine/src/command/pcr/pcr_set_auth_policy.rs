@@ -56,7 +56,7 @@ mod tests {
             run_with_policy(tpm, TpmCc::PCR_EVENT, &[PCR], session, &event).map(drop)
         };
         by_password(&mut tpm, PCR).unwrap();
-        assert_eq!(by_policy(&mut tpm), Err(ResponseCode::AUTH_UNAVAILABLE));
+        assert_eq!(by_policy(&mut tpm), Err(ResponseCode::POLICY_FAIL.session(1)));
         set(&mut tpm, &policy(), TpmAlgId::SHA256, 20).unwrap();
         assert_eq!(by_password(&mut tpm, PCR), Err(ResponseCode::AUTH_TYPE));
         by_policy(&mut tpm).unwrap();

@@ -7,7 +7,7 @@ use crate::execute::bound_auth;
 use crate::secret;
 use crate::state::{Session, SessionFlags};
 use std::sync::Arc;
-use vtpm_protocol::codec::Reader;
+use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
     Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bEncryptedSecret, Tpm2bName, Tpm2bNonce, TpmAlgId, TpmCc,
@@ -26,10 +26,10 @@ const SMALLEST_NONCE: usize = 16;
 /// session type; `TPM_RC_KEY`, `TPM_RC_ATTRIBUTES` for a key that cannot decrypt; `TPM_RC_HANDLE` for a key without its private part and
 /// for a bind entity without an authorization value; `TPM_RC_MODE`; `TPM_RC_SESSION_MEMORY`, `TPM_RC_SESSION_HANDLES` when there is no room.
 pub fn start_auth_session(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (nonce_caller, encrypted_salt, kind, symmetric, auth_hash): (
+    let (nonce_caller, encrypted_salt, SessionType(kind), symmetric, auth_hash): (
         Tpm2bNonce,
         Tpm2bEncryptedSecret,
-        TpmSe,
+        SessionType,
         TpmtSymDef,
         TpmiAlgHash,
     ) = parameters(r)?;
@@ -40,9 +40,6 @@ pub fn start_auth_session(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Ou
     }
     let salt = salt(cx, tpm_key, &encrypted_salt)?;
     let bind_auth = bind_auth(cx, bind)?;
-    if !matches!(kind, TpmSe::HMAC | TpmSe::POLICY | TpmSe::TRIAL) {
-        return Err(ResponseCode::VALUE.parameter(3));
-    }
     // Parameter encryption is CFB and nothing else.
     if symmetric.block_cipher().is_some_and(|(_, _, mode)| mode != TpmAlgId::CFB) {
         return Err(ResponseCode::MODE.parameter(4));
@@ -94,6 +91,18 @@ pub fn start_auth_session(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Ou
     let handle = session.handle(slot);
     cx.state.sessions.insert(slot, Arc::new(session));
     Ok(Output::with_handle(handle, &nonce_tpm))
+}
+
+/// `TPM_SE` as a parameter: one of the three that there are.
+struct SessionType(TpmSe);
+
+impl Decode for SessionType {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        match TpmSe::decode(r)? {
+            kind @ (TpmSe::HMAC | TpmSe::POLICY | TpmSe::TRIAL) => Ok(Self(kind)),
+            _ => Err(ResponseCode::VALUE),
+        }
+    }
 }
 
 fn salt(

@@ -1,5 +1,6 @@
 //! `TPM2_Shutdown` (Part 3, 9.4).
 
+use super::StartupType;
 use crate::command::{Context, Output, parameters};
 use crate::state::OrderlyState;
 use vtpm_protocol::codec::Reader;
@@ -11,12 +12,8 @@ use vtpm_protocol::tpm::TpmSu;
 /// # Errors
 /// `TPM_RC_VALUE` for another type than CLEAR or STATE; `TPM_RC_TYPE` for STATE after `TPM2_PCR_Allocate`, which needs a Reset.
 pub fn shutdown(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (kind,): (TpmSu,) = parameters(r)?;
-    let orderly = match kind {
-        TpmSu::CLEAR => OrderlyState::Clear,
-        TpmSu::STATE => OrderlyState::State,
-        _ => return Err(ResponseCode::VALUE.parameter(1)),
-    };
+    let (StartupType(kind),) = parameters(r)?;
+    let orderly = if kind == TpmSu::STATE { OrderlyState::State } else { OrderlyState::Clear };
     if cx.state.volatile.pcr_reconfigured && kind == TpmSu::STATE {
         return Err(ResponseCode::TYPE.parameter(1));
     }

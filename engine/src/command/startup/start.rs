@@ -1,5 +1,6 @@
 //! `TPM2_Startup` (Part 3, 9.3; Part 1, "TPM Reset", "TPM Restart", "TPM Resume").
 
+use super::StartupType;
 use crate::command::{Context, Output, parameters};
 use crate::execute::da;
 use crate::state::{
@@ -17,13 +18,10 @@ use vtpm_protocol::tpm::{PCR_COUNT, Tpm2bDigest, TpmSu};
 /// the Startup before; `TPM_RC_VALUE` for an unknown type, for STATE without a `TPM2_Shutdown(STATE)` before it, and for STATE with an H-CRTM
 /// where the Startup before had none, or the other way round.
 pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (kind,): (TpmSu,) = parameters(r)?;
+    let (StartupType(kind),) = parameters(r)?;
     let volatile = &cx.state.volatile;
     if volatile.started {
         return Err(ResponseCode::INITIALIZE);
-    }
-    if kind != TpmSu::CLEAR && kind != TpmSu::STATE {
-        return Err(ResponseCode::VALUE.parameter(1));
     }
     if cx.locality != 0 && cx.locality != 3 {
         return Err(ResponseCode::LOCALITY);
