@@ -1,0 +1,40 @@
+//! The TPMs that are compared: command bytes in, response bytes out, and what the platform does to them.
+
+mod ours;
+mod swtpm;
+
+pub use ours::Ours;
+pub use swtpm::Swtpm;
+
+/// The device is gone: it ended, hung, or panicked.
+#[derive(Debug)]
+pub struct Died(pub String);
+
+/// A TPM.
+pub trait Device {
+    /// One command.
+    ///
+    /// # Errors
+    /// [`Died`].
+    fn execute(&mut self, command: &[u8]) -> Result<Vec<u8>, Died>;
+
+    /// `_TPM_Init`.
+    ///
+    /// # Errors
+    /// [`Died`].
+    fn power_cycle(&mut self) -> Result<(), Died>;
+
+    /// The locality of the commands that follow.
+    ///
+    /// # Errors
+    /// [`Died`].
+    fn set_locality(&mut self, locality: u8) -> Result<(), Died>;
+
+    /// Runs a command without effect, where the device can do that: only for it not to crash.
+    ///
+    /// # Errors
+    /// [`Died`].
+    fn probe(&mut self, _command: &[u8]) -> Result<(), Died> {
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! The ordinary run: 20,000 commands of a fixed seed.
+
+use vtpm_differential::run::{Config, run};
+
+#[test]
+fn our_tpm_answers_as_swtpm_does() {
+    let config = Config::default();
+    let report = run(&config).unwrap_or_else(|e| panic!("{}", e.0));
+    let text = report.text(&config);
+    println!("{text}");
+    assert!(report.passed(), "{text}");
+    assert!(report.coverage.total() >= config.commands);
+}
