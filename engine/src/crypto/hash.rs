@@ -215,7 +215,7 @@ impl Digest {
         self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes)
     }
 
-    fn of_array<const N: usize>(array: [u8; N]) -> Digest {
+    pub(super) fn of_array<const N: usize>(array: [u8; N]) -> Digest {
         let mut digest = Digest { bytes: [0; MAX_DIGEST_SIZE], len: N.min(MAX_DIGEST_SIZE) as u8 };
         for (to, from) in digest.bytes.iter_mut().zip(array) {
             *to = from;

@@ -1,10 +1,15 @@
 //! Message authentication codes: HMAC (RFC 2104) and CMAC (SP 800-38B).
 //!
-//! Both are written out here, a dozen lines each over hash and block cipher, and not taken from the crates of that name, since a
-//! sequence that computes one must survive the process, and those crates do not let their state out.
+//! What is computed in one go is the crate's, where it wipes the key. Here are those of sequences, a dozen lines each over hash and block
+//! cipher: a sequence must survive the process, and the crates of that name do not let their state out.
 
 use core::fmt;
 
+use ::hmac::digest::Output;
+use ::hmac::{EagerHash, Hmac, KeyInit, Mac as _};
+use sha1::Sha1;
+use sha2::{Sha256, Sha384, Sha512};
+use sm3::Sm3;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::CryptoError;
@@ -86,11 +91,30 @@ impl fmt::Debug for HmacHasher {
 
 /// The HMAC of the parts, one after the other, under `key`. Compare it with [`ct_eq`](super::ct_eq).
 pub fn hmac(alg: HashAlg, key: &[u8], parts: &[&[u8]]) -> Digest {
-    let mut mac = HmacHasher::new(alg, key);
-    for part in parts {
-        mac.update(part);
+    match alg {
+        HashAlg::Sha1 => by_crate::<Sha1, 20>(key, parts),
+        HashAlg::Sha256 => by_crate::<Sha256, 32>(key, parts),
+        HashAlg::Sha384 => by_crate::<Sha384, 48>(key, parts),
+        HashAlg::Sha512 => by_crate::<Sha512, 64>(key, parts),
+        HashAlg::Sm3 => by_crate::<Sm3, 32>(key, parts),
+        // The one of the crate's HMACs that takes a sponge does not wipe the key.
+        HashAlg::Sha3_256 | HashAlg::Sha3_384 | HashAlg::Sha3_512 => {
+            let mut mac = HmacHasher::new(alg, key);
+            parts.iter().for_each(|part| mac.update(part));
+            mac.finish()
+        }
     }
-    mac.finish()
+}
+
+fn by_crate<D: EagerHash, const N: usize>(key: &[u8], parts: &[&[u8]]) -> Digest
+where
+    Hmac<D>: ::hmac::Mac + KeyInit,
+    Output<Hmac<D>>: Into<[u8; N]>,
+{
+    // No length of a key is invalid.
+    let Ok(mut mac) = <Hmac<D> as KeyInit>::new_from_slice(key) else { return Digest::default() };
+    parts.iter().for_each(|part| mac.update(part));
+    Digest::of_array::<N>(mac.finalize().into_bytes().into())
 }
 
 /// A CMAC being computed.
@@ -219,7 +243,7 @@ fn double(block: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ::cmac::{KeyInit, Mac as _};
+    use ::cmac::KeyInit;
     use proptest::prelude::*;
 
     /// RFC 2202, cases 1, 2, 6 and RFC 4231, cases 1, 2, 3, 6.
@@ -306,6 +330,28 @@ mod tests {
             assert_eq!(format!("{:?}", hmac(alg, key, &[text])), expected, "{alg:?}");
             let (head, tail) = text.split_at(text.len() / 2);
             assert_eq!(format!("{:?}", hmac(alg, key, &[head, &[], tail])), expected, "{alg:?} in parts");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// The HMACs of sequences are those of the crate, wherever they are interrupted.
+        #[test]
+        fn hmacs_of_sequences_are_those_of_the_crate(
+            key in proptest::collection::vec(any::<u8>(), 0..300),
+            data in proptest::collection::vec(any::<u8>(), 0..600),
+            cut in any::<proptest::sample::Index>(),
+        ) {
+            for &alg in HashAlg::ALL {
+                let (head, tail) = data.split_at(cut.index(data.len() + 1));
+                let mut mac = HmacHasher::new(alg, &key);
+                mac.update(head);
+                let [inner, outer] = mac.save();
+                let mut mac = HmacHasher::load(alg, [&inner, &outer]).unwrap();
+                mac.update(tail);
+                prop_assert!(mac.finish() == hmac(alg, &key, &[head, tail]), "{alg:?}");
+            }
         }
     }
 
