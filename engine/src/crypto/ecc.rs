@@ -138,6 +138,12 @@ pub fn public_of(curve: Curve, d: &[u8]) -> Result<Point, CryptoError> {
     })
 }
 
+/// Whether `d` is a private value of the curve: between 1 and `n - 1`.
+#[must_use]
+pub fn is_private(curve: Curve, d: &[u8]) -> bool {
+    on_curve!(curve, C => read_private::<C>(d).is_ok())
+}
+
 /// Whether the point is on the curve. The point at infinity has no coordinates, so it never is; the pair (0, 0)
 /// that some write for it is not on the curve either.
 #[must_use]

@@ -7,8 +7,9 @@
 //! prime cannot foresee them. Paddings are in `padding.rs`, with what they do to stay
 //! constant in time.
 
+use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
 use crypto_bigint::{BoxedUint, ConcatenatingMul, NonZero, Odd};
-use rsa::hazmat::{rsa_decrypt_and_check, rsa_encrypt};
+use rsa::hazmat::rsa_decrypt_and_check;
 use rsa::traits::PublicKeyParts;
 use zeroize::Zeroizing;
 
@@ -43,7 +44,9 @@ fn read_modulus(n: &[u8]) -> Result<Odd<BoxedUint>, CryptoError> {
 /// The public part of a key.
 #[derive(Clone)]
 pub struct RsaPublic {
-    key: rsa::RsaPublicKey,
+    n: Odd<BoxedUint>,
+    /// Odd, and not 1.
+    e: u32,
     size: usize,
 }
 
@@ -58,9 +61,11 @@ impl RsaPublic {
     pub fn new(n: &[u8], e: u32) -> Result<RsaPublic, CryptoError> {
         let size = n.len();
         let n = read_modulus(n)?;
-        let e = BoxedUint::from(exponent(e));
-        let key = rsa::RsaPublicKey::new(n.get(), e).map_err(|_| CryptoError::Exponent)?;
-        Ok(RsaPublic { key, size })
+        let e = exponent(e);
+        if e % 2 == 0 || e == 1 {
+            return Err(CryptoError::Exponent);
+        }
+        Ok(RsaPublic { n, e, size })
     }
 
     /// The number of bytes of the modulus, of a signature and of a ciphertext.
@@ -132,8 +137,22 @@ impl RsaPublic {
 
     fn public_op(&self, block: &[u8]) -> Result<Vec<u8>, CryptoError> {
         let number = Zeroizing::new(self.read_block(block)?);
-        let result = rsa_encrypt(&self.key, &number).map_err(|_| CryptoError::Fault)?;
-        Ok(result.to_be_bytes().into_vec())
+        Ok(self.power(&number).to_be_bytes().into_vec())
+    }
+
+    /// `number` to the power of the exponent. The time depends on the modulus and the exponent, which are public, and not on the number.
+    fn power(&self, number: &BoxedUint) -> BoxedUint {
+        let params = BoxedMontyParams::new_vartime(self.n.clone());
+        let base = Zeroizing::new(BoxedMontyForm::new(number.clone(), &params));
+        let mut result = base.clone();
+        // The highest bit of the exponent is the base itself.
+        for bit in (0..self.e.checked_ilog2().unwrap_or(0)).rev() {
+            *result = result.square();
+            if self.e & 1u32.rotate_left(bit) != 0 {
+                *result = result.mul(&base);
+            }
+        }
+        result.retrieve()
     }
 
     /// A block of the modulus's length as a number of its precision, if it is below the modulus.
@@ -141,10 +160,42 @@ impl RsaPublic {
         if block.len() != self.size {
             return Err(CryptoError::Length);
         }
-        let n = self.key.n().as_ref();
+        let n = self.n.as_ref();
         let number = BoxedUint::from_be_slice(block, n.bits_precision()).map_err(|_| CryptoError::Length)?;
         if number < *n { Ok(number) } else { Err(CryptoError::Range) }
     }
+}
+
+/// Whether a number divides the modulus into two factors of half its length: what can be told quickly of a prime that comes with a public
+/// key. [`RsaPrivate::from_parts`] tells more.
+pub fn is_factor(public: &RsaPublic, p: &[u8]) -> bool {
+    factors(public, p).is_ok()
+}
+
+/// The modulus as a product of two numbers, each of half its length, of which `p` is one.
+fn factors(
+    public: &RsaPublic,
+    p: &[u8],
+) -> Result<(Zeroizing<BoxedUint>, Zeroizing<BoxedUint>), CryptoError> {
+    if p.len().checked_mul(2) != Some(public.size) {
+        return Err(CryptoError::Binding);
+    }
+    let half = public.n.bits_precision() / 2;
+    let p = Zeroizing::new(BoxedUint::from_be_slice(p, half).map_err(|_| CryptoError::Binding)?);
+    let divisor =
+        Zeroizing::new(NonZero::new(BoxedUint::clone(&p)).into_option().ok_or(CryptoError::Binding)?);
+    let (q, rest) = public.n.as_ref().div_rem(&divisor);
+    let (q, rest) = (Zeroizing::new(q), Zeroizing::new(rest));
+    if !bool::from(rest.is_zero()) {
+        return Err(CryptoError::Binding);
+    }
+    let q_bytes = Zeroizing::new(q.to_be_bytes());
+    let (high, low) = q_bytes.split_at_checked(q_bytes.len() / 2).ok_or(CryptoError::Binding)?;
+    if high.iter().any(|byte| *byte != 0) {
+        return Err(CryptoError::Binding);
+    }
+    let q = BoxedUint::from_be_slice(low, half).map_err(|_| CryptoError::Binding)?;
+    Ok((p, Zeroizing::new(q)))
 }
 
 /// A private key. Its secrets are zeroed when it is dropped.
@@ -190,29 +241,12 @@ impl RsaPrivate {
     /// two different factors of half its length, or the exponent has no inverse.
     pub fn from_parts(n: &[u8], e: u32, p: &[u8]) -> Result<RsaPrivate, CryptoError> {
         let public = RsaPublic::new(n, e)?;
-        let modulus = read_modulus(n)?;
-        if p.len().checked_mul(2) != Some(n.len()) {
-            return Err(CryptoError::Binding);
-        }
-        let half = modulus.bits_precision() / 2;
-        let p = BoxedUint::from_be_slice(p, half).map_err(|_| CryptoError::Binding)?;
-        let divisor = NonZero::new(p.clone()).into_option().ok_or(CryptoError::Binding)?;
-        let (q, rest) = modulus.as_ref().div_rem(&divisor);
-        if !bool::from(rest.is_zero()) {
-            return Err(CryptoError::Binding);
-        }
-        let q_bytes = Zeroizing::new(q.to_be_bytes());
-        let (high, low) = q_bytes.split_at_checked(q_bytes.len() / 2).ok_or(CryptoError::Binding)?;
-        if high.iter().any(|byte| *byte != 0) {
-            return Err(CryptoError::Binding);
-        }
-        let q = BoxedUint::from_be_slice(low, half).map_err(|_| CryptoError::Binding)?;
-
+        let (p, q) = factors(&public, p)?;
         let blinding = Zeroizing::new(hmac(HashAlg::Sha256, &p.to_be_bytes(), &[b"BLINDING KEY"]).to_vec());
         // With both factors below 2^half and their product above 2^(2 half - 1), neither is 1.
-        let key = rsa::RsaPrivateKey::from_p_q(p, q, BoxedUint::from(exponent(e)))
-            .map_err(|_| CryptoError::Binding)?;
-        if key.n().as_ref() != modulus.as_ref() {
+        let (p, q, e) = (BoxedUint::clone(&p), BoxedUint::clone(&q), BoxedUint::from(public.e));
+        let key = rsa::RsaPrivateKey::from_p_q(p, q, e).map_err(|_| CryptoError::Binding)?;
+        if key.n().as_ref() != public.n.as_ref() {
             return Err(CryptoError::Binding);
         }
         Ok(RsaPrivate { key, public, blinding })

@@ -4,7 +4,7 @@ use super::Blame;
 use super::generate::symmetric_unique;
 use super::template::{check_attributes, check_schemes};
 use crate::alg::{SymCipher, hash_alg};
-use crate::crypto::rsa::{RsaPrivate, RsaPublic};
+use crate::crypto::rsa::{self, RsaPrivate, RsaPublic};
 use crate::crypto::{CryptoError, ecc};
 use crate::secret;
 use crate::state::Object;
@@ -14,8 +14,21 @@ use vtpm_protocol::tpm::{
     TpmtSensitive,
 };
 
+/// Where a key pair comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// This TPM made or checked it.
+    Here,
+    /// Anywhere.
+    Outside,
+}
+
 /// Checks an object that comes into the TPM. With a parent as its child, without as one from outside. `sensitive` is `None` when only the
 /// public area comes.
+///
+/// The child of a fixedTPM parent was made by this TPM, or checked when it was imported: nobody outside knows the seed that protects it. Of
+/// its key pair only so much is checked as costs little. Everything else may have been put together by someone who wants to learn what comes
+/// of a private key that does not belong to the public one, and is checked in full.
 ///
 /// # Errors
 /// Those of [`check_attributes`] (a public area alone and one without a name algorithm: of [`check_schemes`]), `TPM_RC_KEY` for a unique
@@ -35,7 +48,7 @@ pub fn check_object(
         check_schemes(None, public).map_err(|e| e.parameter(blame.public))?;
         return match sensitive {
             None => check_public(public).map_err(|e| e.parameter(blame.public)),
-            Some(sensitive) => check_pair(public, sensitive, blame),
+            Some(sensitive) => check_pair(public, sensitive, Origin::Outside, blame),
         };
     };
     let seed_size = sensitive.seed_value.len();
@@ -43,7 +56,11 @@ pub fn check_object(
         return Err(ResponseCode::KEY_SIZE.parameter(blame.sensitive));
     }
     check_attributes(parent, public).map_err(|e| e.parameter(blame.public))?;
-    check_pair(public, sensitive, blame)?;
+    let origin = match parent {
+        Some(parent) if parent.has(TpmaObject::FIXED_TPM) => Origin::Here,
+        _ => Origin::Outside,
+    };
+    check_pair(public, sensitive, origin, blame)?;
     // Half a digest of seed is what the protection of children needs at least.
     let is_parent = public.attributes.has(TpmaObject::RESTRICTED | TpmaObject::DECRYPT);
     if is_parent && seed_size < digest_size / 2 {
@@ -56,7 +73,7 @@ pub fn check_object(
 fn check_public(public: &TpmtPublic) -> Result<(), ResponseCode> {
     match (&public.parms, &public.unique) {
         (PublicParms::Rsa { key_bits, exponent, .. }, PublicId::Rsa(n)) => {
-            check_rsa_public(n, *key_bits, *exponent)
+            check_rsa_public(n, *key_bits, *exponent).map(|_| ())
         }
         (PublicParms::Ecc { curve, .. }, PublicId::Ecc(p)) => {
             let curve = secret::curve(*curve).ok_or(ResponseCode::CURVE)?;
@@ -74,21 +91,26 @@ fn check_public(public: &TpmtPublic) -> Result<(), ResponseCode> {
     }
 }
 
-fn check_rsa_public(n: &[u8], key_bits: u16, exponent: u32) -> Result<(), ResponseCode> {
+fn check_rsa_public(n: &[u8], key_bits: u16, exponent: u32) -> Result<RsaPublic, ResponseCode> {
     if n.len() != usize::from(key_bits / 8) || n.first().is_none_or(|first| first & 0x80 == 0) {
         return Err(ResponseCode::KEY);
     }
     if exponent != 0 && exponent < 7 {
         return Err(ResponseCode::VALUE);
     }
-    RsaPublic::new(n, exponent).map(|_| ()).map_err(|e| match e {
+    RsaPublic::new(n, exponent).map_err(|e| match e {
         CryptoError::Exponent => ResponseCode::VALUE,
         _ => ResponseCode::KEY,
     })
 }
 
 /// A public and a sensitive area that come together.
-fn check_pair(public: &TpmtPublic, sensitive: &TpmtSensitive, blame: Blame) -> Result<(), ResponseCode> {
+fn check_pair(
+    public: &TpmtPublic,
+    sensitive: &TpmtSensitive,
+    origin: Origin,
+    blame: Blame,
+) -> Result<(), ResponseCode> {
     if public.parms.alg() != sensitive.sensitive.alg() {
         return Err(ResponseCode::TYPE.parameter(blame.sensitive));
     }
@@ -98,16 +120,19 @@ fn check_pair(public: &TpmtPublic, sensitive: &TpmtSensitive, blame: Blame) -> R
     }
     match (&public.parms, &public.unique, &sensitive.sensitive) {
         (PublicParms::Rsa { key_bits, exponent, .. }, PublicId::Rsa(n), SensitiveComposite::Rsa(p)) => {
-            check_rsa_public(n, *key_bits, *exponent).map_err(|e| e.parameter(blame.public))?;
+            let key = check_rsa_public(n, *key_bits, *exponent).map_err(|e| e.parameter(blame.public))?;
             let top_bit = p.expose().first().is_some_and(|first| first & 0x80 != 0);
             if p.len().checked_mul(2) != Some(n.len()) || !top_bit {
                 return Err(ResponseCode::KEY_SIZE.parameter(blame.sensitive));
             }
-            RsaPrivate::from_parts(n, *exponent, p.expose()).map_err(|_| ResponseCode::BINDING)?;
-            Ok(())
+            let belongs = match origin {
+                Origin::Here => rsa::is_factor(&key, p.expose()),
+                Origin::Outside => RsaPrivate::from_parts(n, *exponent, p.expose()).is_ok(),
+            };
+            if belongs { Ok(()) } else { Err(ResponseCode::BINDING) }
         }
         (PublicParms::Ecc { curve, .. }, PublicId::Ecc(point), SensitiveComposite::Ecc(d)) => {
-            check_ecc_pair(*curve, point, d.expose(), alg.is_some(), blame)
+            check_ecc_pair(*curve, point, d.expose(), alg.is_some() && origin == Origin::Outside, blame)
         }
         (PublicParms::SymCipher { sym }, PublicId::Digest(_), SensitiveComposite::Sym(key)) => {
             let cipher = SymCipher::of(sym.0).ok_or(ResponseCode::SYMMETRIC.parameter(blame.public))?;
@@ -126,6 +151,7 @@ fn check_pair(public: &TpmtPublic, sensitive: &TpmtSensitive, blame: Blame) -> R
     }
 }
 
+/// `bound` when the point must be that of the private value; without a name algorithm the public area is not relied on.
 fn check_ecc_pair(
     curve: TpmEccCurve,
     point: &TpmsEccPoint,
@@ -134,10 +160,12 @@ fn check_ecc_pair(
     blame: Blame,
 ) -> Result<(), ResponseCode> {
     let curve = secret::curve(curve).ok_or(ResponseCode::CURVE.parameter(blame.public))?;
+    if !bound {
+        return if ecc::is_private(curve, d) { Ok(()) } else { Err(ResponseCode::KEY_SIZE) };
+    }
     let expected = ecc::public_of(curve, d).map_err(|_| ResponseCode::KEY_SIZE)?;
     let same = number(&point.x) == number(&expected.x) && number(&point.y) == number(&expected.y);
-    // Without a name algorithm the public area is not relied on.
-    if same || !bound { Ok(()) } else { Err(ResponseCode::BINDING) }
+    if same { Ok(()) } else { Err(ResponseCode::BINDING) }
 }
 
 /// Checks a symmetric key that comes from outside.

@@ -13,9 +13,6 @@ const BLAME: Blame = Blame { public: 2, sensitive: 1 };
 
 /// Loads a child of a storage key (handle 1, USER).
 ///
-/// The areas are checked against each other also below a fixedTPM parent, whose seed nobody outside can know: that costs little, and
-/// state that was damaged at rest does not get further.
-///
 /// # Errors
 /// `TPM_RC_OBJECT_MEMORY` without a free slot; `TPM_RC_SIZE` for an empty inPrivate; `TPM_RC_TYPE` for a handle that is no storage
 /// key; `TPM_RC_HASH` for a null name algorithm; `TPM_RC_INTEGRITY`, `TPM_RC_SIZE`, `TPM_RC_INSUFFICIENT`, `TPM_RC_VALUE` (parameter 1) for
