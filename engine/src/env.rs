@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 pub enum RecordKey {
     /// Seeds, proofs, hierarchy authorizations, dictionary attack state, clock: what survives `_TPM_Init`.
     Permanent,
-    /// PCRs, counters of this boot, session and context bookkeeping: what a machine reset clears.
+    /// Counters of this boot, session and context bookkeeping: what a machine reset clears.
     Volatile,
     /// An NV index, `0x01xxxxxx`.
     Nv(u32),
@@ -21,6 +21,8 @@ pub enum RecordKey {
     Session(u32),
     /// A sequence object, `0x80xxxxxx`.
     Sequence(u32),
+    /// A bank of PCRs, by its algorithm.
+    Pcr(u32),
 }
 
 impl RecordKey {
@@ -28,7 +30,7 @@ impl RecordKey {
     #[must_use]
     pub const fn is_volatile(self) -> bool {
         match self {
-            Self::Volatile | Self::Transient(_) | Self::Session(_) | Self::Sequence(_) => true,
+            Self::Volatile | Self::Transient(_) | Self::Session(_) | Self::Sequence(_) | Self::Pcr(_) => true,
             Self::Permanent | Self::Nv(_) | Self::Persistent(_) => false,
         }
     }
@@ -44,6 +46,7 @@ impl RecordKey {
             Self::Transient(h) => (5, h),
             Self::Session(h) => (6, h),
             Self::Sequence(h) => (7, h),
+            Self::Pcr(alg) => (8, alg),
         };
         let [a, b, c, d] = n.to_be_bytes();
         [kind, a, b, c, d]
@@ -62,6 +65,7 @@ impl RecordKey {
             (5, h) => Some(Self::Transient(h)),
             (6, h) => Some(Self::Session(h)),
             (7, h) => Some(Self::Sequence(h)),
+            (8, alg) => Some(Self::Pcr(alg)),
             _ => None,
         }
     }
@@ -121,6 +125,7 @@ mod tests {
             RecordKey::Transient(0x8000_0000),
             RecordKey::Session(3),
             RecordKey::Sequence(0x8000_0001),
+            RecordKey::Pcr(0x000b),
         ] {
             assert_eq!(RecordKey::from_bytes(&key.to_bytes()), Some(key));
         }

@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(out, list);
         assert_eq!(digest, HashAlg::Sha256.digest(&[&pcr17, &pcr0, &[0; 20]]));
 
-        tpm.state().volatile_mut().pcrs.0.0.remove(0);
+        tpm.state().volatile_mut().pcrs.0.remove(0);
         let (out, digest) = selection_digest(tpm.state(), HashAlg::Sha1, &list);
         assert_eq!(out.0.get(2), Some(&TpmsPcrSelection::of(TpmAlgId::SHA1, [])));
         assert_eq!(digest, HashAlg::Sha1.digest(&[&pcr17, &pcr0]));

@@ -6,7 +6,7 @@ use crate::crypto::Hasher;
 use crate::env::{CommitFailed, Environment, RecordKey};
 use crate::execute;
 use crate::state::{
-    CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, OrderlyState, PcrBanks, Permanent,
+    Apart, CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, OrderlyState, Permanent,
     Policy, RestoreError, SavedContexts, SelfTest, State, StateClear, StateReset, Volatile, all_allocated,
     random_secret,
 };
@@ -68,7 +68,7 @@ impl Tpm {
                 command_audit_digest: Tpm2bDigest::empty(),
                 commitments: Commitments::fresh(&mut fill),
             },
-            pcrs: PcrBanks::default(),
+            pcrs: Apart::default(),
             pcr_reconfigured: false,
             exclusive_audit_session: TpmHandle::UNASSIGNED,
             time: 0,

@@ -121,7 +121,7 @@ pub fn decode_exact<T: Decode>(bytes: &[u8]) -> Result<T, ResponseCode> {
 pub fn encode_sized(bytes: &[u8], out: &mut Vec<u8>) {
     let size = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     size.encode(out);
-    out.extend(bytes.iter().take(usize::from(size)));
+    out.extend_from_slice(bytes.get(..usize::from(size)).unwrap_or_default());
 }
 
 /// Appends what `f` writes, preceded by its 16-bit size: a `TPM2B` around a structure. It is written in place, so that of a secret no second
@@ -179,6 +179,18 @@ impl<const N: usize> Decode for [u8; N] {
 impl<T: Encode + ?Sized> Encode for &T {
     fn encode(&self, out: &mut Vec<u8>) {
         (**self).encode(out);
+    }
+}
+
+impl<T: Encode + ?Sized> Encode for std::sync::Arc<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        (**self).encode(out);
+    }
+}
+
+impl<T: Decode> Decode for std::sync::Arc<T> {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        T::decode(r).map(Self::new)
     }
 }
 

@@ -34,6 +34,7 @@ impl PieceId {
             RecordKey::Volatile
             | RecordKey::Transient(_)
             | RecordKey::Sequence(_)
+            | RecordKey::Pcr(_)
             | RecordKey::Session(_) => Self { kind: PieceKind::Volatile, handle: 0 },
             RecordKey::Nv(handle) => Self { kind: PieceKind::NvIndex, handle },
             RecordKey::Persistent(handle) => Self { kind: PieceKind::Persistent, handle },

@@ -61,7 +61,7 @@ impl Persistence for Store {
     }
 }
 
-/// Names of records. The engine's records have a kind from 1 to 7 in front ([`RecordKey::to_bytes`]), the tree's own one
+/// Names of records. The engine's records have a kind from 1 to 8 in front ([`RecordKey::to_bytes`]), the tree's own one
 /// from 0x80 on.
 pub(super) mod name {
     use super::{RecordKey, RecordName};

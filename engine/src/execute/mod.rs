@@ -147,8 +147,7 @@ fn process(
     if code != TpmCc::SHUTDOWN
         && let Some(before) = before
         && code != TpmCc::STARTUP
-        && (cx.state.orderly_data_differs(&before)
-            || !cx.state.without_unsaved().changes_since(&before.without_unsaved()).is_empty())
+        && (cx.state.orderly_data_differs(&before) || cx.state.saved_differs(&before))
     {
         cx.state.permanent_mut().orderly = OrderlyState::None;
     }

@@ -33,13 +33,13 @@ pub use sequence::{Running, Sequence};
 pub use session::{Session, SessionFlags};
 pub use slots::{CONTEXT_GAP_MAX, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS, MAX_PERSISTENT_OBJECTS};
 pub use volatile::{
-    CLOCK_NOMINAL, MAX_ACTIVE_SESSIONS, SavedContexts, SelfTest, StateClear, StateReset, Volatile,
+    Apart, CLOCK_NOMINAL, MAX_ACTIVE_SESSIONS, SavedContexts, SelfTest, StateClear, StateReset, Volatile,
 };
 
 use crate::env::{Change, RecordKey};
+use save::Record;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use vtpm_protocol::codec::Encode;
 use vtpm_protocol::tpm::TpmHandle;
 use zeroize::Zeroizing;
 
@@ -75,8 +75,7 @@ impl State {
 
     /// A copy without what no `TPM2_Shutdown` saves: objects and sessions in memory, PCRs outside the static root of trust, what is
     /// known of this boot only, and NV indices, which last without it. For the data of orderly ones see [`Self::orderly_data_differs`].
-    #[must_use]
-    pub fn without_unsaved(&self) -> Self {
+    fn without_unsaved(&self) -> Self {
         let mut saved = self.clone();
         saved.transient.clear();
         saved.sequences.clear();
@@ -85,12 +84,26 @@ impl State {
         saved.permanent_mut().max_counter = 0;
         let volatile = saved.volatile_mut();
         let allocation = volatile.pcrs.allocation();
-        volatile.pcrs = PcrBanks::startup(&allocation, volatile.startup_locality, Some(&volatile.pcrs));
+        *volatile.pcrs = PcrBanks::startup(&allocation, volatile.startup_locality, Some(&volatile.pcrs));
         volatile.exclusive_audit_session = TpmHandle::UNASSIGNED;
         volatile.self_test = SelfTest::NotRun;
         volatile.tested.0.clear();
         volatile.state_reset.contexts.forget_loaded();
         saved
+    }
+
+    /// Whether anything has changed since `before` that a `TPM2_Shutdown` saves, but for the data of orderly NV indices.
+    #[must_use]
+    pub fn saved_differs(&self, before: &Self) -> bool {
+        let untouched = Arc::ptr_eq(&self.permanent, &before.permanent)
+            && Arc::ptr_eq(&self.volatile, &before.volatile)
+            && self.persistent.len() == before.persistent.len()
+            && self
+                .persistent
+                .iter()
+                .zip(&before.persistent)
+                .all(|((h, a), (g, b))| h == g && Arc::ptr_eq(a, b));
+        !untouched && !self.without_unsaved().changes_since(&before.without_unsaved()).is_empty()
     }
 
     /// Every record.
@@ -100,6 +113,7 @@ impl State {
             (RecordKey::Permanent, save::record(&*self.permanent)),
             (RecordKey::Volatile, save::record(&*self.volatile)),
         ];
+        out.extend(self.volatile.pcrs.0.iter().map(|bank| (bank.key(), save::record(&**bank))));
         out.extend(self.nv.iter().map(|(&h, v)| (RecordKey::Nv(h), save::record(&**v))));
         out.extend(self.persistent.iter().map(|(&h, v)| (RecordKey::Persistent(h), save::record(&**v))));
         out.extend(self.transient.iter().map(|(&h, v)| (RecordKey::Transient(h), save::record(&**v))));
@@ -112,17 +126,12 @@ impl State {
     #[must_use]
     pub fn changes_since(&self, before: &Self) -> Vec<Change> {
         let mut out = Vec::new();
-        let mut one = |key, now: &dyn Encode, then: &dyn Encode| {
-            let now = save::record(now);
-            if now != save::record(then) {
-                out.push(Change { key, value: Some(now) });
-            }
-        };
-        if !Arc::ptr_eq(&self.permanent, &before.permanent) {
-            one(RecordKey::Permanent, &*self.permanent, &*before.permanent);
-        }
+        one_change(&mut out, RecordKey::Permanent, &self.permanent, &before.permanent);
         if !Arc::ptr_eq(&self.volatile, &before.volatile) {
-            one(RecordKey::Volatile, &*self.volatile, &*before.volatile);
+            one_change(&mut out, RecordKey::Volatile, &self.volatile, &before.volatile);
+            // The banks are in that record as it was, and not in the one that replaces it.
+            let all = before.volatile.pcrs.within && !out.is_empty();
+            bank_changes(&mut out, &self.volatile.pcrs, &before.volatile.pcrs, all);
         }
         map_changes(&mut out, RecordKey::Nv, &self.nv, &before.nv);
         map_changes(&mut out, RecordKey::Persistent, &self.persistent, &before.persistent);
@@ -133,7 +142,29 @@ impl State {
     }
 }
 
-fn map_changes<T: Encode>(
+fn one_change<T: Record>(out: &mut Vec<Change>, key: RecordKey, now: &Arc<T>, then: &Arc<T>) {
+    if !Arc::ptr_eq(now, then) {
+        let now = save::record(&**now);
+        if now != save::record(&**then) {
+            out.push(Change { key, value: Some(now) });
+        }
+    }
+}
+
+fn bank_changes(out: &mut Vec<Change>, now: &PcrBanks, then: &PcrBanks, all: bool) {
+    for bank in &now.0 {
+        let same = then.0.iter().any(|old| Arc::ptr_eq(old, bank) || **old == **bank);
+        if all || !same {
+            out.push(Change { key: bank.key(), value: Some(save::record(&**bank)) });
+        }
+    }
+    let keys: Vec<RecordKey> = now.0.iter().map(|bank| bank.key()).collect();
+    for bank in then.0.iter().filter(|bank| !keys.contains(&bank.key())) {
+        out.push(Change { key: bank.key(), value: None });
+    }
+}
+
+fn map_changes<T: Record>(
     out: &mut Vec<Change>,
     key: fn(u32) -> RecordKey,
     now: &BTreeMap<u32, Arc<T>>,

@@ -1,30 +1,28 @@
 //! PCR values and their allocation.
 
+use crate::env::RecordKey;
+use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::structure;
 use vtpm_protocol::tpm::{
-    PCR_BANK_ALGS, PCR_BANK_COUNT, PCR_COUNT, Tpm2bDigest, TpmAlgId, Tpml, TpmlPcrSelection,
-    TpmsPcrSelection, hash_size,
+    PCR_BANK_ALGS, PCR_COUNT, Tpm2bDigest, TpmAlgId, Tpml, TpmlPcrSelection, TpmsPcrSelection, hash_size,
 };
 
 /// The PCR that an H-CRTM measures into before Startup: `HCRTM_PCR`.
 pub const HCRTM_PCR: u32 = 0;
 
-structure! {
-    /// One bank: which of its PCRs are allocated, and 24 values.
-    #[derive(Clone)]
-    pub struct PcrBank {
-        /// The hash, and the PCRs that there are.
-        pub allocated: TpmsPcrSelection,
-        /// The values by PCR number, each of the hash's size, also of those that are not allocated.
-        pub values: Tpml<Tpm2bDigest, 24>,
-    }
+/// One bank: which of its PCRs are allocated, and 24 values.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PcrBank {
+    /// The hash, and the PCRs that there are.
+    pub allocated: TpmsPcrSelection,
+    /// The values by PCR number, each of the hash's size, also of those that are not allocated.
+    pub values: Tpml<Tpm2bDigest, 24>,
 }
 
 /// The banks in the order of [`PCR_BANK_ALGS`], none before the first Startup.
 #[derive(Clone, Default)]
-pub struct PcrBanks(pub Tpml<PcrBank, PCR_BANK_COUNT>);
+pub struct PcrBanks(pub Vec<Arc<PcrBank>>);
 
 /// The allocation of a new TPM: all PCRs in all banks.
 #[must_use]
@@ -40,7 +38,7 @@ pub fn is_allocation(list: &TpmlPcrSelection) -> bool {
 
 impl PcrBanks {
     fn bank(&self, hash: TpmAlgId, pcr: u32) -> Option<&PcrBank> {
-        self.0.0.iter().find(|b| b.allocated.hash == hash && b.allocated.contains(pcr))
+        self.0.iter().find(|b| b.allocated.hash == hash && b.allocated.contains(pcr)).map(|b| &**b)
     }
 
     /// The value of a PCR; `None` when it is not allocated in that bank.
@@ -51,9 +49,9 @@ impl PcrBanks {
 
     /// As [`Self::get`], for changing.
     pub fn get_mut(&mut self, hash: TpmAlgId, pcr: u32) -> Option<&mut Tpm2bDigest> {
-        let mut banks = self.0.0.iter_mut();
+        let mut banks = self.0.iter_mut();
         let bank = banks.find(|b| b.allocated.hash == hash && b.allocated.contains(pcr))?;
-        bank.values.0.get_mut(usize::try_from(pcr).ok()?)
+        Arc::make_mut(bank).values.0.get_mut(usize::try_from(pcr).ok()?)
     }
 
     /// The values after Startup: those of `resumed` where a Resume keeps them, else the initial ones. The locality of
@@ -75,41 +73,68 @@ impl PcrBanks {
                 }
                 Tpm2bDigest::new(bytes).unwrap_or_default()
             };
-            PcrBank { allocated: allocated.clone(), values: Tpml((0..PCR_COUNT).map(value).collect()) }
+            let values = Tpml((0..PCR_COUNT).map(value).collect());
+            Arc::new(PcrBank { allocated: allocated.clone(), values })
         };
-        Self(Tpml(allocation.0.iter().map(bank).collect()))
+        Self(allocation.0.iter().map(bank).collect())
     }
 
     /// What is allocated now; `TPM2_PCR_Allocate` changes the next allocation only.
     #[must_use]
     pub fn allocation(&self) -> TpmlPcrSelection {
-        Tpml(self.0.0.iter().map(|b| b.allocated.clone()).collect())
+        Tpml(self.0.iter().map(|b| b.allocated.clone()).collect())
     }
 
     /// The hashes of the banks, also of those without any PCR.
     pub fn hashes(&self) -> impl Iterator<Item = TpmAlgId> + '_ {
-        self.0.0.iter().map(|b| b.allocated.hash)
+        self.0.iter().map(|b| b.allocated.hash)
     }
 }
 
-impl Encode for PcrBanks {
-    fn encode(&self, out: &mut Vec<u8>) {
-        self.0.encode(out);
-    }
-}
-
-impl Decode for PcrBanks {
-    /// Every bank has as many values as there are PCRs, each of the hash's size.
-    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
-        let banks = Tpml::<PcrBank, PCR_BANK_COUNT>::decode(r)?;
+impl PcrBank {
+    /// The bank, if it has as many values as there are PCRs, each of the hash's size.
+    pub(super) fn checked(self) -> Result<Self, ResponseCode> {
         let count = usize::try_from(PCR_COUNT).unwrap_or_default();
-        for bank in &banks.0 {
-            let size = hash_size(bank.allocated.hash).ok_or(ResponseCode::HASH)?;
-            if bank.values.0.len() != count || bank.values.0.iter().any(|v| v.len() != size) {
-                return Err(ResponseCode::SIZE);
-            }
+        let size = hash_size(self.allocated.hash).ok_or(ResponseCode::HASH)?;
+        if self.values.0.len() != count || self.values.0.iter().any(|v| v.len() != size) {
+            return Err(ResponseCode::SIZE);
         }
-        Ok(Self(banks))
+        Ok(self)
+    }
+
+    /// The name of its record.
+    pub(super) fn key(&self) -> RecordKey {
+        RecordKey::Pcr(u32::from(self.allocated.hash.0))
+    }
+}
+
+impl Encode for PcrBank {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let Self { allocated, values } = self;
+        (allocated, values).encode(out);
+    }
+}
+
+impl Decode for PcrBank {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let (allocated, values) = Decode::decode(r)?;
+        Self { allocated, values }.checked()
+    }
+}
+
+impl PcrBanks {
+    /// Puts a bank that was saved apart in its place.
+    ///
+    /// # Errors
+    /// `TPM_RC_HASH` for a bank that there cannot be.
+    pub(super) fn insert(&mut self, bank: Arc<PcrBank>) -> Result<(), ResponseCode> {
+        let place = |hash| PCR_BANK_ALGS.iter().position(|&alg| alg == hash);
+        let hash = bank.allocated.hash;
+        place(hash).ok_or(ResponseCode::HASH)?;
+        self.0.retain(|b| b.allocated.hash != hash);
+        self.0.push(bank);
+        self.0.sort_by_key(|b| place(b.allocated.hash));
+        Ok(())
     }
 }
 

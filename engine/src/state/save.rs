@@ -1,6 +1,6 @@
 //! Saved records: a version, then the structure. A record that is not understood whole is refused whole.
 
-use super::{State, is_allocation};
+use super::{PcrBank, State, Volatile, is_allocation};
 use crate::env::RecordKey;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,16 +41,19 @@ pub enum RestoreError {
 }
 
 /// The bytes of a record.
-pub(super) fn record<T: Encode + ?Sized>(value: &T) -> Zeroizing<Vec<u8>> {
-    // Room for the largest record, so that growing does not leave copies of secrets behind.
-    let mut out = Zeroizing::new(Vec::with_capacity(8192));
+pub(super) fn record<T: Record>(value: &T) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(Vec::with_capacity(T::CAPACITY));
     VERSION.encode(&mut out);
     value.encode(&mut out);
+    debug_assert!(out.len() <= T::CAPACITY, "a record of {} bytes grew", out.len());
     out
 }
 
 /// What is saved as a record, in every version that a release has written.
-pub(super) trait Record: Decode {
+pub(super) trait Record: Encode + Decode {
+    /// Room for the largest record of this kind, so that growing does not leave copies of secrets behind.
+    const CAPACITY: usize;
+
     /// Reads version 1.
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode>;
 }
@@ -94,6 +97,7 @@ impl State {
         let (mut permanent, mut volatile) = (None, None);
         let (mut nv, mut persistent, mut transient, mut sequences, mut sessions) =
             (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut banks = Vec::new();
         for (key, bytes) in records {
             match key {
                 RecordKey::Permanent => {
@@ -111,11 +115,24 @@ impl State {
                 RecordKey::Transient(h) => insert(&mut transient, key, h, &[TpmHt::TRANSIENT], bytes)?,
                 RecordKey::Sequence(h) => insert(&mut sequences, key, h, &[TpmHt::TRANSIENT], bytes)?,
                 RecordKey::Session(h) => insert(&mut sessions, key, h, &[TpmHt::PCR], bytes)?,
+                RecordKey::Pcr(_) => {
+                    let bank = read::<PcrBank>(key, bytes)?;
+                    if bank.key() != key {
+                        return Err(RestoreError::Misplaced(key));
+                    }
+                    banks.push(bank);
+                }
             }
+        }
+        let mut volatile: Arc<Volatile> = volatile.ok_or(RestoreError::Missing(RecordKey::Volatile))?;
+        for bank in banks {
+            let key = bank.key();
+            let pcrs = &mut Arc::make_mut(&mut volatile).pcrs;
+            pcrs.insert(bank).map_err(|_| RestoreError::Misplaced(key))?;
         }
         let state = Self {
             permanent: permanent.ok_or(RestoreError::Missing(RecordKey::Permanent))?,
-            volatile: volatile.ok_or(RestoreError::Missing(RecordKey::Volatile))?,
+            volatile,
             nv,
             persistent,
             transient,

@@ -5,10 +5,10 @@
 
 use crate::crypto::HashAlg;
 use crate::env::RecordKey;
-use crate::testing::TestTpm;
 use crate::testing::objects::{create_primary, ecc_storage_key};
+use crate::testing::{TestTpm, command_bytes};
 use crate::tpm::Tpm;
-use vtpm_protocol::codec::{Reader, decode_exact};
+use vtpm_protocol::codec::{Encode, Reader, decode_exact};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::*;
 use zeroize::Zeroizing;
@@ -60,17 +60,19 @@ fn in_use() -> TestTpm {
     tpm
 }
 
-fn load(text: &str) -> TestTpm {
-    let records: Vec<(RecordKey, Zeroizing<Vec<u8>>)> = text
-        .lines()
+fn records(text: &str) -> Vec<(RecordKey, Zeroizing<Vec<u8>>)> {
+    text.lines()
         .map(|line| {
             let (key, value) = line.split_once(' ').unwrap();
             let key = RecordKey::from_bytes(&hex::decode(key).unwrap()).unwrap();
             (key, Zeroizing::new(hex::decode(value).unwrap()))
         })
-        .collect();
+        .collect()
+}
+
+fn load(text: &str) -> TestTpm {
     let mut tpm = TestTpm::manufactured();
-    tpm.tpm = Tpm::from_records(&records).unwrap();
+    tpm.tpm = Tpm::from_records(&records(text)).unwrap();
     tpm.resave();
     tpm
 }
@@ -118,6 +120,38 @@ fn the_states_of_every_release_load_and_work() {
         );
         let (_, out) = tpm.run_with(TpmCc::CREATE_PRIMARY, &[TpmHandle::OWNER], &[b"owner"], &input).unwrap();
         assert!(kept == public(&out), "{release}: the primary key is another one");
+    }
+}
+
+/// The first release had the PCRs in the volatile record.
+#[test]
+fn pcrs_get_records_of_their_own_and_none_is_lost() {
+    let mut tpm = TestTpm::manufactured();
+    let first = records(RELEASES[0].1);
+    tpm.tpm = Tpm::from_records(&first).unwrap();
+    tpm.env.saved = first.into_iter().map(|(k, v)| (k, v.to_vec())).collect();
+    let banks = |tpm: &Tpm| -> Vec<_> {
+        tpm.records().into_iter().filter(|(k, _)| matches!(k, RecordKey::Pcr(_))).collect()
+    };
+    let mut seen = vec![banks(&tpm.tpm)];
+    // The first of them is not counted, so that the volatile record stays.
+    for (pcr, saved) in [(16, 1), (0, PCR_BANK_ALGS.len()), (16, PCR_BANK_ALGS.len())] {
+        let digests = Tpml(vec![TpmtHa { hash_alg: TpmAlgId::SHA256, digest: vec![7; 32] }]);
+        let digests: TpmlDigestValues = digests;
+        let command = command_bytes(
+            TpmCc::PCR_EXTEND,
+            &[TpmHandle(pcr)],
+            &[0x40, 0, 0, 9, 0, 0, 0, 0, 0],
+            &digests.to_bytes(),
+        );
+        let response = tpm.tpm.execute(&mut tpm.env, 0, &command);
+        assert_eq!(response[6..10], [0; 4]);
+        let keys = tpm.env.saved.keys().filter(|k| matches!(k, RecordKey::Pcr(_)));
+        assert_eq!(keys.count(), saved);
+        let saved: Vec<_> = tpm.env.saved.iter().map(|(&k, v)| (k, Zeroizing::new(v.clone()))).collect();
+        let again = banks(&Tpm::from_records(&saved).unwrap());
+        assert!(again == banks(&tpm.tpm) && !seen.contains(&again), "{pcr}");
+        seen.push(again);
     }
 }
 

@@ -3,11 +3,12 @@
 
 use super::save::Record;
 use super::{
-    CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, NvIndex, Object, OrderlyState,
-    PcrBank, Permanent, Policy, SavedContexts, SelfTest, Sequence, Session, SessionFlags, StateClear,
-    StateReset, Volatile, all_allocated,
+    Apart, CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, NvIndex, Object,
+    OrderlyState, PcrBank, PcrBanks, Permanent, Policy, SavedContexts, SelfTest, Sequence, Session,
+    SessionFlags, StateClear, StateReset, Volatile, all_allocated,
 };
-use vtpm_protocol::codec::{Decode, Encode, Reader, decode_exact};
+use std::sync::Arc;
+use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
 use vtpm_protocol::tpm::{
@@ -61,6 +62,8 @@ impl From<DictionaryAttack1> for DictionaryAttack {
 }
 
 impl Record for Permanent {
+    const CAPACITY: usize = 4096;
+
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let v = Permanent1::decode(r)?;
         Ok(Self {
@@ -170,11 +173,13 @@ impl From<StateReset1> for StateReset {
 }
 
 impl Record for Volatile {
+    const CAPACITY: usize = 2048;
+
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let v = Volatile1::decode(r)?;
-        // Through the checks of the present form.
-        let banks: Tpml<PcrBank, PCR_BANK_COUNT> = Tpml(v.pcrs.0.into_iter().map(Into::into).collect());
-        let pcrs = decode_exact(&banks.to_bytes())?;
+        let bank = |bank: PcrBank1| PcrBank::from(bank).checked().map(Arc::new);
+        let banks: Vec<_> = v.pcrs.0.into_iter().map(bank).collect::<Result<_, _>>()?;
+        let pcrs = Apart::within(PcrBanks(banks));
         Ok(Self {
             started: v.started,
             ph_enable: v.ph_enable,
@@ -249,6 +254,8 @@ impl From<SessionFlags1> for SessionFlags {
 }
 
 impl Record for Session {
+    const CAPACITY: usize = 1024;
+
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let (kind, symmetric, auth_hash): (TpmSe, TpmtSymDef, TpmiAlgHash) = Decode::decode(r)?;
         let (session_key, nonce_tpm): (Secret2b<64>, Tpm2bNonce) = Decode::decode(r)?;
@@ -280,7 +287,18 @@ impl Record for Session {
     }
 }
 
+impl Record for PcrBank {
+    const CAPACITY: usize = 2048;
+
+    /// They were in the volatile record.
+    fn decode_version_1(_: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Err(ResponseCode::TYPE)
+    }
+}
+
 impl Record for NvIndex {
+    const CAPACITY: usize = 4096;
+
     /// As it is now.
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         Self::decode(r)
@@ -288,6 +306,8 @@ impl Record for NvIndex {
 }
 
 impl Record for Object {
+    const CAPACITY: usize = 4096;
+
     /// As it is now.
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         Self::decode(r)
@@ -295,6 +315,8 @@ impl Record for Object {
 }
 
 impl Record for Sequence {
+    const CAPACITY: usize = 4096;
+
     /// There were none.
     fn decode_version_1(_: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         Err(ResponseCode::TYPE)

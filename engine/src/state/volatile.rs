@@ -3,6 +3,7 @@
 use super::commit::Commitments;
 use super::hierarchy::Policy;
 use super::pcr::PcrBanks;
+use core::ops::{Deref, DerefMut};
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
@@ -153,6 +154,50 @@ impl Decode for SavedContexts {
     }
 }
 
+/// A part of a structure that has records of its own and is not in that of the structure.
+#[derive(Clone, Default)]
+pub struct Apart<T> {
+    part: T,
+    /// It was read from the record of the structure, where it once was: there are no others of it until they are written along with the
+    /// structure's.
+    pub(super) within: bool,
+}
+
+impl<T> Apart<T> {
+    /// One that has records of its own, or will have them with the next commit.
+    pub const fn new(part: T) -> Self {
+        Self { part, within: false }
+    }
+
+    /// One that came out of the record of the structure.
+    pub(super) const fn within(part: T) -> Self {
+        Self { part, within: true }
+    }
+}
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.part
+    }
+}
+
+impl<T> DerefMut for Apart<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.part
+    }
+}
+
+impl<T> Encode for Apart<T> {
+    fn encode(&self, _out: &mut Vec<u8>) {}
+}
+
+impl<T: Default> Decode for Apart<T> {
+    fn decode(_r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Ok(Self::new(T::default()))
+    }
+}
+
 structure! {
     /// The volatile state.
     #[derive(Clone)]
@@ -173,8 +218,8 @@ structure! {
         pub state_clear: StateClear,
         /// The reset group that a Restart keeps, too.
         pub state_reset: StateReset,
-        /// The PCRs.
-        pub pcrs: PcrBanks,
+        /// The PCRs, each bank in a record of its own.
+        pub pcrs: Apart<PcrBanks>,
         /// `TPM2_PCR_Allocate` has run since Startup, so that the next one cannot be a Resume.
         pub pcr_reconfigured: bool,
         /// The exclusive audit session, or `TPM_RH_UNASSIGNED`.

@@ -66,9 +66,9 @@ pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respo
 
 fn start_pcrs(cx: &mut Context<'_>, locality: u8, resume: bool) {
     let old = resume.then(|| cx.state.volatile.pcrs.clone());
-    let pcrs = PcrBanks::startup(&cx.state.permanent.pcr_allocation, locality, old.as_ref());
+    let pcrs = PcrBanks::startup(&cx.state.permanent.pcr_allocation, locality, old.as_deref());
     let volatile = cx.state.volatile_mut();
-    volatile.pcrs = pcrs;
+    *volatile.pcrs = pcrs;
     volatile.pcr_reconfigured = false;
     if resume {
         volatile.hcrtm_values.0.clear();
