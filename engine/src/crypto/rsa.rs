@@ -62,7 +62,7 @@ impl RsaPublic {
         let size = n.len();
         let n = read_modulus(n)?;
         let e = exponent(e);
-        if e % 2 == 0 || e == 1 {
+        if e.is_multiple_of(2) || e == 1 {
             return Err(CryptoError::Exponent);
         }
         Ok(RsaPublic { n, e, size })
