@@ -260,13 +260,6 @@ fn check_entry(
 
 fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Failure> {
     let entry = cx.sessions.entries.get(i).ok_or(ResponseCode::FAILURE)?;
-    // For commands of the platform only (Part 1, "Physical Presence").
-    if entry.associated == Some(TpmHandle::PLATFORM)
-        && cx.state.permanent.pp_commands.0.contains(&cx.command.code)
-        && !cx.env.is_physically_present()
-    {
-        return Err(ResponseCode::PP.into());
-    }
     let session =
         if entry.handle == TpmHandle::RS_PW { None } else { Some(cx.state.session(entry.handle)?.clone()) };
     if let Some(session) = &session {
@@ -285,6 +278,13 @@ fn check_one(cx: &mut Context<'_>, i: usize, parameters: &[u8]) -> Result<(), Fa
         }
         return check_hmac(cx, i, &session, parameters);
     };
+    // For commands of the platform only (Part 1, "Physical Presence").
+    if entity == TpmHandle::PLATFORM
+        && cx.state.permanent.pp_commands.0.contains(&cx.command.code)
+        && !cx.env.is_physically_present()
+    {
+        return Err(ResponseCode::PP.into());
+    }
     let include_auth = match &session {
         None => true,
         Some(s) if s.is_policy() => s.flags.is_auth_value_needed || s.flags.is_password_needed,

@@ -2,7 +2,7 @@
 
 use crate::command::{Context, Output, parameters};
 use crate::state::CLOCK_NOMINAL;
-use vtpm_protocol::codec::Reader;
+use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::TpmClockAdjust;
 
@@ -16,7 +16,7 @@ const STEPS: [u32; 3] = [CLOCK_NOMINAL / 100, CLOCK_NOMINAL / 1000, 1];
 /// # Errors
 /// `TPM_RC_VALUE` for what is no step.
 pub fn clock_rate_adjust(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (adjust,): (TpmClockAdjust,) = parameters(r)?;
+    let (Step(adjust),) = parameters(r)?;
     let [coarse, medium, fine] = STEPS;
     // More real time for a tick is a slower clock.
     let (slower, step) = match adjust {
@@ -26,8 +26,7 @@ pub fn clock_rate_adjust(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Out
         TpmClockAdjust::FINE_SLOWER => (true, fine),
         TpmClockAdjust::FINE_FASTER => (false, fine),
         TpmClockAdjust::MEDIUM_FASTER => (false, medium),
-        TpmClockAdjust::COARSE_FASTER => (false, coarse),
-        _ => return Err(ResponseCode::VALUE.parameter(1)),
+        _ => (false, coarse),
     };
     // What has passed has passed at the old rate.
     cx.state.rebase_clock(cx.now);
@@ -36,6 +35,16 @@ pub fn clock_rate_adjust(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Out
     let (least, most) = (CLOCK_NOMINAL.saturating_sub(LIMIT), CLOCK_NOMINAL.saturating_add(LIMIT));
     cx.state.volatile_mut().clock_rate = new.clamp(least, most);
     Ok(Output::none())
+}
+
+/// `TPM_CLOCK_ADJUST` as a parameter: one of the seven that there are.
+struct Step(TpmClockAdjust);
+
+impl Decode for Step {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let adjust = TpmClockAdjust::decode(r)?;
+        adjust.name().map(|_| Self(adjust)).ok_or(ResponseCode::VALUE)
+    }
 }
 
 #[cfg(test)]

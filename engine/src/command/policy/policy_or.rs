@@ -3,7 +3,7 @@
 use super::{clear_digest, extend, is_trial};
 use crate::command::{Context, Output, parameters};
 use crate::crypto::ct_eq;
-use vtpm_protocol::codec::{Encode, Reader};
+use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmCc, TpmlDigest};
 
@@ -15,10 +15,7 @@ const FEWEST: usize = 2;
 /// # Errors
 /// `TPM_RC_SIZE` for fewer than two or more than eight alternatives, `TPM_RC_VALUE` when the policy so far is none of them.
 pub fn policy_or(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (alternatives,): (TpmlDigest,) = parameters(r)?;
-    if alternatives.0.len() < FEWEST {
-        return Err(ResponseCode::SIZE.parameter(1));
-    }
+    let (Alternatives(alternatives),) = parameters(r)?;
     let handle = cx.handle(0)?;
     let session = cx.state.session_mut(handle)?;
     if !is_trial(session) && !alternatives.0.iter().any(|d| ct_eq(d, &session.policy_digest)) {
@@ -30,6 +27,18 @@ pub fn policy_or(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Res
     parts.extend(alternatives.0.iter().map(|d| d.as_slice()));
     extend(session, &parts);
     Ok(Output::none())
+}
+
+/// A `TPML_DIGEST` of alternatives, which are at least two.
+struct Alternatives(TpmlDigest);
+
+impl Decode for Alternatives {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        match TpmlDigest::decode(r)? {
+            list if list.0.len() < FEWEST => Err(ResponseCode::SIZE),
+            list => Ok(Self(list)),
+        }
+    }
 }
 
 #[cfg(test)]
