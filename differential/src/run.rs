@@ -9,7 +9,7 @@ use crate::generate;
 use crate::rng::Rng;
 use crate::shrink;
 use crate::world::{Common, Difference, Exchange, World};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -85,6 +85,8 @@ pub struct Report {
     pub episodes: u64,
     /// How many of them ended early, as the sides were no longer the same.
     pub cut_short: u64,
+    /// After which accepted differences that was.
+    pub ended_by: BTreeMap<String, u64>,
     /// What a device died of.
     pub died: Vec<String>,
     /// How often swtpm died of a command that it is known to die of.
@@ -264,6 +266,9 @@ fn take_in(config: &Config, report: &mut Report, number: u64, result: Result<Wor
     };
     report.episodes += 1;
     report.cut_short += u64::from(w.ended);
+    if let Some(why) = &w.ended_by {
+        *report.ended_by.entry(why.clone()).or_default() += 1;
+    }
     report.oracle_deaths += w.oracle_deaths;
     report.coverage.add(&w.coverage);
     report.usage.add(&w.usage);
@@ -354,6 +359,9 @@ impl Report {
             "{total} commands, {succeeded} successful, in {} episodes ({} cut short) of seed {}; {accepted} accepted differences",
             self.episodes, self.cut_short, config.seed
         );
+        for (why, n) in &self.ended_by {
+            let _ = writeln!(out, "{n} episodes ended by {why}");
+        }
         for entry in self.usage.unused() {
             let _ = writeln!(out, "never needed: {:?} {:?}: {}", entry.commands, entry.what, entry.reason);
         }

@@ -127,6 +127,8 @@ pub struct World {
     pub mutations: usize,
     /// The sides are no longer the same: nothing more is sent.
     pub ended: bool,
+    /// After which difference that was.
+    pub ended_by: Option<String>,
     /// What a device died of.
     pub died: Option<Died>,
     /// How often swtpm died of a command that it is known to die of.
@@ -149,6 +151,7 @@ impl World {
             mutations: 25,
             ended: false,
             died: None,
+            ended_by: None,
             oracle_deaths: 0,
         }
     }
@@ -239,7 +242,7 @@ impl World {
             return None;
         }
         let mut call = call.clone();
-        call.known = self.is_known(&call);
+        call.known = call.edits.is_empty() && self.is_known(&call);
         let sent: Pair<Sent> =
             SIDES.map(|s| client::build(&call, s, &self.model.sessions, &mut self.rng.clone()));
         self.rng.draw();
@@ -267,7 +270,7 @@ impl World {
         self.coverage.count(&call, codes[THEIRS]);
         if codes[THEIRS] == ResponseCode::FAILURE.value() {
             // From now on it says nothing else.
-            self.ended = true;
+            self.end(&call, codes);
         }
         if codes[THEIRS] != codes[OURS] {
             self.codes_differ(&call, codes, &received);
@@ -293,7 +296,8 @@ impl World {
             self.flush(replies.handle);
             return None;
         }
-        Some(replies)
+        // What the client did not mean to ask for it does not work with.
+        call.edits.is_empty().then_some(replies)
     }
 
     /// Whether the result is the same on both sides.
@@ -319,6 +323,14 @@ impl World {
             && sequence_known.is_none_or(|s| s.known)
     }
 
+    /// The sides are not the same any more.
+    fn end(&mut self, call: &Call, codes: Pair<u32>) {
+        self.ended = true;
+        let mutation = if call.mutation.is_empty() { "" } else { " (made wrong)" };
+        let why = format!("{:?}{mutation}: {:#x} / {:#x}", TpmCc(call.code), codes[THEIRS], codes[OURS]);
+        self.ended_by.get_or_insert(why);
+    }
+
     fn codes_differ(&mut self, call: &Call, codes: Pair<u32>, received: &Pair<Vec<u8>>) {
         self.found(call, What::Code(codes[THEIRS], codes[OURS]));
         let base = |rc: u32| ResponseCode::from_value(rc).base();
@@ -333,10 +345,10 @@ impl World {
                     self.die(e);
                 }
             } else if call.code != TpmCc::GET_CAPABILITY.0 && call.code != TpmCc::TEST_PARMS.0 {
-                self.ended = true;
+                self.end(call, codes);
             }
         } else if counts.contains(&base(codes[THEIRS])) || counts.contains(&base(codes[OURS])) {
-            self.ended = true;
+            self.end(call, codes);
         }
     }
 

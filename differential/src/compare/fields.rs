@@ -219,7 +219,8 @@ impl Fields<'_, '_> {
                 self.number("", n);
             }
             Field::AnyNumber(n) => self.bytes("", n, false),
-            Field::Equal => self.b2("", true),
+            // Bytes that were changed behind the client's back may also be those of a session.
+            Field::Equal => self.b2("", self.call.edits.is_empty()),
             Field::Known => self.b2("", known),
             Field::Message => self.b2("", known || self.call.mutation.is_empty()),
             Field::Random => self.b2("", false),

@@ -63,7 +63,7 @@ pub fn layout(code: u32) -> &'static [(&'static str, Field)] {
         C::ECDH_KEY_GEN => &[("zPoint", F::Random), ("pubPoint", F::Random)],
         C::ECDH_ZGEN => &[("outPoint", F::Known)],
         C::ECC_PARAMETERS => &[("parameters", F::Rest)],
-        C::ZGEN_2PHASE => &[("outZ1", F::Known), ("outZ2", F::Random)],
+        C::ZGEN_2PHASE => &[("outZ1", F::Random), ("outZ2", F::Random)],
         C::COMMIT => &[("K", F::Random), ("L", F::Random), ("E", F::Random), ("counter", F::Number(2))],
         C::EC_EPHEMERAL => &[("Q", F::Random), ("counter", F::Number(2))],
         C::ENCRYPT_DECRYPT | C::ENCRYPT_DECRYPT2 => &[("outData", F::Known), ("ivOut", F::Known)],

@@ -13,7 +13,8 @@ fn get(w: &mut World) {
         0 => (TpmCap::ALGS, w.rng.below(0x46) as u32),
         1..=3 => {
             let kind = w.rng.pick(&[0u32, 1, 2, 3, 0x40, 0x80, 0x81]);
-            (TpmCap::HANDLES, kind << 24 | w.rng.pick(&[0, 0, 0, 1, 0x50_0000, 0x50_0003]))
+            let first = w.rng.pick(&[0, 0, 0, 1, 0x50_0000, 0x50_0003]);
+            (TpmCap::HANDLES, kind << 24 | if kind == 0x80 { 0 } else { first })
         }
         4 => (TpmCap::COMMANDS, 0x11f + w.rng.below(0x80) as u32),
         5 => (TpmCap::PP_COMMANDS, 0x11f),

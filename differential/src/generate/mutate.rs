@@ -232,6 +232,9 @@ fn bytes(w: &mut World, call: &mut Call) -> Option<String> {
         _ => Edit::Insert(start, rng.bytes(1)),
     };
     if let Edit::Put(6, code) = &edit {
+        if call.handles.iter().any(|e| e.handle[THEIRS] != e.handle[OURS]) {
+            return None;
+        }
         // Not to a command whose effects nobody could follow.
         let code = u32::from_be_bytes([code[0], code[1], code[2], code[3]]);
         if w.common.ours_only.contains(&code) || code == call.code || forbidden(code) {

@@ -115,6 +115,7 @@ fn set_auth(w: &mut World) {
     let n = any_pcr(w);
     let pcr = w.model.pcr(n);
     let auth = super::object::any_auth(w);
-    let call = w.call(C::PCR_SET_AUTH_VALUE, &[&pcr], Bytes::new().b2(&auth));
+    let mut call = w.call(C::PCR_SET_AUTH_VALUE, &[&pcr], Bytes::new().b2(&auth));
+    call.new_auth = Some(crate::effects::trimmed(&auth));
     w.run(call);
 }

@@ -164,7 +164,8 @@ fn entity(w: &World, session: u32) -> Option<Entity> {
 fn digest(w: &mut World, session: u32) -> Option<Vec<u8>> {
     let s = entity(w, session)?;
     let call = w.call(C::POLICY_GET_DIGEST, &[&s], Bytes::new());
-    w.run(call).map(|r| nth_2b(&r.params.0[THEIRS], 0))
+    // One that is another on the other side is of no use.
+    w.run(call).filter(|r| r.params.is_same()).map(|r| nth_2b(&r.params.0[THEIRS], 0))
 }
 
 fn perform(w: &mut World, session: u32, step: &Step) -> Option<Replies> {

@@ -10,16 +10,13 @@ use vtpm_protocol::tpm::{Tpm2bDigest, TpmCc};
 /// The policy is for the creation of objects with a certain template, given by its hash.
 ///
 /// # Errors
-/// `TPM_RC_CPHASH` when the policy has a hash that is no templateHash, `TPM_RC_VALUE` when it is another one; `TPM_RC_SIZE` for what is no digest of the session's hash.
+/// `TPM_RC_CPHASH` when the policy has a hash that is not this templateHash; `TPM_RC_SIZE` for what is no digest of the session's hash.
 pub fn policy_template(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (hash,): (Tpm2bDigest,) = parameters(r)?;
     let handle = cx.handle(0)?;
     let session = cx.state.session_mut(handle)?;
-    if session.flags.is_template_hash_defined {
-        if !ct_eq(&hash, &session.cp_hash) {
-            return Err(ResponseCode::VALUE.parameter(1));
-        }
-    } else if !session.cp_hash.is_empty() {
+    let same = session.flags.is_template_hash_defined && ct_eq(&hash, &session.cp_hash);
+    if !session.cp_hash.is_empty() && !same {
         return Err(ResponseCode::CPHASH);
     }
     if hash.len() != digest_size(session) {
