@@ -1,10 +1,10 @@
 //! `TPM2_ChangeEPS` (Part 3, 24.5).
 
 use crate::command::{Context, Output, parameters};
-use crate::state::{Policy, random_secret};
+use crate::state::Hierarchy;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Tpm2bAuth, TpmHandle};
+use vtpm_protocol::tpm::TpmHandle;
 
 /// A new seed and proof of the endorsement hierarchy, which is as in a new TPM then: enabled, without authorization value, policy and objects.
 ///
@@ -13,12 +13,7 @@ use vtpm_protocol::tpm::{Tpm2bAuth, TpmHandle};
 pub fn change_eps(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let () = parameters(r)?;
     let mut fill = |out: &mut [u8]| cx.env.fill_random(out);
-    let (seed, proof) = (random_secret(&mut fill), random_secret(&mut fill));
-    let endorsement = &mut cx.state.permanent_mut().endorsement;
-    endorsement.seed = seed;
-    endorsement.proof = proof;
-    endorsement.auth = Tpm2bAuth::empty();
-    endorsement.policy = Policy::default();
+    cx.state.permanent_mut().endorsement = Hierarchy::generate(&mut fill);
     cx.state.volatile_mut().state_clear.eh_enable = true;
     cx.state.remove_objects_of(TpmHandle::ENDORSEMENT);
     Ok(Output::none())

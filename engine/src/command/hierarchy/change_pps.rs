@@ -1,7 +1,7 @@
 //! `TPM2_ChangePPS` (Part 3, 24.4).
 
 use crate::command::{Context, Output, parameters};
-use crate::state::{Policy, random_secret};
+use crate::state::{Hierarchy, Policy};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::TpmHandle;
@@ -14,11 +14,9 @@ use vtpm_protocol::tpm::TpmHandle;
 pub fn change_pps(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let () = parameters(r)?;
     let mut fill = |out: &mut [u8]| cx.env.fill_random(out);
-    let (seed, proof) = (random_secret(&mut fill), random_secret(&mut fill));
     let state = &mut *cx.state;
     let permanent = state.permanent_mut();
-    permanent.platform.seed = seed;
-    permanent.platform.proof = proof;
+    permanent.platform = Hierarchy::generate(&mut fill);
     permanent.pcr_policy = Policy::default();
     state.volatile_mut().state_clear.platform_policy = Policy::default();
     state.remove_objects_of(TpmHandle::PLATFORM);

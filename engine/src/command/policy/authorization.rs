@@ -1,7 +1,7 @@
 //! What `TPM2_PolicySigned`, `TPM2_PolicySecret` and `TPM2_PolicyTicket` have in common (Part 3, 23.2): the terms on which an entity
 //! authorizes, and the ticket that lets the authorization be used again.
 
-use super::{digest_size, update};
+use super::{digest_size, is_trial, update};
 use crate::command::{Context, Output};
 use crate::crypto::ct_eq;
 use crate::state::{Session, State};
@@ -43,7 +43,7 @@ pub struct Blame {
 
 /// When an authorization ends that is given for `expiration` seconds (the sign only asks for a ticket): counted from the start of the
 /// session if it is bound to the session by its nonce, else a value of Time.
-pub fn timeout(session: &Session, time: u64, expiration: i32, nonce: &[u8]) -> u64 {
+fn timeout(session: &Session, time: u64, expiration: i32, nonce: &[u8]) -> u64 {
     if expiration == 0 {
         return 0;
     }
@@ -63,7 +63,31 @@ pub fn read_timeout(timeout: &Tpm2bTimeout) -> Result<(u64, bool), ResponseCode>
     Ok((value & !EXPIRES_ON_RESET, value & EXPIRES_ON_RESET != 0))
 }
 
+/// The parameters of the commands that authorize by themselves.
+const BLAME: Blame = Blame { nonce: 1, cp_hash: 2, expiration: 4 };
+
 impl Terms {
+    /// The terms of a new authorization, which the session of `handle` can take. A trial session takes any.
+    ///
+    /// # Errors
+    /// Those of [`Terms::check`], of the parameters of `TPM2_PolicySigned` and `TPM2_PolicySecret`.
+    pub fn begin(
+        cx: &Context<'_>,
+        handle: TpmHandle,
+        nonce: &[u8],
+        cp_hash: Tpm2bDigest,
+        policy_ref: Tpm2bNonce,
+        expiration: i32,
+    ) -> Result<Self, ResponseCode> {
+        let session = cx.state.session(handle)?;
+        let mut terms = Self { cp_hash, policy_ref, timeout: 0, expires_on_reset: nonce.is_empty() };
+        if !is_trial(session) {
+            terms.timeout = timeout(session, cx.state.time(cx.now), expiration, nonce);
+            terms.check(cx.state, cx.now, session, nonce, &BLAME)?;
+        }
+        Ok(terms)
+    }
+
     /// Whether `session` can take the authorization.
     ///
     /// # Errors

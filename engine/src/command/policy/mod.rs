@@ -1,6 +1,7 @@
 //! Enhanced authorization commands (Part 3, chapter 23).
 
 mod authorization;
+mod bind;
 mod operation;
 mod policy_ac_send_select;
 mod policy_auth_value;

@@ -1,7 +1,7 @@
 //! `TPM2_Policy_AC_SendSelect` (Part 3, 32.4).
 
+use super::bind::bind_to_names;
 use super::extend;
-use crate::alg::{digest_2b, hash_of};
 use crate::command::{Context, Output, parameters};
 use vtpm_protocol::codec::{Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
@@ -11,33 +11,27 @@ use vtpm_protocol::tpm::{Tpm2bName, TpmCc};
 /// nothing; its digest is computed all the same, for other TPMs.
 ///
 /// # Errors
-/// `TPM_RC_CPHASH` when the policy has a hash already, `TPM_RC_COMMAND_CODE` when it has a command already.
+/// Those of [`bind_to_names`].
 pub fn policy_ac_send_select(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (object, auth_handle, ac, include_object): (Tpm2bName, Tpm2bName, Tpm2bName, bool) = parameters(r)?;
     let handle = cx.handle(0)?;
     let session = cx.state.session_mut(handle)?;
-    if !session.cp_hash.is_empty() {
-        return Err(ResponseCode::CPHASH);
-    }
-    if session.command_code.0 != 0 {
-        return Err(ResponseCode::COMMAND_CODE);
-    }
-    session.cp_hash = digest_2b(&hash_of(session.auth_hash).digest(&[&object, &auth_handle, &ac]));
-    session.flags.is_name_hash_defined = true;
+    bind_to_names(session, TpmCc::AC_SEND, &[&object, &auth_handle, &ac])?;
     let code = TpmCc::POLICY_AC_SEND_SELECT.to_bytes();
     let included: &[u8] = if include_object { &object } else { &[] };
     extend(session, &[&code, included, &auth_handle, &ac, &include_object.to_bytes()]);
-    session.command_code = TpmCc::AC_SEND;
     Ok(Output::none())
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::command::policy::testing::{START, b2, both, digest, hash, policy};
+    use crate::command::policy::testing::{
+        START, authorize_owner, b2, both, digest, hash, policy, start_policy,
+    };
     use crate::testing::TestTpm;
     use vtpm_protocol::codec::Encode;
     use vtpm_protocol::rc::ResponseCode;
-    use vtpm_protocol::tpm::{Tpm2bName, TpmCc, TpmHandle};
+    use vtpm_protocol::tpm::{Tpm2bName, TpmCc, TpmSe};
 
     const CODE: TpmCc = TpmCc::POLICY_AC_SEND_SELECT;
 
@@ -74,23 +68,10 @@ mod tests {
 
     #[test]
     fn such_a_policy_authorizes_no_command_that_there_is() {
-        use crate::testing::objects::{run_with_policy, start_policy};
-        use vtpm_protocol::tpm::{TpmAlgId, TpmSe};
         let mut tpm = TestTpm::started();
         let session = start_policy(&mut tpm, TpmSe::POLICY);
         let input = (name(b"object"), name(b"auth"), name(b"ac"), false);
         policy(&mut tpm, CODE, session, &input).unwrap();
-        let digest = b2(&digest(&mut tpm, session));
-        let owner = &mut tpm.state().permanent_mut().owner;
-        owner.policy = crate::state::Policy { alg: TpmAlgId::SHA256, digest };
-        tpm.resave();
-        let result = run_with_policy(
-            &mut tpm,
-            TpmCc::HIERARCHY_CHANGE_AUTH,
-            &[TpmHandle::OWNER],
-            session,
-            &b2(b"new"),
-        );
-        assert_eq!(result, Err(ResponseCode::POLICY_CC.session(1)));
+        assert_eq!(authorize_owner(&mut tpm, session), Err(ResponseCode::POLICY_CC.session(1)));
     }
 }

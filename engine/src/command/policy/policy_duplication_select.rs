@@ -1,7 +1,7 @@
 //! `TPM2_PolicyDuplicationSelect` (Part 3, 23.15).
 
+use super::bind::bind_to_names;
 use super::extend;
-use crate::alg::{digest_2b, hash_of};
 use crate::command::{Context, Output, parameters};
 use vtpm_protocol::codec::{Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
@@ -10,23 +10,15 @@ use vtpm_protocol::tpm::{Tpm2bName, TpmCc};
 /// The policy is for duplication to a certain new parent, of a certain object or of whichever.
 ///
 /// # Errors
-/// `TPM_RC_CPHASH` when the policy has a hash already, `TPM_RC_COMMAND_CODE` when it has a command already.
+/// Those of [`bind_to_names`].
 pub fn policy_duplication_select(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (object, new_parent, include_object): (Tpm2bName, Tpm2bName, bool) = parameters(r)?;
     let handle = cx.handle(0)?;
     let session = cx.state.session_mut(handle)?;
-    if !session.cp_hash.is_empty() {
-        return Err(ResponseCode::CPHASH);
-    }
-    if session.command_code.0 != 0 {
-        return Err(ResponseCode::COMMAND_CODE);
-    }
-    session.cp_hash = digest_2b(&hash_of(session.auth_hash).digest(&[&object, &new_parent]));
-    session.flags.is_name_hash_defined = true;
+    bind_to_names(session, TpmCc::DUPLICATE, &[&object, &new_parent])?;
     let code = TpmCc::POLICY_DUPLICATION_SELECT.to_bytes();
     let included: &[u8] = if include_object { &object } else { &[] };
     extend(session, &[&code, included, &new_parent, &include_object.to_bytes()]);
-    session.command_code = TpmCc::DUPLICATE;
     Ok(Output::none())
 }
 

@@ -1,19 +1,17 @@
 //! `TPM2_PolicySecret` (Part 3, 23.4).
 
-use super::authorization::{Blame, Terms, no_ticket, timeout};
+use super::authorization::{Terms, no_ticket};
 use super::is_trial;
 use crate::command::{Context, Output, parameters};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{Tpm2bDigest, Tpm2bNonce, TpmCc, TpmHt, TpmNt, TpmSt};
 
-const BLAME: Blame = Blame { nonce: 1, cp_hash: 2, expiration: 4 };
-
 /// The policy needs that another entity was authorized, by its authorization value: this command is so authorized. A negative expiration
 /// asks for a ticket, which a PIN Pass index does not give, as every use of it counts.
 ///
 /// # Errors
-/// Those of [`Terms::check`]; `TPM_RC_READ_ONLY` for a PIN index in read-only mode.
+/// Those of [`Terms::begin`]; `TPM_RC_READ_ONLY` for a PIN index in read-only mode.
 pub fn policy_secret(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (nonce, cp_hash, policy_ref, expiration): (Tpm2bNonce, Tpm2bDigest, Tpm2bNonce, i32) = parameters(r)?;
     let (entity, handle) = (cx.handle(0)?, cx.handle(1)?);
@@ -26,15 +24,10 @@ pub fn policy_secret(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output,
         return Err(ResponseCode::READ_ONLY);
     }
     let name = cx.state.name(entity)?;
-    let session = cx.state.session(handle)?;
-    let trial = is_trial(session);
-    let mut terms = Terms { cp_hash, policy_ref, timeout: 0, expires_on_reset: nonce.is_empty() };
-    if !trial {
-        terms.timeout = timeout(session, cx.state.time(cx.now), expiration, &nonce);
-        terms.check(cx.state, cx.now, session, &nonce, &BLAME)?;
-    }
-    terms.apply(cx.state.session_mut(handle)?, TpmCc::POLICY_SECRET, &name);
-    if expiration >= 0 || trial || nt == Some(TpmNt::PinPass) {
+    let terms = Terms::begin(cx, handle, &nonce, cp_hash, policy_ref, expiration)?;
+    let session = cx.state.session_mut(handle)?;
+    terms.apply(session, TpmCc::POLICY_SECRET, &name);
+    if expiration >= 0 || is_trial(session) || nt == Some(TpmNt::PinPass) {
         return Ok(no_ticket(TpmSt::AUTH_SECRET));
     }
     Ok(terms.ticket(cx, TpmSt::AUTH_SECRET, entity, &name))

@@ -1,6 +1,6 @@
 //! `TPM2_PolicySigned` (Part 3, 23.3).
 
-use super::authorization::{Blame, Terms, no_ticket, timeout};
+use super::authorization::{Terms, no_ticket};
 use super::is_trial;
 use crate::alg::{digest_2b, hash_alg};
 use crate::command::{Context, Output, parameters};
@@ -9,13 +9,11 @@ use vtpm_protocol::codec::{Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{Tpm2bDigest, Tpm2bNonce, TpmAlgId, TpmCc, TpmSt, TpmtSignature};
 
-const BLAME: Blame = Blame { nonce: 1, cp_hash: 2, expiration: 4 };
-
 /// The policy needs an authorization that the owner of a key signed: for this session or any, for one command or any, for a time or for
 /// ever. A negative expiration asks for a ticket.
 ///
 /// # Errors
-/// Those of [`Terms::check`]; `TPM_RC_SCHEME`, `TPM_RC_SIGNATURE`, `TPM_RC_HANDLE` of parameter 5 as in [`signing::verify`].
+/// Those of [`Terms::begin`]; `TPM_RC_SCHEME`, `TPM_RC_SIGNATURE`, `TPM_RC_HANDLE` of parameter 5 as in [`signing::verify`].
 pub fn policy_signed(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (nonce, cp_hash, policy_ref, expiration, signature): (
         Tpm2bNonce,
@@ -29,17 +27,15 @@ pub fn policy_signed(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output,
     }
     let (auth_object, handle) = (cx.handle(0)?, cx.handle(1)?);
     let key = cx.state.object(auth_object)?.clone();
-    let session = cx.state.session(handle)?;
+    let terms = Terms::begin(cx, handle, &nonce, cp_hash, policy_ref, expiration)?;
+    let session = cx.state.session_mut(handle)?;
     let trial = is_trial(session);
-    let mut terms = Terms { cp_hash, policy_ref, timeout: 0, expires_on_reset: nonce.is_empty() };
     if !trial {
-        terms.timeout = timeout(session, cx.state.time(cx.now), expiration, &nonce);
-        terms.check(cx.state, cx.now, session, &nonce, &BLAME)?;
         let alg = hash_alg(signature_hash(&signature)).ok_or(ResponseCode::SCHEME.parameter(5))?;
         let signed = alg.digest(&[&nonce, &expiration.to_bytes(), &terms.cp_hash, &terms.policy_ref]);
         signing::verify(&key, &digest_2b(&signed), &signature).map_err(|e| e.parameter(5))?;
     }
-    terms.apply(cx.state.session_mut(handle)?, TpmCc::POLICY_SIGNED, &key.name);
+    terms.apply(session, TpmCc::POLICY_SIGNED, &key.name);
     if expiration >= 0 || trial {
         return Ok(no_ticket(TpmSt::AUTH_SIGNED));
     }

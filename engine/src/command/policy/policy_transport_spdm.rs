@@ -38,11 +38,11 @@ pub fn policy_transport_spdm(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result
 
 #[cfg(test)]
 mod tests {
-    use crate::command::policy::testing::{START, b2, both, digest, hash, policy};
+    use crate::command::policy::testing::{START, authorize_owner, both, digest, hash, policy, start_policy};
     use crate::testing::TestTpm;
     use vtpm_protocol::codec::Encode;
     use vtpm_protocol::rc::ResponseCode;
-    use vtpm_protocol::tpm::{Tpm2bName, TpmCc, TpmHandle};
+    use vtpm_protocol::tpm::{Tpm2bName, TpmCc, TpmSe};
 
     const CODE: TpmCc = TpmCc::POLICY_TRANSPORT_SPDM;
 
@@ -93,22 +93,9 @@ mod tests {
 
     #[test]
     fn such_a_policy_authorizes_nothing_here() {
-        use crate::testing::objects::{run_with_policy, start_policy};
-        use vtpm_protocol::tpm::{TpmAlgId, TpmSe};
         let mut tpm = TestTpm::started();
         let session = start_policy(&mut tpm, TpmSe::POLICY);
         policy(&mut tpm, CODE, session, &(Tpm2bName::empty(), Tpm2bName::empty())).unwrap();
-        let digest = b2(&digest(&mut tpm, session));
-        let owner = &mut tpm.state().permanent_mut().owner;
-        owner.policy = crate::state::Policy { alg: TpmAlgId::SHA256, digest };
-        tpm.resave();
-        let result = run_with_policy(
-            &mut tpm,
-            TpmCc::HIERARCHY_CHANGE_AUTH,
-            &[TpmHandle::OWNER],
-            session,
-            &b2(b"new"),
-        );
-        assert_eq!(result, Err(ResponseCode::CHANNEL.session(1)));
+        assert_eq!(authorize_owner(&mut tpm, session), Err(ResponseCode::CHANNEL.session(1)));
     }
 }

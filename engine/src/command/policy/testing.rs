@@ -1,7 +1,9 @@
 //! What the tests of the policy commands share.
 
 use crate::crypto::HashAlg;
+use crate::state::Policy;
 use crate::testing::TestTpm;
+use crate::testing::objects::run_with_policy;
 pub use crate::testing::objects::start_policy;
 use vtpm_protocol::codec::{Encode, decode_exact};
 use vtpm_protocol::rc::ResponseCode;
@@ -46,6 +48,15 @@ pub fn policy(
     parameters: &dyn Encode,
 ) -> Result<(), ResponseCode> {
     tpm.run(code, &[session], parameters).map(|out| assert!(out.is_empty()))
+}
+
+/// Makes the policy of `session` that of the owner, and uses the session for a command of the owner.
+pub fn authorize_owner(tpm: &mut TestTpm, session: TpmHandle) -> Result<Vec<u8>, ResponseCode> {
+    let digest = b2(&digest(tpm, session));
+    tpm.state().permanent_mut().owner.policy = Policy { alg: TpmAlgId::SHA256, digest };
+    tpm.resave();
+    let code = TpmCc::HIERARCHY_CHANGE_AUTH;
+    run_with_policy(tpm, code, &[TpmHandle::OWNER], session, &b2(b"new"))
 }
 
 /// What the commands that authorize return.
