@@ -1,8 +1,8 @@
 //! Curves, schemes and points of elliptic curve cryptography (Part 2, 11.2.3 and 11.2.5).
 
 use super::constants::{TpmAlgId, TpmEccCurve};
-use super::keys::Scheme;
-use super::sized::Tpm2bEccParameter;
+use super::schemes::Scheme;
+use super::sized::{Sized2b, Tpm2bEccParameter};
 use crate::codec::{Decode, Encode, Reader};
 use crate::rc::ResponseCode;
 use crate::structure;
@@ -32,6 +32,9 @@ structure! {
         pub y: Tpm2bEccParameter,
     }
 }
+
+/// `TPM2B_ECC_POINT`, 11.2.5.3.
+pub type Tpm2bEccPoint = Sized2b<TpmsEccPoint>;
 
 /// Key derivation functions, `TPMI_ALG_KDF`.
 pub const KDFS: [TpmAlgId; 4] =

@@ -3,19 +3,25 @@
 mod attributes;
 mod constants;
 mod ecc;
-mod keys;
 mod lists;
 mod nv;
+mod public;
+mod schemes;
+mod sensitive;
 mod signatures;
 mod sized;
 mod structures;
+mod symmetric;
 
 pub use attributes::*;
 pub use constants::*;
 pub use ecc::*;
-pub use keys::*;
 pub use lists::*;
 pub use nv::*;
+pub use public::*;
+pub use schemes::*;
+pub use sensitive::*;
 pub use signatures::*;
 pub use sized::*;
 pub use structures::*;
+pub use symmetric::*;

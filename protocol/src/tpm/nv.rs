@@ -2,9 +2,8 @@
 
 use super::attributes::{TpmaNv, TpmaNvExp};
 use super::constants::{MAX_NV_INDEX_SIZE, TpmHandle, TpmHt};
-use super::keys::Sized2b;
 use super::lists::TpmiAlgHash;
-use super::sized::Tpm2bDigest;
+use super::sized::{Sized2b, Tpm2bDigest};
 use crate::codec::{Decode, Encode, Reader};
 use crate::rc::ResponseCode;
 

@@ -4,7 +4,7 @@ use super::constants::{
     LABEL_MAX_BUFFER, MAX_CONTEXT_SIZE, MAX_DIGEST_BUFFER, MAX_DIGEST_SIZE, MAX_ECC_KEY_BYTES,
     MAX_NV_BUFFER_SIZE, MAX_RSA_KEY_BYTES, MAX_SYM_DATA,
 };
-use crate::codec::{Decode, Encode, Reader, encode_sized};
+use crate::codec::{Decode, Encode, Reader, encode_sized, encode_sized_with};
 use crate::rc::ResponseCode;
 use core::fmt;
 use core::ops::Deref;
@@ -160,6 +160,38 @@ pub type Tpm2bIdObject = Tpm2b<132>;
 pub type Tpm2bPrivate = Tpm2b<1536>;
 /// `TPM2B_CONTEXT_DATA`, 14.5.
 pub type Tpm2bContextData = Tpm2b<MAX_CONTEXT_SIZE>;
+
+/// A `TPM2B` around a structure, 12.2.5 and others: the size must be that of the structure.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sized2b<T>(pub T);
+
+impl<T: Encode> Encode for Sized2b<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_sized_with(out, |o| self.0.encode(o));
+    }
+}
+
+impl<T: Decode> Decode for Sized2b<T> {
+    /// An empty one is `TPM_RC_SIZE`, as is one that the structure does not fill, once the structure itself is in order.
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        let size = u16::decode(r)?;
+        if size == 0 {
+            return Err(ResponseCode::SIZE);
+        }
+        decode_filling(r, size).map(Self)
+    }
+}
+
+/// Decodes a structure that stands in a `TPM2B` of `size` bytes. What is wrong in it is told before a size that is wrong, as in libtpms.
+pub(super) fn decode_filling<T: Decode>(r: &mut Reader<'_>, size: u16) -> Result<T, ResponseCode> {
+    let before = r.remaining();
+    let value = T::decode(r)?;
+    if before.checked_sub(r.remaining()) == Some(usize::from(size)) {
+        Ok(value)
+    } else {
+        Err(ResponseCode::SIZE)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,9 @@
-//! Small structures: contexts, capability data, handle types with conditions (Part 2, chapters 9, 10, 13, 14).
+//! Small structures: contexts, capability data, sessions in commands, creation data (Part 2, chapters 10, 14 and 15).
 
-use super::attributes::{TpmaAlgorithm, TpmaCc};
+use super::attributes::{TpmaAlgorithm, TpmaCc, TpmaLocality};
 use super::constants::{PCR_COUNT, TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmHandle, TpmHt, TpmPt, TpmPtPcr};
 use super::lists::{TpmlPcrSelection, TpmtHa};
-use super::sized::{Tpm2bAuth, Tpm2bContextData, Tpm2bNonce};
+use super::sized::{Tpm2bAuth, Tpm2bContextData, Tpm2bData, Tpm2bDigest, Tpm2bName, Tpm2bNonce};
 use crate::codec::{Decode, Encode, Reader};
 use crate::rc::ResponseCode;
 use crate::structure;
@@ -196,4 +196,25 @@ handle_type! {
     TpmiDhPersistent,
     |h| h.handle_type() == TpmHt::PERSISTENT,
     ResponseCode::VALUE
+}
+
+structure! {
+    /// `TPMS_CREATION_DATA`, 15.1.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct TpmsCreationData {
+        /// The PCRs that `pcr_digest` covers.
+        pub pcr_select: TpmlPcrSelection,
+        /// Digest of those PCRs with the object's name algorithm.
+        pub pcr_digest: Tpm2bDigest,
+        /// The locality of the creation.
+        pub locality: TpmaLocality,
+        /// The parent's name algorithm, null for a primary object.
+        pub parent_name_alg: TpmAlgId,
+        /// The parent's Name, or the hierarchy handle.
+        pub parent_name: Tpm2bName,
+        /// The parent's Qualified Name, or the hierarchy handle.
+        pub parent_qualified_name: Tpm2bName,
+        /// What the caller wanted remembered.
+        pub outside_info: Tpm2bData,
+    }
 }
