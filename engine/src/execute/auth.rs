@@ -641,7 +641,11 @@ pub fn encode_responses(
         if !attributes.has(TpmaSession::CONTINUE_SESSION) {
             cx.state.flush_session(handle);
         } else if is_policy {
-            cx.state.session_mut(handle)?.reset_policy();
+            let (time, epoch) = (cx.state.time(cx.now), cx.state.volatile.time_epoch);
+            let session = cx.state.session_mut(handle)?;
+            session.reset_policy();
+            // It has a new nonce, and what is authorized for this nonce counts from now (Part 3, 23.3).
+            (session.start_time, session.epoch) = (time, epoch);
         }
     }
     Ok(())

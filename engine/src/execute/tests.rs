@@ -139,6 +139,28 @@ fn a_policy_expires_with_its_time_and_with_the_time_s_epoch() {
 }
 
 #[test]
+fn an_authorization_counts_from_the_newest_nonce_of_the_session_that_it_names() {
+    let mut tpm = TestTpm::started();
+    let key = load(&mut tpm, policy_key());
+    let handle = session(&mut tpm, TpmSe::POLICY);
+    tpm.env.now += 60_000;
+    assert_eq!(sign(&mut tpm, key, handle, b""), ResponseCode::SUCCESS);
+    // The nonce that came with that use is new.
+    tpm.env.now += 5_000;
+    let nonce = tpm.state().session(handle).unwrap().nonce_tpm.clone();
+    let input = (&nonce, 0u16, 0u16, 10i32);
+    let secret = [TpmHandle::OWNER, handle];
+    tpm.run_with(TpmCc::POLICY_SECRET, &secret, &[b""], &input).unwrap();
+    let (now, session) = (tpm.env.now, tpm.state().session(handle).unwrap().clone());
+    assert_eq!(session.timeout, tpm.state().time(now) + 5_000);
+    // A session that lived on through a Resume counts from there, too.
+    assert_eq!(session.epoch, tpm.state().volatile.time_epoch);
+    tpm.env.now += 6_000;
+    let late = tpm.run_with(TpmCc::POLICY_SECRET, &secret, &[b""], &input).map(drop);
+    assert_eq!(late, Err(ResponseCode::EXPIRED.parameter(4)));
+}
+
+#[test]
 fn a_policy_for_a_cp_hash_or_a_name_hash_serves_this_command_on_these_entities() {
     let name = policy_key().name.to_vec();
     let cp_hash = SHA256.digest(&[&TpmCc::SIGN.to_bytes(), &name, &sign_parameters()]);

@@ -96,7 +96,7 @@ structure! {
         pub command_locality: TpmaLocality,
         /// The PCR counter when `TPM2_PolicyPCR` was run; 0 for not run.
         pub pcr_counter: u32,
-        /// TPM time at which the session began, in milliseconds.
+        /// TPM time at which the session began, or of a policy session the last use of it ended, in milliseconds.
         pub start_time: u64,
         /// TPM time at which it expires; 0 for never.
         pub timeout: u64,
@@ -135,7 +135,7 @@ impl Session {
         TpmHandle::new(if self.is_policy() { TpmHt::POLICY_SESSION } else { TpmHt::HMAC_SESSION }, slot)
     }
 
-    /// Forgets what policy commands recorded, as `TPM2_PolicyRestart` and the end of a use do; not when the session began.
+    /// Forgets what policy commands recorded, as `TPM2_PolicyRestart` and the end of a use do; not when the nonce was made.
     pub fn reset_policy(&mut self) {
         let size = vtpm_protocol::tpm::hash_size(self.auth_hash.0).unwrap_or_default();
         self.policy_digest = Tpm2bDigest::new(vec![0; size]).unwrap_or_default();
