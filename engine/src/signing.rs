@@ -115,7 +115,7 @@ fn crypto_error(e: CryptoError) -> ResponseCode {
 ///
 /// # Errors
 /// `TPM_RC_SIGNATURE` when it is not genuine; `TPM_RC_SCHEME` for a signature of another kind of key; `TPM_RC_HANDLE` for an HMAC key
-/// without its private part.
+/// without its private part, and for a keyed hash that is no HMAC key.
 pub fn verify(key: &Object, digest: &Tpm2bDigest, signature: &TpmtSignature) -> Result<(), ResponseCode> {
     let genuine = match (&key.public.parms, signature) {
         (PublicParms::Rsa { .. }, TpmtSignature::Rsa { scheme, hash, sig }) => {
@@ -141,6 +141,8 @@ pub fn verify(key: &Object, digest: &Tpm2bDigest, signature: &TpmtSignature) -> 
                 _ => return Err(ResponseCode::SCHEME),
             }
         }
+        // Of sealed data and other secrets, which need an authorization to be used, nobody may learn this way whether a guess is right.
+        (PublicParms::KeyedHash { .. }, _) if !is_signing_key(key) => return Err(ResponseCode::HANDLE),
         (PublicParms::KeyedHash { scheme }, signature) => {
             let secret = key.sensitive.as_ref().ok_or(ResponseCode::HANDLE)?.sensitive.expose();
             let TpmtSignature::Hmac(mac) = signature else { return Err(ResponseCode::SCHEME) };

@@ -121,6 +121,22 @@ mod tests {
     }
 
     #[test]
+    fn sealed_data_cannot_be_guessed_without_its_authorization() {
+        let mut tpm = TestTpm::started();
+        let (session, _) = both(&mut tpm);
+        let sealed = without(keyed_hash(Scheme::NULL), TpmaObject::SIGN_ENCRYPT);
+        let guess = sealed.sensitive.as_ref().unwrap().sensitive.expose().to_vec();
+        let sealed = load(&mut tpm, sealed);
+        let signed = hash(&[&0i32.to_bytes()]);
+        for secret in [guess.as_slice(), b"another guess"] {
+            let digest = crate::crypto::hmac(crate::crypto::HashAlg::Sha256, secret, &[&signed]).to_vec();
+            let signature = TpmtSignature::Hmac(TpmtHa { hash_alg: TpmAlgId::SHA256, digest });
+            let answer = run(&mut tpm, sealed, session, (b"", b"", b"", 0), &signature);
+            assert_eq!(answer, Err(ResponseCode::HANDLE.parameter(5)));
+        }
+    }
+
+    #[test]
     fn the_signature_is_over_all_the_terms() {
         let mut tpm = TestTpm::started();
         let (session, trial) = both(&mut tpm);
