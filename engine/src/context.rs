@@ -80,7 +80,9 @@ pub fn open<T: Decode>(state: &State, context: &TpmsContext) -> Result<T, Respon
 
 fn keys(state: &State, context: &TpmsContext) -> Result<(Zeroizing<Vec<u8>>, [u8; 16]), ResponseCode> {
     let proof = state.proof(context.hierarchy).expose();
-    let (sequence, handle) = (context.sequence.to_bytes(), context.saved_handle.to_bytes());
+    // The numbers of objects begin anew with each boot, while the proof stays.
+    let sequence = (context.sequence, state.permanent.total_reset_count).to_bytes();
+    let handle = context.saved_handle.to_bytes();
     let material = kdfa(HASH, proof, b"CONTEXT", &sequence, &handle, KEY_AND_IV);
     let (key, iv) = material.split_at_checked(32).ok_or(ResponseCode::FAILURE)?;
     Ok((Zeroizing::new(key.to_vec()), iv.try_into().map_err(|_| ResponseCode::FAILURE)?))

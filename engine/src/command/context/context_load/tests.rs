@@ -278,6 +278,34 @@ fn an_st_clear_object_ends_with_a_restart_but_not_with_a_resume() {
 }
 
 #[test]
+fn an_st_clear_object_that_ended_with_a_restart_does_not_come_back_with_a_clear() {
+    let mut tpm = TestTpm::started();
+    let template = with(ecc_storage_key(), TpmaObject::ST_CLEAR);
+    let contexts = [TpmHandle::PLATFORM, TpmHandle::NULL]
+        .map(|hierarchy| saved_object(&mut tpm, hierarchy, template.clone()));
+    restart(&mut tpm, TpmSu::STATE, TpmSu::CLEAR);
+    tpm.run_with(TpmCc::CLEAR, &[TpmHandle::LOCKOUT], &[b""], &()).unwrap();
+    for context in &contexts {
+        assert_eq!(load_context(&mut tpm, context), INTEGRITY);
+    }
+}
+
+#[test]
+fn no_two_contexts_are_encrypted_with_one_key_also_not_in_two_boots() {
+    let mut tpm = TestTpm::started();
+    // The same primary object, and the same number, in each boot.
+    let first = saved_object(&mut tpm, TpmHandle::OWNER, ecc_storage_key());
+    tpm.init();
+    tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).unwrap();
+    let second = saved_object(&mut tpm, TpmHandle::OWNER, ecc_storage_key());
+    assert_eq!((first.sequence, first.saved_handle), (second.sequence, second.saved_handle));
+    let encrypted = |context: &TpmsContext| context.context_blob.get(2 + 64..).map(<[u8]>::to_vec).unwrap();
+    let (first, second) = (encrypted(&first), encrypted(&second));
+    assert_eq!(first.len(), second.len());
+    assert_ne!(first[..16], second[..16]);
+}
+
+#[test]
 fn an_object_context_ends_with_the_proof_of_its_hierarchy() {
     let mut tpm = TestTpm::started();
     let [owner, endorsement, platform, null] =
