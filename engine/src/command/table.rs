@@ -175,7 +175,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::POLICY_PARAMETERS, &[any(K::PolicySession)], DEC, policy::policy_parameters),
     row(CC::NV_DEFINE_SPACE2, &[user(K::Provision)], NV_DEC, nv::nv_define_space2),
     row(CC::NV_READ_PUBLIC2, &[any(K::NvIndex)], ENC, nv::nv_read_public2),
-    row(CC::READ_ONLY_CONTROL, &[user(K::Platform)], N, hierarchy::read_only_control),
+    row(CC::READ_ONLY_CONTROL, &[user(K::Platform)], NV, hierarchy::read_only_control),
     row(CC::POLICY_TRANSPORT_SPDM, &[any(K::PolicySession)], DEC, policy::policy_transport_spdm),
     instance_row(cc::CREATE_INSTANCE, ON_INSTANCE, NV, instance::create_instance),
     instance_row(cc::LOCK_INSTANCE, ON_INSTANCE, NV, instance::lock_instance),
@@ -222,6 +222,9 @@ pub fn attributes(command: &Command) -> TpmaCc {
     }
     bits
 }
+
+#[cfg(test)]
+mod part_3;
 
 #[cfg(test)]
 mod tests {
