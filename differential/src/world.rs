@@ -104,6 +104,20 @@ impl Replies {
     }
 }
 
+/// Whether a command that succeeded changed nothing: neither anything that it names nor a nonce.
+fn is_harmless(call: &Call) -> bool {
+    let commands = [
+        TpmCc::GET_CAPABILITY,
+        TpmCc::TEST_PARMS,
+        TpmCc::IMPORT,
+        TpmCc::CREATE,
+        TpmCc::CERTIFY,
+        TpmCc::ACTIVATE_CREDENTIAL,
+    ];
+    let plain = call.auths.iter().all(|a| matches!(a, Auth::Password(_)));
+    plain && commands.contains(&TpmCc(call.code))
+}
+
 /// The world of one episode.
 pub struct World {
     devices: Pair<Box<dyn Device>>,
@@ -334,7 +348,7 @@ impl World {
     fn codes_differ(&mut self, call: &Call, codes: Pair<u32>, received: &Pair<Vec<u8>>) {
         self.found(call, What::Code(codes[THEIRS], codes[OURS]));
         let base = |rc: u32| ResponseCode::from_value(rc).base();
-        let counts = [ResponseCode::AUTH_FAIL, ResponseCode::LOCKOUT];
+        let counts = [ResponseCode::AUTH_FAIL, ResponseCode::LOCKOUT, ResponseCode::BAD_AUTH];
         if codes[THEIRS] == 0 || codes[OURS] == 0 {
             let side = if codes[THEIRS] == 0 { THEIRS } else { OURS };
             if call.returns_handle && call.auths.iter().all(|a| matches!(a, Auth::Password(_))) {
@@ -344,7 +358,7 @@ impl World {
                 if let Err(e) = self.devices[side].execute(&flush) {
                     self.die(e);
                 }
-            } else if call.code != TpmCc::GET_CAPABILITY.0 && call.code != TpmCc::TEST_PARMS.0 {
+            } else if !is_harmless(call) {
                 self.end(call, codes);
             }
         } else if counts.contains(&base(codes[THEIRS])) || counts.contains(&base(codes[OURS])) {
@@ -398,6 +412,12 @@ impl World {
 
     /// `_TPM_Init` of both, and a Startup.
     pub fn power_cycle(&mut self, startup_state: bool) {
+        self.power_off();
+        self.start(startup_state);
+    }
+
+    /// `_TPM_Init` of both.
+    pub fn power_off(&mut self) {
         for side in SIDES {
             if let Err(e) = self.devices[side].power_cycle() {
                 self.die(e);
@@ -410,11 +430,26 @@ impl World {
             received: both(vec![]),
         });
         self.model.powered_off();
+    }
+
+    /// Startup, of the other type where this one is refused.
+    pub fn start(&mut self, startup_state: bool) {
         let startup = self.call(TpmCc::STARTUP, &[], Bytes::new().u16(u16::from(startup_state)));
         if self.send(&startup).is_none() && startup_state {
             let startup = self.call(TpmCc::STARTUP, &[], Bytes::new().u16(0));
             self.send(&startup);
         }
+    }
+
+    /// A dynamic launch, or before Startup a measurement of the H-CRTM.
+    pub fn measure(&mut self, data: &[u8]) {
+        for side in SIDES {
+            if let Err(e) = self.devices[side].measure(data) {
+                self.die(e);
+            }
+        }
+        let title = format!("_TPM_Hash_Start, _TPM_Hash_Data {}, _TPM_Hash_End", hex::encode(data));
+        self.log.push(Exchange { step: self.step, title, sent: both(vec![]), received: both(vec![]) });
     }
 
     /// The locality of what follows.

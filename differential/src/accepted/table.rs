@@ -145,14 +145,25 @@ pub const TABLE: &[Accepted] = &[
             "a handle that libtpms 0.9 calls a parameter, and 0.10 no more",
         )
     }),
-    rare(Accepted {
-        commands: &[C::POLICY_TEMPLATE],
-        ..spoilt(
-            "changed",
-            Code(Is(0x1c4), Is(0x151)),
-            "another template than before: CPHASH in the newer reference",
-        )
-    }),
+    accepted(
+        &[C::POLICY_TEMPLATE],
+        Code(Is(0x1c4), Is(0x151)),
+        "another template than before: CPHASH in the newer reference",
+    ),
+    rare(accepted(
+        &[C::PCR_READ],
+        Field("pcrUpdateCounter"),
+        "libtpms forgets what a dynamic launch changed after Shutdown(STATE); here the counter goes on",
+    )),
+    rare(accepted(
+        &[C::EC_EPHEMERAL, C::COMMIT],
+        Field("counter"),
+        "libtpms forgets the commits after Shutdown(STATE); here the counter goes on",
+    )),
+    rare(capability(
+        "TPM_PROPERTIES 0x20e",
+        "an unorderly end counts in libtpms also when the command failed that used something protected: see findings",
+    )),
     rare(spoilt(
         "changed",
         Code(Like(Rc::SIZE), Like(Rc::INSUFFICIENT)),

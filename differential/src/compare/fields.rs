@@ -228,7 +228,11 @@ impl Fields<'_, '_> {
                 s.b2();
             }),
             Field::Public => self.inside(|f| f.public()),
-            Field::Creation => self.inside(|f| f.creation()),
+            Field::Creation => {
+                let [theirs, ours] = [0, 1].map(|s| Cursor(self.sides[s].rest()).b2());
+                self.inside(|f| f.creation());
+                self.b2("hash", theirs == ours);
+            }
             Field::Ticket => {
                 self.number("tag", 2);
                 self.number("hierarchy", 4);

@@ -21,7 +21,7 @@ pub enum Field {
     Any,
     /// `TPM2B_PUBLIC` with a unique part that must be equal when what it is made of is.
     Public,
-    /// `TPM2B_CREATION_DATA`.
+    /// `TPM2B_CREATION_DATA` and the digest of it.
     Creation,
     /// A ticket.
     Ticket,
@@ -45,10 +45,10 @@ use Field as F;
 #[rustfmt::skip] // A command is a line, as far as it goes.
 pub fn layout(code: u32) -> &'static [(&'static str, Field)] {
     match C(code) {
-        C::CREATE_PRIMARY => &[("outPublic", F::Public), ("creationData", F::Creation), ("creationHash", F::Random),
+        C::CREATE_PRIMARY => &[("outPublic", F::Public), ("creation", F::Creation),
             ("creationTicket", F::Ticket), ("name", F::Known)],
-        C::CREATE => &[("outPrivate", F::Random), ("outPublic", F::Public), ("creationData", F::Creation),
-            ("creationHash", F::Random), ("creationTicket", F::Ticket)],
+        C::CREATE => &[("outPrivate", F::Random), ("outPublic", F::Public), ("creation", F::Creation),
+            ("creationTicket", F::Ticket)],
         C::CREATE_LOADED => &[("outPrivate", F::Random), ("outPublic", F::Public), ("name", F::Known)],
         C::LOAD | C::LOAD_EXTERNAL => &[("name", F::Known)],
         C::READ_PUBLIC => &[("outPublic", F::Public), ("name", F::Known), ("qualifiedName", F::Random)],
@@ -77,7 +77,7 @@ pub fn layout(code: u32) -> &'static [(&'static str, Field)] {
         C::CERTIFY_X509 => &[("addedToCertificate", F::Any), ("tbsDigest", F::Random), ("signature", F::AttestSignature)],
         C::VERIFY_SIGNATURE => &[("validation", F::Ticket)],
         C::SIGN => &[("signature", F::Signature)],
-        C::PCR_READ => &[("values", F::Rest)],
+        C::PCR_READ => &[("pcrUpdateCounter", F::Number(4)), ("values", F::Rest)],
         C::PCR_ALLOCATE => &[("allocationSuccess", F::Number(1)), ("maxPCR", F::Number(4)),
             ("sizeNeeded", F::Number(4)), ("sizeAvailable", F::AnyNumber(4))],
         C::POLICY_SIGNED | C::POLICY_SECRET => &[("timeout", F::Random), ("policyTicket", F::Ticket)],

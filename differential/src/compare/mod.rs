@@ -5,7 +5,7 @@ mod fields;
 mod layout;
 
 use crate::bytes::{OURS, Pair, THEIRS};
-use crate::client::{Call, Reply};
+use crate::client::{Call, Edit, Reply};
 use fields::Cursor;
 
 pub use layout::layout;
@@ -34,6 +34,10 @@ pub fn replies(call: &Call, replies: &Pair<Reply>) -> Vec<What> {
                 differs("response", format!("{who} answer: {fault}"), String::new());
             }
         }
+    }
+    if call.edits.iter().any(|e| matches!(e, Edit::Put(6, _))) {
+        // It was another command.
+        return found;
     }
     let text = |side: usize| format!("{:?}", replies[side].sessions);
     differs("sessions", text(THEIRS), text(OURS));

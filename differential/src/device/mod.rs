@@ -30,6 +30,12 @@ pub trait Device {
     /// [`Died`].
     fn set_locality(&mut self, locality: u8) -> Result<(), Died>;
 
+    /// `_TPM_Hash_Start`, `_TPM_Hash_Data` and `_TPM_Hash_End`.
+    ///
+    /// # Errors
+    /// [`Died`].
+    fn measure(&mut self, data: &[u8]) -> Result<(), Died>;
+
     /// Runs a command without effect, where the device can do that: only for it not to crash.
     ///
     /// # Errors

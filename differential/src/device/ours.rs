@@ -61,6 +61,15 @@ impl Device for Ours {
         Ok(())
     }
 
+    fn measure(&mut self, data: &[u8]) -> Result<(), Died> {
+        caught(|| {
+            self.tpm.hash_start(&mut self.world)?;
+            self.tpm.hash_data(data);
+            self.tpm.hash_end(&mut self.world)
+        })?
+        .map_err(|_| Died("_TPM_Hash_End failed".into()))
+    }
+
     fn probe(&mut self, command: &[u8]) -> Result<(), Died> {
         let mut copy = self.tpm.clone();
         let mut world = World { rng: self.world.rng.clone(), now: self.world.now };

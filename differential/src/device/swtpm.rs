@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// The messages of the control channel that are used here.
 const CMD_INIT: u32 = 2;
 const CMD_SET_LOCALITY: u32 = 5;
+const CMD_HASH_START: u32 = 6;
+const CMD_HASH_DATA: u32 = 7;
+const CMD_HASH_END: u32 = 8;
 
 /// How long a command may take: key generation on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -121,5 +124,12 @@ impl Device for Swtpm {
 
     fn set_locality(&mut self, locality: u8) -> Result<(), Died> {
         self.control(&[&CMD_SET_LOCALITY.to_be_bytes()[..], &[locality]].concat())
+    }
+
+    fn measure(&mut self, data: &[u8]) -> Result<(), Died> {
+        self.control(&CMD_HASH_START.to_be_bytes())?;
+        let size = (data.len() as u32).to_be_bytes();
+        self.control(&[&CMD_HASH_DATA.to_be_bytes()[..], &size, data].concat())?;
+        self.control(&CMD_HASH_END.to_be_bytes())
     }
 }

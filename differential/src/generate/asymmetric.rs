@@ -83,7 +83,10 @@ fn ephemeral(w: &mut World) {
 }
 
 fn two_phase(w: &mut World) {
-    let Some(key) = key(w, A::ECC, O::DECRYPT) else { return };
+    let keys = w
+        .model
+        .objects_that(|o| o.alg() == A::ECC && o.has(O::DECRYPT) && !o.has(O::RESTRICTED) && !o.public_only);
+    let Some(key) = w.rng.choose(&keys).or_else(|| key(w, A::ECC, O::DECRYPT)) else { return };
     let curve = curve(&key);
     let call = w.call(C::EC_EPHEMERAL, &[], Bytes::new().u16(curve));
     let Some(reply) = w.run(call) else { return };
@@ -105,7 +108,7 @@ fn commit(w: &mut World) {
         w.model.objects_that(|o| o.alg() == A::ECC && o.signs() && u16_at(o.parms(0), 2) == A::ECDAA.0);
     let keys = if keys.is_empty() { w.model.objects_that(|o| o.alg() == A::ECC && o.signs()) } else { keys };
     let Some(key) = w.rng.choose(&keys) else { return };
-    let p1 = if w.rng.chance(50) { point(w, curve(&key)).unwrap_or_default() } else { vec![] };
+    let p1 = if w.rng.chance(50) { point(w, curve(&key)) } else { None }.unwrap_or(vec![0; 4]);
     let call = w.call(C::COMMIT, &[&key.entity], Bytes::new().b2(&p1).b2(&[]).b2(&[]));
     let Some(reply) = w.run(call) else { return };
     let counter =

@@ -21,10 +21,11 @@ pub fn complete(w: &mut World, call: &mut Call) {
     }
     for i in 0..call.authorized {
         let entity = call.handles[i].clone();
-        let dup_only = call.code == TpmCc::DUPLICATE.0;
+        let only = [TpmCc::DUPLICATE, TpmCc::NV_CHANGE_AUTH, TpmCc::NV_UNDEFINE_SPACE_SPECIAL];
+        let policy_only = only.contains(&TpmCc(call.code)) && i == 0;
         let recipe = w.model.recipe(entity.handle).filter(|r| r.fits(call.code));
         if let Some(recipe) = recipe
-            && (dup_only || w.rng.chance(35))
+            && (policy_only || w.rng.chance(35))
         {
             if let Some(n) = policy::satisfied(w, &recipe) {
                 call.auths[i] = Auth::Session(n, continued(w, 60));

@@ -87,7 +87,7 @@ fn duplicable(w: &mut World) -> Option<(Object, Recipe)> {
         _ => templates::decrypting(w),
     };
     t.attributes = t.attributes.with(O::ENCRYPTED_DUPLICATION, w.rng.chance(20) && !parent.has(O::FIXED_TPM));
-    let recipe = duplication_policy(w, t.name_alg)?;
+    let recipe = policy::for_command(w, t.name_alg, C::DUPLICATE);
     t.policy.clone_from(&recipe.digest);
     let data = if t.attributes.has(O::SENSITIVE_DATA_ORIGIN) { vec![] } else { w.rng.bytes(24) };
     let params = Bytes::new().b2(&[b2(b""), b2(&data)].concat()).b2(&t.bytes()).b2(&[]).u32(0);
@@ -103,18 +103,6 @@ fn duplicable(w: &mut World) -> Option<(Object, Recipe)> {
     };
     let o = object::load(w, &parent, &blob)?;
     Some((o, recipe))
-}
-
-fn duplication_policy(w: &mut World, alg: A) -> Option<Recipe> {
-    let steps = vec![Step::CommandCode(C::DUPLICATE.0)];
-    let hash = Alg(alg.0);
-    let zero = vec![0; hash.size()];
-    let digest = hash.hash(&[&zero, &C::POLICY_COMMAND_CODE.0.to_be_bytes(), &C::DUPLICATE.0.to_be_bytes()]);
-    let recipe = Recipe { alg: alg.0, steps, digest };
-    if !w.model.recipes.contains(&recipe) {
-        w.model.recipes.push(recipe.clone());
-    }
-    Some(recipe)
 }
 
 /// A parent that is the same on both sides, loaded or imported now.

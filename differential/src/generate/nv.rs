@@ -82,15 +82,20 @@ fn define_any(w: &mut World) {
         Ok(TpmNt::Extend) => 0,
         _ => 8,
     };
-    define(w, bits, size);
+    let special = bits.has(N::POLICY_DELETE).then_some(C::NV_UNDEFINE_SPACE_SPECIAL);
+    define(w, bits, size, special);
 }
 
-fn define(w: &mut World, bits: N, size: u16) -> Option<Nv> {
+fn define(w: &mut World, bits: N, size: u16, policy_for: Option<C>) -> Option<Nv> {
     let name_alg = templates::any_hash(w);
     let size = if bits.nt() == Ok(TpmNt::Extend) { Alg(name_alg.0).size() as u16 } else { size };
     let auth = object::any_auth(w);
     let wants_policy = bits.any(N::POLICY_READ | N::POLICY_WRITE | N::POLICY_DELETE);
-    let recipe = if wants_policy || w.rng.chance(10) { policy::recipe(w, name_alg) } else { None };
+    let recipe = match policy_for {
+        Some(code) => Some(policy::for_command(w, name_alg, code)),
+        None if wants_policy || w.rng.chance(10) => policy::recipe(w, name_alg),
+        None => None,
+    };
     let digest = recipe.map_or(vec![], |r| r.digest);
     let index = 0x0150_0000 + w.rng.below(10) as u32;
     let public = [
@@ -231,8 +236,19 @@ fn global_lock(w: &mut World) {
 }
 
 fn change_auth(w: &mut World) {
+    let fits = |n: &Nv| {
+        n.recipe.as_ref().is_some_and(|r| r.steps == [policy::Step::CommandCode(C::NV_CHANGE_AUTH.0)])
+    };
     let with_policy = w.rng.chance(80);
-    let Some(index) = any(w, |n| !with_policy || n.recipe.is_some()) else { return };
+    let index = match any(w, |n| !with_policy || fits(n)) {
+        Some(index) => index,
+        None => {
+            let bits = N::OWNER_READ | N::OWNER_WRITE | N::AUTH_READ | N::NO_DA;
+            let new = define(w, bits, 16, Some(C::NV_CHANGE_AUTH));
+            let Some(index) = new.and_then(|n| fresh(w, &n)) else { return };
+            index
+        }
+    };
     let auth = object::any_auth(w);
     let mut call = w.call(C::NV_CHANGE_AUTH, &[&index.entity], Bytes::new().b2(&auth));
     call.new_auth = Some(crate::effects::trimmed(&auth));
@@ -265,7 +281,7 @@ fn undefine_special(w: &mut World) {
     let bits = N::POLICY_DELETE | N::PLATFORM_CREATE | N::NO_DA | N::PP_READ | N::PP_WRITE;
     let index = match any(w, |n| n.attributes.has(N::POLICY_DELETE)) {
         Some(index) => index,
-        None => match define(w, bits, 8).and_then(|i| fresh(w, &i)) {
+        None => match define(w, bits, 8, Some(C::NV_UNDEFINE_SPACE_SPECIAL)).and_then(|i| fresh(w, &i)) {
             Some(index) => index,
             None => return,
         },
@@ -281,7 +297,7 @@ pub fn holding(w: &mut World, content: &[u8]) -> Option<Nv> {
         undefine(w);
     }
     let bits = N::OWNER_READ | N::OWNER_WRITE | N::AUTH_READ | N::NO_DA;
-    let index = define(w, bits, content.len() as u16)?;
+    let index = define(w, bits, content.len() as u16, None)?;
     let index = fresh(w, &index)?;
     write_at(w, &index, 0, content);
     fresh(w, &Nv { stale: true, ..index })

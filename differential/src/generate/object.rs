@@ -25,7 +25,7 @@ pub const GENERATORS: &[Generator] = &[
 /// Makes room for one more object.
 pub fn room(w: &mut World) {
     // One more, and one for a persistent key that a command works with.
-    while w.model.loaded_objects() > 1 && w.rng.chance(97) {
+    while w.model.loaded_objects() > 1 && w.rng.chance(99) {
         let objects = w.model.objects_that(Object::is_transient);
         let mut handles: Vec<_> = objects.iter().map(|o| o.entity.handle).collect();
         handles.extend(w.model.sequences.iter().map(|s| s.entity.handle));
@@ -73,6 +73,13 @@ fn any_template(w: &mut World) -> (Template, Option<policy::Recipe>) {
         _ => templates::wild(w),
     };
     let recipe = if w.rng.chance(25) { policy::recipe(w, t.name_alg) } else { None };
+    let admin = [C::CERTIFY, C::ACTIVATE_CREDENTIAL, C::OBJECT_CHANGE_AUTH];
+    let recipe = if t.attributes.has(O::ADMIN_WITH_POLICY) && w.rng.chance(50) {
+        let code = w.rng.pick(&admin);
+        Some(policy::for_command(w, t.name_alg, code))
+    } else {
+        recipe
+    };
     if let Some(r) = &recipe {
         t.policy.clone_from(&r.digest);
     }

@@ -148,6 +148,18 @@ fn make_recipe(w: &mut World) {
     recipe(w, alg);
 }
 
+/// The policy that a command code alone is asked for.
+pub fn for_command(w: &mut World, alg: A, code: C) -> Recipe {
+    let hash = Alg(alg.0);
+    let zero = vec![0; hash.size()];
+    let digest = hash.hash(&[&zero, &C::POLICY_COMMAND_CODE.0.to_be_bytes(), &code.0.to_be_bytes()]);
+    let recipe = Recipe { alg: alg.0, steps: vec![Step::CommandCode(code.0)], digest };
+    if !w.model.recipes.contains(&recipe) {
+        w.model.recipes.push(recipe.clone());
+    }
+    recipe
+}
+
 /// A policy session that satisfies a policy.
 pub fn satisfied(w: &mut World, recipe: &Recipe) -> Option<u32> {
     let n = session::plain(w, Kind::Policy, Alg(recipe.alg))?;

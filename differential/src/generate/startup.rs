@@ -17,6 +17,7 @@ pub const GENERATORS: &[Generator] = &[
     (1, C::CLOCK_SET, clock_set),
     (1, C::CLOCK_RATE_ADJUST, clock_rate),
     (2, C::STARTUP, locality),
+    (2, C::STARTUP, measure),
 ];
 
 /// The first Startup, after what may come before it.
@@ -55,6 +56,24 @@ fn power(w: &mut World) {
             let state = saved && w.rng.chance(75);
             w.power_cycle(state);
         }
+    }
+}
+
+/// A dynamic launch, or a measurement between `_TPM_Init` and Startup.
+fn measure(w: &mut World) {
+    let size = w.rng.between(1, 100);
+    let data = w.rng.bytes(size);
+    if w.rng.chance(60) {
+        w.measure(&data);
+    } else {
+        w.power_off();
+        w.measure(&data);
+        w.start(false);
+    }
+    for hash in [4u16, 0xb] {
+        let selection = [&[0, 0, 0, 1][..], &hash.to_be_bytes(), &[3, 1, 0, 0x7e]].concat();
+        let call = w.call(C::PCR_READ, &[], Bytes::same(&selection));
+        w.run_good(call);
     }
 }
 
