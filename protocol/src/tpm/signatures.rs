@@ -70,6 +70,19 @@ impl Decode for TpmtSignature {
     }
 }
 
+/// `TPMT_SIGNATURE` without the plus sign, as a parameter: `TPM_ALG_NULL` is `TPM_RC_SCHEME`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GivenSignature(pub TpmtSignature);
+
+impl Decode for GivenSignature {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        match TpmtSignature::decode(r)? {
+            TpmtSignature::Null => Err(ResponseCode::SCHEME),
+            signature => Ok(Self(signature)),
+        }
+    }
+}
+
 structure! {
     /// `TPMT_TK_CREATION`, `_VERIFIED`, `_AUTH`, `_HASHCHECK`, 10.7: proof that this TPM made or checked something.
     #[derive(Clone, PartialEq, Eq, Debug)]
@@ -345,6 +358,7 @@ mod tests {
     fn an_unknown_signature_scheme_is_refused() {
         assert_eq!(decode_exact::<TpmtSignature>(&[0, 0x99]), Err(ResponseCode::SCHEME));
         assert_eq!(decode_exact::<TpmtSignature>(&[0, 0x10]), Ok(TpmtSignature::Null));
+        assert_eq!(decode_exact::<GivenSignature>(&[0, 0x10, 0]), Err(ResponseCode::SCHEME));
     }
 
     #[test]

@@ -32,7 +32,9 @@ struct Known(TpmCap);
 impl Decode for Known {
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         match TpmCap::decode(r)? {
-            capability if capability <= TpmCap::ACT => Ok(Self(capability)),
+            capability if capability <= TpmCap::ACT || capability == TpmCap::VENDOR_PROPERTY => {
+                Ok(Self(capability))
+            }
             _ => Err(ResponseCode::VALUE),
         }
     }

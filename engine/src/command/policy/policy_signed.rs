@@ -7,7 +7,7 @@ use crate::command::{Context, Output, parameters};
 use crate::signing;
 use vtpm_protocol::codec::{Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Tpm2bDigest, Tpm2bNonce, TpmAlgId, TpmCc, TpmSt, TpmtSignature};
+use vtpm_protocol::tpm::{GivenSignature, Tpm2bDigest, Tpm2bNonce, TpmAlgId, TpmCc, TpmSt, TpmtSignature};
 
 /// The policy needs an authorization that the owner of a key signed: for this session or any, for one command or any, for a time or for
 /// ever. A negative expiration asks for a ticket.
@@ -15,16 +15,13 @@ use vtpm_protocol::tpm::{Tpm2bDigest, Tpm2bNonce, TpmAlgId, TpmCc, TpmSt, TpmtSi
 /// # Errors
 /// Those of [`Terms::begin`]; `TPM_RC_SCHEME`, `TPM_RC_SIGNATURE`, `TPM_RC_HANDLE` of parameter 5 as in [`signing::verify`].
 pub fn policy_signed(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (nonce, cp_hash, policy_ref, expiration, signature): (
+    let (nonce, cp_hash, policy_ref, expiration, GivenSignature(signature)): (
         Tpm2bNonce,
         Tpm2bDigest,
         Tpm2bNonce,
         i32,
-        TpmtSignature,
+        GivenSignature,
     ) = parameters(r)?;
-    if signature == TpmtSignature::Null {
-        return Err(ResponseCode::SCHEME.parameter(5));
-    }
     let (auth_object, handle) = (cx.handle(0)?, cx.handle(1)?);
     let key = cx.state.object(auth_object)?.clone();
     let terms = Terms::begin(cx, handle, &nonce, cp_hash, policy_ref, expiration)?;

@@ -5,7 +5,7 @@ use crate::signing;
 use crate::ticket;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{Tpm2bDigest, TpmAlgId, TpmHandle, TpmSt, TpmaObject, TpmtSignature, TpmtTk};
+use vtpm_protocol::tpm::{GivenSignature, Tpm2bDigest, TpmAlgId, TpmHandle, TpmSt, TpmaObject, TpmtTk};
 
 /// Checks a signature over a digest with a loaded key, and returns a ticket that says so. The ticket is a NULL one for a key of
 /// the null hierarchy or without a Name.
@@ -13,10 +13,7 @@ use vtpm_protocol::tpm::{Tpm2bDigest, TpmAlgId, TpmHandle, TpmSt, TpmaObject, Tp
 /// # Errors
 /// `TPM_RC_ATTRIBUTES` for a key without the sign attribute; `TPM_RC_SIGNATURE`, `TPM_RC_SCHEME`, `TPM_RC_HANDLE` as in [`signing::verify`].
 pub fn verify_signature(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (digest, signature): (Tpm2bDigest, TpmtSignature) = parameters(r)?;
-    if signature == TpmtSignature::Null {
-        return Err(ResponseCode::SCHEME.parameter(2));
-    }
+    let (digest, GivenSignature(signature)): (Tpm2bDigest, _) = parameters(r)?;
     let key = cx.state.object(cx.handle(0)?)?;
     if !key.has(TpmaObject::SIGN_ENCRYPT) {
         return Err(ResponseCode::ATTRIBUTES.handle(1));
