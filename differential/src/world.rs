@@ -13,7 +13,7 @@ use crate::rng::Rng;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{TpmAlgId, TpmCc};
+use vtpm_protocol::tpm::{TpmAlgId, TpmCc, TpmHandle};
 
 /// What both can do, found out once for a run.
 #[derive(Clone, Debug, Default)]
@@ -439,6 +439,10 @@ impl World {
             let startup = self.call(TpmCc::STARTUP, &[], Bytes::new().u16(0));
             self.send(&startup);
         }
+        // An unorderly end counts as a failed try, on one side also where a command failed later.
+        let lockout = self.model.permanent(TpmHandle::LOCKOUT);
+        let reset = self.call(TpmCc::DICTIONARY_ATTACK_LOCK_RESET, &[&lockout], Bytes::new());
+        self.run_good(reset);
     }
 
     /// A dynamic launch, or before Startup a measurement of the H-CRTM.

@@ -1,10 +1,10 @@
-//! The ordinary run: 20,000 commands of a fixed seed.
+//! The ordinary run: 30,000 commands of a fixed seed. `cargo run --release -p vtpm-differential -- --commands 1000000 --seed S` is a long one.
 
 use vtpm_differential::run::{Config, run};
 
 #[test]
 fn our_tpm_answers_as_swtpm_does() {
-    let config = Config::default();
+    let config = Config { commands: 30_000, ..Config::default() };
     let report = run(&config).unwrap_or_else(|e| panic!("{}", e.0));
     let text = report.text(&config);
     println!("{text}");

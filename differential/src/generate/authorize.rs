@@ -44,6 +44,11 @@ pub fn complete(w: &mut World, call: &mut Call) {
     {
         call.auths.push(Auth::Session(n, continued(w, 90)));
     }
+    // A session that was flushed to make room for another is not the one that was meant.
+    let gone = |a: &Auth| matches!(a, Auth::Session(n, _) if !w.model.sessions.contains_key(n));
+    if call.auths.iter().any(gone) {
+        simply(call);
+    }
     let sessions = &w.model.sessions;
     let mut taken = 0;
     for i in 0..call.auths.len() {

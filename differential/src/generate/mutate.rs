@@ -240,7 +240,7 @@ fn bytes(w: &mut World, call: &mut Call) -> Option<String> {
     let plain = call.auths.iter().all(|a| matches!(a, Auth::Password(_)));
     let rng = &mut w.rng;
     let edit = match rng.below(8) {
-        0 => Edit::Put(0, rng.pick(&[[0x80, 1], [0x80, 2], [0, 0xc4], [0x80, 3], [0, 0]]).to_vec()),
+        0 if plain => Edit::Put(0, rng.pick(&[[0x80, 1], [0x80, 2], [0, 0xc4], [0x80, 3], [0, 0]]).to_vec()),
         1 => Edit::Put(6, [&[0, 0], &[1u8, (0x1f + rng.below(0x80)) as u8][..]].concat()),
         2 => Edit::Cut(start.saturating_sub(rng.below(4)), 4096),
         3 if !call.auths.is_empty() => Edit::Flip(start + 3, 1 << rng.below(6)),
