@@ -9,7 +9,7 @@ use vtpm_protocol::codec::{Encode, Reader, encode_sized};
 use vtpm_protocol::tpm::{HEADER_SIZE, TpmCc, TpmHandle, TpmSt};
 
 /// One command or response; `None` at the end of the stream.
-pub fn read_message(stream: &mut UnixStream) -> Option<Vec<u8>> {
+pub fn read_message(stream: &mut impl Read) -> Option<Vec<u8>> {
     let mut message = vec![0; HEADER_SIZE];
     stream.read_exact(&mut message).ok()?;
     let size = u32::from_be_bytes(message[2..6].try_into().ok()?);

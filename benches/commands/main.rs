@@ -104,10 +104,12 @@ fn engine(dir: &Path) -> Client {
     std::thread::spawn(move || {
         let mut host = Host(Instant::now());
         let mut tpm = Tpm::manufacture(&mut host);
-        let (mut stream, _) = listener.accept().unwrap();
-        while let Some(command) = client::read_message(&mut stream) {
+        let (stream, _) = listener.accept().unwrap();
+        // A command comes with one read, as the others have it.
+        let mut commands = std::io::BufReader::with_capacity(4096, &stream);
+        while let Some(command) = client::read_message(&mut commands) {
             let response = tpm.execute(&mut host, 0, &command);
-            std::io::Write::write_all(&mut stream, &response).unwrap();
+            std::io::Write::write_all(&mut &stream, &response).unwrap();
         }
     });
     let mut client = Client::connect(&socket, b"");

@@ -16,7 +16,7 @@ use vtpm_protocol::codec::Encode;
 use vtpm_protocol::instance::MAX_INSTANCE_COMMAND;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{HEADER_SIZE, TpmSt};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::DaemonError;
 use super::doors::make_private_dir;
@@ -24,6 +24,8 @@ use crate::tree::Instance;
 
 /// Clients at a time; more are sent away.
 const MAX_CLIENTS: usize = 64;
+/// Bytes that are read at once; a longer command takes more reads.
+const AT_ONCE: usize = 4096;
 /// How long a client may take for the rest of a command that it has begun, and to take its response.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -116,34 +118,57 @@ fn accept(listener: &UnixListener, exit: &AtomicBool, root: &Arc<Instance>) {
 
 fn serve(mut stream: UnixStream, root: &Instance) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
+    // Most commands come whole, with one read.
+    let mut buffer = Zeroizing::new([0; AT_ONCE]);
     loop {
-        stream.set_read_timeout(None)?;
-        let mut first = [0; 1];
-        if stream.read(&mut first)? == 0 {
+        let got = stream.read(&mut *buffer)?;
+        if got == 0 {
             return Ok(());
         }
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let Some(command) = read_rest(&mut stream, first)? else {
-            // What follows cannot be told from a next command: answer and hang up.
-            let refusal = (TpmSt::NO_SESSIONS, 10u32, ResponseCode::COMMAND_SIZE.value()).to_bytes();
-            return stream.write_all(&refusal);
-        };
-        stream.write_all(&root.execute_long(&command))?;
+        let mut come = buffer.get(..got).unwrap_or_default();
+        while !come.is_empty() {
+            let response = match read_command(&mut stream, &mut come)? {
+                Some(command) => root.execute_long(&command),
+                None => {
+                    // What follows cannot be told from a next command: answer and hang up.
+                    let refusal = (TpmSt::NO_SESSIONS, 10u32, ResponseCode::COMMAND_SIZE.value());
+                    return stream.write_all(&refusal.to_bytes());
+                }
+            };
+            stream.write_all(&response)?;
+        }
+        buffer.get_mut(..got).unwrap_or_default().zeroize();
     }
 }
 
-/// The command that begins with `first`; `None` when its header names a size that no command has.
-fn read_rest(stream: &mut UnixStream, first: [u8; 1]) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    let mut header = [0; HEADER_SIZE - 1];
-    stream.read_exact(&mut header)?;
-    let [_, a, b, c, d, ..] = header;
+/// The command at the front of what has `come`, which it is taken from; what is missing there is read. `None` when its header names a size
+/// that no command has.
+fn read_command(stream: &mut UnixStream, come: &mut &[u8]) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let mut header = [0; HEADER_SIZE];
+    fill(stream, come, &mut header)?;
+    let [_, _, a, b, c, d, ..] = header;
     let size = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
     if !(HEADER_SIZE..=MAX_INSTANCE_COMMAND).contains(&size) {
         return Ok(None);
     }
     let mut command = Zeroizing::new(vec![0; size]);
     let (start, rest) = command.split_at_mut(HEADER_SIZE);
-    start.copy_from_slice(&[first.as_slice(), &header].concat());
-    stream.read_exact(rest)?;
+    start.copy_from_slice(&header);
+    fill(stream, come, rest)?;
     Ok(Some(command))
+}
+
+/// Fills `out` with what has `come`, and then from the stream, with patience.
+fn fill(stream: &mut UnixStream, come: &mut &[u8], out: &mut [u8]) -> io::Result<()> {
+    let here = come.len().min(out.len());
+    let (front, missing) = out.split_at_mut(here);
+    let (taken, left) = come.split_at(here);
+    front.copy_from_slice(taken);
+    *come = left;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.read_exact(missing)?;
+    stream.set_read_timeout(None)
 }

@@ -1,4 +1,4 @@
-//! The durable state of all instances: one SQLite database, every value sealed, one thread that writes.
+//! The durable state of all instances: one SQLite database, every value sealed, one writer.
 //!
 //! # What a commit is worth
 //!
@@ -43,7 +43,7 @@ mod writer;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -247,7 +247,10 @@ impl Reserved {
 
 /// The open store. It is shared among threads by reference.
 pub struct Store {
+    writer: Arc<Mutex<Writer>>,
     requests: mpsc::Sender<Request>,
+    /// Requests that the thread has not taken, about: while there are any, a commit goes behind them, to share their transaction.
+    waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
     next_id: AtomicU64,
     reserved: Arc<Reserved>,
@@ -276,17 +279,32 @@ impl Store {
         let (requests, queue) = mpsc::channel();
         let (next_id, reserved, counters) = (writer.next_id(), writer.reserved(), writer.counters());
         let path = writer.path().to_owned();
-        let thread =
-            std::thread::Builder::new().name("store".into()).spawn(move || writer.run(&queue)).map_err(
-                |source| StoreError::Io { action: "start the thread for", path, source: Arc::new(source) },
-            )?;
-        Ok(Self { requests, thread: Some(thread), next_id: AtomicU64::new(next_id), reserved, counters })
+        let (writer, waiting) = (Arc::new(Mutex::new(writer)), Arc::new(AtomicUsize::new(0)));
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .spawn({
+                let (writer, waiting) = (Arc::clone(&writer), Arc::clone(&waiting));
+                move || Writer::run(&writer, &queue, &waiting)
+            })
+            .map_err(|source| StoreError::Io {
+                action: "start the thread for",
+                path,
+                source: Arc::new(source),
+            })?;
+        let next_id = AtomicU64::new(next_id);
+        Ok(Self { writer, requests, waiting, thread: Some(thread), next_id, reserved, counters })
     }
 
     /// Makes `batch` durable and returns when it is. Many threads may wait here at once; they share transactions.
     pub fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         if batch.ops.is_empty() {
             return Ok(());
+        }
+        // Where nobody else writes there is nothing to share, and nobody to wait for.
+        if self.waiting.load(Ordering::Relaxed) == 0
+            && let Ok(mut writer) = self.writer.try_lock()
+        {
+            return writer.commit(batch);
         }
         self.ask(|reply| Request::Commit(batch, reply))?
     }
@@ -334,11 +352,16 @@ impl Store {
             // If the thread is gone there is nothing left to close.
             let _ = self.requests.send(Request::Close);
             let _ = thread.join();
+            // What a panic left behind is not written to.
+            if let Ok(mut writer) = self.writer.lock() {
+                writer.close();
+            }
         }
     }
 
     fn ask<T>(&self, request: impl FnOnce(mpsc::Sender<T>) -> Request) -> Result<T, StoreError> {
         let (reply, answer) = mpsc::channel();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         self.requests.send(request(reply)).map_err(|_| StoreError::Closed)?;
         answer.recv().map_err(|_| StoreError::Closed)
     }

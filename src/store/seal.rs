@@ -86,8 +86,12 @@ impl InstanceKey {
     }
 
     pub(super) fn seal(&self, place: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let salt: [u8; SALT_BYTES] = random()?;
-        let nonce: [u8; NONCE_BYTES] = random()?;
+        let fresh: [u8; SALT_BYTES + NONCE_BYTES] = random()?;
+        let mut salt = [0; SALT_BYTES];
+        let mut nonce = [0; NONCE_BYTES];
+        let (first, second) = fresh.split_at(SALT_BYTES);
+        salt.copy_from_slice(first);
+        nonce.copy_from_slice(second);
         let ciphertext = encrypt(&self.value_key(&salt), &nonce, place, plain)?;
         let mut sealed = Vec::with_capacity(ciphertext.len().saturating_add(1 + SALT_BYTES + NONCE_BYTES));
         sealed.push(FORMAT);

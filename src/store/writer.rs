@@ -1,14 +1,15 @@
-//! The thread that alone touches the database.
+//! What alone touches the database, under one lock.
 //!
-//! It takes the first commit that waits and every other one behind it, gives each batch a savepoint in one transaction,
+//! A commit that finds it free and nothing waiting is written by whoever makes it, so that no other thread has to wake. All else goes to a
+//! thread of its own. That takes the first commit that waits and every other one behind it, gives each batch a savepoint in one transaction,
 //! and answers them all when that is durable. While it synchronises, the next ones gather. Reads go through it
 //! too, since the database admits one connection.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 
@@ -134,17 +135,19 @@ impl Writer {
         &self.database.as_ref().unwrap().connection
     }
 
-    /// Serves requests until one says to close or no one is left to make any. A caller that no longer waits for its
-    /// answer is no error.
-    pub(super) fn run(mut self, requests: &Receiver<Request>) {
+    /// Serves requests until one says to close or no one is left to make any, or a panic has left nothing to go on with. A caller that no
+    /// longer waits for its answer is no error.
+    pub(super) fn run(writer: &Mutex<Self>, requests: &Receiver<Request>, waiting: &AtomicUsize) {
         let mut held = None;
         while let Some(request) = held.take().or_else(|| requests.recv().ok()) {
+            let Ok(mut this) = writer.lock() else { return };
+            waiting.store(0, Ordering::Relaxed);
             match request {
                 Request::Commit(batch, reply) => {
-                    let mut waiting = Group::starting_with(batch, reply);
-                    while waiting.has_room() {
+                    let mut group = Group::starting_with(batch, reply);
+                    while group.has_room() {
                         match requests.try_recv() {
-                            Ok(Request::Commit(batch, reply)) => waiting.push(batch, reply),
+                            Ok(Request::Commit(batch, reply)) => group.push(batch, reply),
                             Ok(other) => {
                                 held = Some(other);
                                 break;
@@ -152,30 +155,30 @@ impl Writer {
                             Err(_) => break,
                         }
                     }
-                    self.commit_group(waiting);
+                    this.commit_group(group);
                 }
                 Request::Instances(reply) => {
-                    let _ = reply.send(self.ready().map(|database| database.catalogue.intact()));
+                    let _ = reply.send(this.ready().map(|database| database.catalogue.intact()));
                 }
                 Request::Damaged(reply) => {
-                    let _ = reply.send(self.ready().map(|database| database.catalogue.damaged()));
+                    let _ = reply.send(this.ready().map(|database| database.catalogue.damaged()));
                 }
                 Request::Records(id, reply) => {
-                    let path = self.path.clone();
-                    let records = self.ready().and_then(|database| {
+                    let path = this.path.clone();
+                    let records = this.ready().and_then(|database| {
                         database.catalogue.read_records(&database.connection, &path, id)
                     });
                     let _ = reply.send(records);
                 }
                 Request::Close => break,
                 #[cfg(test)]
-                Request::Inspect(inspect) => inspect(&mut self),
+                Request::Inspect(inspect) => inspect(&mut this),
             }
         }
-        self.close();
     }
 
-    fn close(mut self) {
+    /// Closes the database.
+    pub(super) fn close(&mut self) {
         if let Some(database) = self.database.take()
             && let Err((_, error)) = database.connection.close()
         {
@@ -194,6 +197,13 @@ impl Writer {
             self.database = Some(database);
         }
         self.database.as_mut().ok_or(StoreError::Closed)
+    }
+
+    /// Makes one batch durable.
+    pub(super) fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let outcome = self.outcomes(&[batch]).pop().unwrap_or(Err(StoreError::Closed));
+        self.wipe_traces();
+        outcome
     }
 
     fn commit_group(&mut self, group: Group) {
@@ -270,12 +280,16 @@ impl Writer {
         let durability = strictest(batches);
         database.outlive(durability).map_err(undone)?;
         let Database { connection, catalogue, ledger, .. } = database;
-        connection.execute_batch("BEGIN IMMEDIATE").map_err(undone)?;
+        run(connection, "BEGIN IMMEDIATE").map_err(undone)?;
+        // A batch that is alone needs none to be refused: the transaction ends with it.
+        let has_neighbours = batches.len() > 1;
 
         let mut changes = Changes::new();
         let mut outcomes = Vec::with_capacity(batches.len());
         for batch in batches {
-            connection.execute_batch("SAVEPOINT batch").map_err(undone)?;
+            if has_neighbours {
+                run(connection, "SAVEPOINT batch").map_err(undone)?;
+            }
             let numbers = reserved.lock();
             let draft = Draft {
                 connection,
@@ -292,15 +306,19 @@ impl Writer {
                     outcomes.push(Ok(()));
                 }
                 Err(error) if error.is_about_the_batch() && !connection.is_autocommit() => {
-                    connection.execute_batch("ROLLBACK TO batch").map_err(undone)?;
+                    if has_neighbours {
+                        run(connection, "ROLLBACK TO batch").map_err(undone)?;
+                    }
                     outcomes.push(Err(error));
                 }
                 Err(error) => return Err(Failure::Undone(error)),
             }
-            connection.execute_batch("RELEASE batch").map_err(undone)?;
+            if has_neighbours {
+                run(connection, "RELEASE batch").map_err(undone)?;
+            }
         }
         if outcomes.iter().all(Result::is_err) {
-            connection.execute_batch("ROLLBACK").map_err(undone)?;
+            run(connection, "ROLLBACK").map_err(undone)?;
             return Ok(outcomes);
         }
 
@@ -312,7 +330,7 @@ impl Writer {
         #[cfg(test)]
         let committed = self.faults.commit(connection);
         #[cfg(not(test))]
-        let committed = connection.execute_batch("COMMIT");
+        let committed = run(connection, "COMMIT");
         if let Err(error) = committed {
             return Err(Failure::AtCommit(failed(error), outcomes));
         }
@@ -373,6 +391,11 @@ impl Writer {
             Err(error) => log::warn!("traces of a deleted instance remain, and will be wiped later: {error}"),
         }
     }
+}
+
+/// Runs a statement that is prepared once and has neither parameters nor rows.
+fn run(connection: &Connection, statement: &'static str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(|_| ())
 }
 
 /// The outcomes of a transaction of which nobody knows whether it took place; what was refused before stays refused.
