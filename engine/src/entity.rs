@@ -1,6 +1,7 @@
 //! Entities: whatever a handle can name (Part 1, "Entities"): their presence, Names, authorization values and policies.
 
 use crate::alg::{hash_alg, hash_of};
+use crate::execute::is_act_handle;
 use crate::pcr::has_authorization;
 use crate::state::{NvIndex, Object, Policy, Sequence, Session, State};
 use std::sync::Arc;
@@ -94,13 +95,16 @@ impl State {
     /// Whether what handle number `n` (from 1) of `command` names is there and accessible.
     ///
     /// # Errors
-    /// `TPM_RC_HIERARCHY` for a disabled hierarchy, `TPM_RC_HANDLE` for a persistent object or an NV index that is not there, and for a session
+    /// `TPM_RC_HIERARCHY` for a disabled hierarchy, `TPM_RC_VALUE` for a countdown timer that there is not, `TPM_RC_HANDLE` for a persistent object or an NV index that is not there, and for a session
     /// of the other type, `TPM_RC_REFERENCE_Hx` for a transient object or a session that is not loaded.
     pub fn check_present(&self, command: TpmCc, handle: TpmHandle, n: u32) -> Result<(), ResponseCode> {
         let reference =
             ResponseCode::from_value(ResponseCode::REFERENCE_H0.value().saturating_add(n.saturating_sub(1)));
         match handle.handle_type() {
             TpmHt::PERMANENT if !self.hierarchy_enabled(handle) => Err(ResponseCode::HIERARCHY.handle(n)),
+            TpmHt::PERMANENT if is_act_handle(handle) && handle != TpmHandle::ACT_0 => {
+                Err(ResponseCode::VALUE.handle(n))
+            }
             TpmHt::TRANSIENT => self.object(handle).map(|_| ()).map_err(|_| reference),
             TpmHt::PERSISTENT => match self.persistent.get(&handle.0) {
                 Some(object) if self.persistent_accessible(command, handle, object) => Ok(()),
@@ -146,7 +150,8 @@ impl State {
         Ok(match (handle, handle.handle_type()) {
             (TpmHandle::OWNER, _) => self.permanent.owner.auth.clone(),
             (TpmHandle::ENDORSEMENT, _) => self.permanent.endorsement.auth.clone(),
-            (TpmHandle::PLATFORM, _) => self.volatile.state_clear.platform_auth.clone(),
+            // Part 1, "Authenticated Countdown Timer": that of the platform.
+            (TpmHandle::PLATFORM | TpmHandle::ACT_0, _) => self.volatile.state_clear.platform_auth.clone(),
             (TpmHandle::LOCKOUT, _) => self.permanent.lockout_auth.clone(),
             (_, TpmHt::TRANSIENT | TpmHt::PERSISTENT) => self
                 .object(handle)?
@@ -169,6 +174,7 @@ impl State {
             (TpmHandle::ENDORSEMENT, _) => self.permanent.endorsement.policy.clone(),
             (TpmHandle::PLATFORM, _) => self.volatile.state_clear.platform_policy.clone(),
             (TpmHandle::LOCKOUT, _) => self.permanent.lockout_policy.clone(),
+            (TpmHandle::ACT_0, _) => self.volatile.act.policy.clone(),
             (_, TpmHt::TRANSIENT | TpmHt::PERSISTENT) => {
                 let public = &self.object(handle)?.public;
                 Policy { alg: public.name_alg, digest: public.auth_policy.clone() }

@@ -6,9 +6,9 @@ use crate::crypto::Hasher;
 use crate::env::{CommitFailed, Environment, RecordKey};
 use crate::execute;
 use crate::state::{
-    Apart, CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, OrderlyState, Permanent,
-    Policy, RestoreError, SavedContexts, SelfTest, State, StateClear, StateReset, Volatile, all_allocated,
-    random_secret,
+    Act, Apart, CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, OrderlyState,
+    Permanent, Policy, RestoreError, SavedContexts, SelfTest, State, StateClear, StateReset, Volatile,
+    all_allocated, random_secret,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub struct Tpm {
     state: State,
     /// What a dynamic launch or an H-CRTM has measured so far, one for each bank. It is not saved: an interruption aborts it.
     measurement: Option<Vec<Hasher>>,
+    /// The host was told that the countdown timer has expired, which is no change of the state by itself.
+    act_seen: bool,
 }
 
 impl Tpm {
@@ -79,6 +81,7 @@ impl Tpm {
             self_test: SelfTest::NotRun,
             tested: Tpml::default(),
             established: false,
+            act: Act::default(),
         };
         Self {
             state: State {
@@ -91,6 +94,7 @@ impl Tpm {
                 sessions: BTreeMap::new(),
             },
             measurement: None,
+            act_seen: false,
         }
     }
 
@@ -99,7 +103,10 @@ impl Tpm {
     pub fn execute(&mut self, env: &mut dyn Environment, locality: u8, command: &[u8]) -> Vec<u8> {
         // Any command aborts a measurement.
         self.measurement = None;
-        execute::execute(&mut self.state, env, locality, command)
+        let response = execute::execute(&mut self.state, env, locality, command);
+        // Of the timer that runs now nothing may have been told yet.
+        self.act_seen = self.act_seen && self.state.act_signaled(env.now_ms());
+        response
     }
 
     /// `_TPM_Init`: power was lost or the machine was reset. Idempotent.
@@ -108,16 +115,20 @@ impl Tpm {
     /// [`CommitFailed`]: the TPM is as before.
     pub fn init(&mut self, env: &mut dyn Environment) -> Result<(), CommitFailed> {
         let now = env.now_ms();
-        let before = self.state.clone();
+        let (before, act_seen) = (self.state.clone(), self.act_seen);
         self.measurement = None;
         let state = &mut self.state;
         state.observe_time(now);
+        if core::mem::take(&mut self.act_seen) {
+            state.notice_act(now);
+        }
         state.rebase_clock(now);
         state.transient.clear();
         state.sequences.clear();
         state.sessions.clear();
         let volatile = state.volatile_mut();
         volatile.started = false;
+        volatile.act.stop();
         volatile.self_test = SelfTest::NotRun;
         volatile.tested.0.clear();
         volatile.hcrtm_values.0.clear();
@@ -127,7 +138,10 @@ impl Tpm {
         volatile.exclusive_audit_session = TpmHandle::UNASSIGNED;
         volatile.state_reset.contexts.forget_loaded();
         let changes = self.state.changes_since(&before);
-        env.commit(changes, &[]).inspect_err(|_| self.state = before)
+        env.commit(changes, &[]).inspect_err(|_| {
+            self.state = before;
+            self.act_seen = act_seen;
+        })
     }
 
     /// Stops both clocks at `now` of this environment, so that the records can go on under another one: before an export.
@@ -152,8 +166,24 @@ impl Tpm {
     /// # Errors
     /// [`RestoreError`] for records that are missing, damaged, too new, or do not fit each other.
     pub fn from_records(records: &[(RecordKey, Zeroizing<Vec<u8>>)]) -> Result<Self, RestoreError> {
-        State::from_records(records.iter().map(|(k, v)| (*k, v.as_slice())))
-            .map(|state| Self { state, measurement: None })
+        State::from_records(records.iter().map(|(k, v)| (*k, v.as_slice()))).map(|state| Self {
+            state,
+            measurement: None,
+            act_seen: false,
+        })
+    }
+
+    /// Whether the countdown timer `TPM_RH_ACT_0` (Part 1, "Authenticated Countdown Timer") signals at `now` of this environment, in
+    /// milliseconds: it has expired, and neither `TPM2_ACT_SetTimeout` nor a boot has taken that back. A guest, or whoever serves one
+    /// remotely, arms it as a watchdog; what follows from the signal, such as a reset of the machine, is for the host to decide.
+    ///
+    /// Nothing ticks and nothing is called: the host asks, say once a second. Before Startup the answer is no. After a yes and `_TPM_Init`
+    /// the guest finds `TPMA_ACT.preserveSignaled` set, and so it does when a command came after the expiry. One that nobody has noticed is
+    /// forgotten with `_TPM_Init`: the machine may have been off by then, when no timer counts.
+    pub fn act_signaled(&mut self, now: u64) -> bool {
+        let signaled = self.state.volatile.started && self.state.act_signaled(now);
+        self.act_seen |= signaled;
+        signaled
     }
 
     /// Whether `TPM2_Startup` has been run since the last `_TPM_Init`.

@@ -24,6 +24,7 @@ const fn rare(entry: Accepted) -> Accepted {
 
 const MAKER: &str = "who made it, and which version of the specification it follows";
 const ROOM: &str = "how much there is room for";
+const NO_TIMER: &str = "libtpms has no countdown timer";
 const NOT_IN_09: &str = "libtpms 0.9 has not got it yet";
 
 /// What may differ between swtpm (0.7.1 with libtpms 0.9.2, as Debian 12 has them) and our engine, and why.
@@ -69,6 +70,9 @@ pub const TABLE: &[Accepted] = &[
     capability("ALGS 0x27", NOT_IN_09),
     capability("ALGS 0x28", NOT_IN_09),
     capability("ALGS 0x29", NOT_IN_09),
+    capability("HANDLES 0x40000110", NO_TIMER),
+    rare(capability("AUTH_POLICIES 0x40000110", NO_TIMER)),
+    rare(capability("ACT 0x40000110", NO_TIMER)),
     capability("ECC_CURVES 0x10", "BN curves have no maintained implementation in Rust"),
     capability("ECC_CURVES 0x11", "BN curves have no maintained implementation in Rust"),
     accepted(

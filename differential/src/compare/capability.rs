@@ -51,6 +51,7 @@ fn read(bytes: &[u8]) -> List {
                 let transient = handle >> 24 == 0x80;
                 (if transient { 0x8000_0000 + entries.len() as u64 } else { handle }, c.bytes(0))
             }
+            TpmCap::ACT => (c.number(4), c.bytes(8)),
             _ => (c.number(4), c.bytes(0)),
         };
         entries.insert(key, value.to_vec());

@@ -126,6 +126,8 @@ fn commands() -> Vec<Vec<u8>> {
         with_password(TpmCc::SET_ALGORITHM_SET, &[TpmHandle::PLATFORM], b"", &1u32),
         without(TpmCc::INCREMENTAL_SELF_TEST, &[], &(1u32, TpmAlgId::SHA256)),
         without(TpmCc::READ_CLOCK, &[], &()),
+        with_password(TpmCc::ACT_SET_TIMEOUT, &[TpmHandle::ACT_0], b"", &60u32),
+        without(TpmCc::GET_CAPABILITY, &[], &(TpmCap::ACT, TpmHandle::ACT_0, 1u32)),
         with_password(TpmCc::SEQUENCE_UPDATE, &[HASH_SEQUENCE], b"", &data_2b()),
         with_password(TpmCc::SEQUENCE_COMPLETE, &[HASH_SEQUENCE], b"", &(data_2b(), owner)),
         with_password_twice(TpmCc::EVENT_SEQUENCE_COMPLETE, &[TpmHandle(16), EVENT_SEQUENCE], &data_2b()),

@@ -61,10 +61,12 @@ pub enum HandleKind {
     HierarchyOrNull,
     /// `TPMI_RH_BASE_HIERARCHY`: owner, endorsement, platform.
     BaseHierarchy,
-    /// `TPMI_RH_ACT`: an authenticated countdown timer, of which there are none.
+    /// `TPMI_RH_ACT`: an authenticated countdown timer, of which there is one.
     Act,
     /// `TPMI_RH_HIERARCHY_AUTH`: owner, endorsement, platform, lockout.
     HierarchyAuth,
+    /// `TPMI_RH_HIERARCHY_POLICY`: owner, endorsement, platform, lockout, or an authenticated countdown timer.
+    HierarchyPolicy,
     /// `TPMI_RH_PROVISION`: owner or platform.
     Provision,
     /// `TPMI_RH_CLEAR`: lockout or platform.

@@ -71,7 +71,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::PCR_ALLOCATE, &[user(K::Platform)], NV, pcr::pcr_allocate),
     row(CC::PCR_SET_AUTH_POLICY, &[user(K::Platform)], NV_DEC, pcr::pcr_set_auth_policy),
     row(CC::PP_COMMANDS, &[user(K::Platform)], NV, misc::pp_commands),
-    row(CC::SET_PRIMARY_POLICY, &[user(K::HierarchyAuth)], NV_DEC, hierarchy::set_primary_policy),
+    row(CC::SET_PRIMARY_POLICY, &[user(K::HierarchyPolicy)], NV_DEC, hierarchy::set_primary_policy),
     row(CC::CLOCK_RATE_ADJUST, &[user(K::Provision)], N, clock::clock_rate_adjust),
     row(CC::CREATE_PRIMARY, &[user(K::HierarchyOrNull)], Flags { r_handle: true, ..DEC_ENC }, hierarchy::create_primary),
     row(CC::NV_GLOBAL_WRITE_LOCK, &[user(K::Provision)], NV, nv::nv_global_write_lock),

@@ -1,6 +1,6 @@
 //! The authorization area of a command (Part 1, "Authorizations and Acknowledgments"; Part 3, 5.6).
 
-use super::{Failure, OrderlyState, da, handles, policy};
+use super::{Failure, OrderlyState, da, handles, is_act_handle, policy};
 use crate::alg::hash_of;
 use crate::command::{Context, Role};
 use crate::crypto::{Digest, HashAlg, ct_eq, hmac};
@@ -372,6 +372,8 @@ pub(super) fn policy_required(state: &State, role: Role, entity: TpmHandle) -> R
 
 fn auth_value_available(cx: &Context<'_>, role: Role, entity: TpmHandle) -> Result<bool, ResponseCode> {
     Ok(match entity.handle_type() {
+        // That of the platform, as long as the platform may do anything.
+        TpmHt::PERMANENT if is_act_handle(entity) => cx.state.volatile.ph_enable,
         TpmHt::PERMANENT | TpmHt::PCR => true,
         TpmHt::TRANSIENT | TpmHt::PERSISTENT => {
             let object = cx.state.object(entity)?;

@@ -33,6 +33,7 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
     let is_hierarchy = matches!(handle, TpmHandle::OWNER | TpmHandle::ENDORSEMENT | TpmHandle::PLATFORM);
     let is_null = handle == TpmHandle::NULL;
     let is_session = is_session_handle(handle);
+    let is_act = is_act_handle(handle);
     match kind {
         HandleKind::Object => is_object,
         HandleKind::ObjectOrNull => is_object || is_null,
@@ -52,8 +53,9 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
         HandleKind::Context => is_transient || is_session,
         HandleKind::HierarchyOrNull => is_hierarchy || is_null,
         HandleKind::BaseHierarchy => is_hierarchy,
-        HandleKind::Act => false,
+        HandleKind::Act => is_act,
         HandleKind::HierarchyAuth => is_hierarchy || handle == TpmHandle::LOCKOUT,
+        HandleKind::HierarchyPolicy => is_hierarchy || handle == TpmHandle::LOCKOUT || is_act,
         HandleKind::Provision => matches!(handle, TpmHandle::OWNER | TpmHandle::PLATFORM),
         HandleKind::Clear => matches!(handle, TpmHandle::LOCKOUT | TpmHandle::PLATFORM),
         HandleKind::Owner => handle == TpmHandle::OWNER,
@@ -73,6 +75,12 @@ fn fits(kind: HandleKind, handle: TpmHandle) -> bool {
 pub fn is_transient_handle(handle: TpmHandle) -> bool {
     // TRANSIENT_LAST follows from the number of slots.
     handle.handle_type() == TpmHt::TRANSIENT && handle.index() < MAX_LOADED_OBJECTS
+}
+
+/// Whether a handle is that of an authenticated countdown timer, present or not: there is only [`TpmHandle::ACT_0`].
+#[must_use]
+pub fn is_act_handle(handle: TpmHandle) -> bool {
+    (TpmHandle::ACT_0..=TpmHandle::ACT_F).contains(&handle)
 }
 
 /// Whether a handle is that of a session of either type, present or not.

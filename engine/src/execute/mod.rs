@@ -9,7 +9,7 @@ mod policy;
 mod response;
 
 pub use auth::{AuthFailure, SessionUse, Sessions, bound_auth, cp_hash};
-pub use handles::{is_session_handle, is_transient_handle};
+pub use handles::{is_act_handle, is_session_handle, is_transient_handle};
 
 use crate::command::hierarchy::is_refused_in_read_only_mode;
 use crate::command::{Command, Context, table};
@@ -51,6 +51,7 @@ pub fn execute(state: &mut State, env: &mut dyn Environment, locality: u8, comma
     let now = env.now_ms();
     let before = state.clone();
     state.observe_time(now);
+    state.notice_act(now);
     da::self_heal(state, now);
     match process(state, env, locality, now, command) {
         Ok(response) => {

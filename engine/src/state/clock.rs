@@ -73,6 +73,7 @@ impl State {
             let volatile = self.volatile_mut();
             volatile.clock_base = now;
             volatile.clock_safe = false;
+            volatile.act.rewind(volatile.time);
             volatile.time_epoch = volatile.time_epoch.wrapping_add(1);
         }
     }

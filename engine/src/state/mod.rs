@@ -3,6 +3,7 @@
 //! Every part is behind an [`Arc`]. A command works on a copy whose parts are shared with the original until they are changed, so
 //! that a failed command is undone by dropping the copy, and what has to be saved is found by comparing pointers.
 
+mod act;
 mod clock;
 mod commit;
 mod hierarchy;
@@ -19,6 +20,7 @@ mod slots;
 mod version_1;
 mod volatile;
 
+pub use act::Act;
 pub use commit::Commitments;
 pub use hierarchy::{Hierarchy, Policy, random_secret};
 pub use nv::NvIndex;

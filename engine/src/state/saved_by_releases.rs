@@ -55,6 +55,7 @@ fn in_use() -> TestTpm {
     assert_eq!(decode_exact(&out), Ok(SEQUENCE));
     let data = Tpm2bMaxBuffer::new(*b"part of an event").unwrap();
     tpm.run_with(TpmCc::SEQUENCE_UPDATE, &[SEQUENCE], &[b""], &data).unwrap();
+    tpm.run_with(TpmCc::ACT_SET_TIMEOUT, &[TpmHandle::ACT_0], &[b""], &1000u32).unwrap();
     let auth = Tpm2bAuth::new(*b"owner").unwrap();
     tpm.run_with(TpmCc::HIERARCHY_CHANGE_AUTH, &[owner], &[b""], &auth).unwrap();
     tpm
@@ -101,7 +102,10 @@ fn the_states_of_every_release_load_and_work() {
             tpm.run(TpmCc::POLICY_AUTH_VALUE, &[TpmHandle(0x0200_0000)], &()),
             Err(ResponseCode::VALUE.handle(1))
         );
-        // There were no sequences in the first release.
+        // There were no sequences and no countdown timer in the first release.
+        let now = tpm.env.now;
+        let act = tpm.state().act_data(now);
+        assert_eq!((act.timeout, act.attributes.0), (if release == "0.1.0" { 0 } else { 1000 }, 0));
         if release != "0.1.0" {
             let handles = [TpmHandle::NULL, SEQUENCE];
             let input = Tpm2bMaxBuffer::new(*b", and the rest").unwrap();

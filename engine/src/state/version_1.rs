@@ -3,7 +3,7 @@
 
 use super::save::Record;
 use super::{
-    Apart, CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, NvIndex, Object,
+    Act, Apart, CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, NvIndex, Object,
     OrderlyState, PcrBank, PcrBanks, Permanent, Policy, SavedContexts, SelfTest, Sequence, Session,
     SessionFlags, StateClear, StateReset, Volatile, all_allocated,
 };
@@ -201,6 +201,8 @@ impl Record for Volatile {
             self_test: if v.self_test == SelfTest::Failed { SelfTest::Failed } else { SelfTest::NotRun },
             tested: Tpml::default(),
             established: false,
+            // There was none.
+            act: Act::default(),
         })
     }
 }

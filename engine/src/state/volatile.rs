@@ -1,5 +1,6 @@
 //! What belongs to this boot (Part 1, "TPM Reset, Restart, Resume").
 
+use super::act::Act;
 use super::commit::Commitments;
 use super::hierarchy::Policy;
 use super::pcr::PcrBanks;
@@ -240,5 +241,7 @@ structure! {
         pub tested: Tpml<TpmAlgId, MAX_ALG_LIST_SIZE>,
         /// A dynamic launch was begun since this was last reset: the bit `tpmEstablishment` of the hardware interface.
         pub established: bool,
+        /// The countdown timer.
+        pub act: Act,
     }
 }

@@ -141,6 +141,11 @@ attributes! {
 }
 
 attributes! {
+    /// `TPMA_ACT`, 8.12.
+    TpmaAct: u32, reserved 0xffff_fffc; { SIGNALED = 1 << 0, PRESERVE_SIGNALED = 1 << 1 }
+}
+
+attributes! {
     /// `TPMA_X509_KEY_USAGE`, 8.11: the bits of the X.509 extension, the first one highest.
     TpmaX509KeyUsage: u32, reserved 0x007f_ffff; {
         DIGITAL_SIGNATURE = 1 << 31, NONREPUDIATION = 1 << 30, KEY_ENCIPHERMENT = 1 << 29, DATA_ENCIPHERMENT = 1 << 28,

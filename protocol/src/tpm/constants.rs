@@ -267,6 +267,8 @@ pub const SPLIT_MAX: u16 = 128;
 pub const MAX_ALG_LIST_SIZE: usize = 64;
 /// `TPM_GENERATED_VALUE`, 6.2.
 pub const TPM_GENERATED: u32 = 0xff54_4347;
+/// The timeout of an authenticated countdown timer that stands: `TPM2_ACT_SetTimeout` with it takes the signal back.
+pub const ACT_STOPPED: u32 = 0xffff_ffff;
 /// `PT_GROUP`, how many properties each group of `TPM_PT` has room for.
 pub const PT_GROUP: u32 = 0x100;
 /// `MAX_CONTEXT_SIZE`, the most bytes of the blob of a saved context.

@@ -1,6 +1,6 @@
 //! Small structures: contexts, capability data, sessions in commands, creation data (Part 2, chapters 10, 14 and 15).
 
-use super::attributes::{TpmaAlgorithm, TpmaCc, TpmaLocality};
+use super::attributes::{TpmaAct, TpmaAlgorithm, TpmaCc, TpmaLocality};
 use super::constants::{PCR_COUNT, TpmAlgId, TpmCap, TpmCc, TpmEccCurve, TpmHandle, TpmHt, TpmPt, TpmPtPcr};
 use super::lists::{TpmlPcrSelection, TpmtHa};
 use super::sized::{Tpm2bAuth, Tpm2bContextData, Tpm2bData, Tpm2bDigest, Tpm2bName, Tpm2bNonce};
@@ -99,6 +99,19 @@ structure! {
     }
 }
 
+structure! {
+    /// `TPMS_ACT_DATA`, 10.8.5.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct TpmsActData {
+        /// The timer.
+        pub handle: TpmHandle,
+        /// Seconds until it expires; 0 for one that does not run, [`ACT_STOPPED`](super::constants::ACT_STOPPED) for one that stands.
+        pub timeout: u32,
+        /// Whether it has expired.
+        pub attributes: TpmaAct,
+    }
+}
+
 /// `TPMS_CAPABILITY_DATA`, 10.10.2.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TpmsCapabilityData {
@@ -122,8 +135,8 @@ pub enum TpmsCapabilityData {
     EccCurves(Vec<TpmEccCurve>),
     /// Policies of permanent handles.
     AuthPolicies(Vec<TpmsTaggedPolicy>),
-    /// Authenticated countdown timers; there are none, the list is empty.
-    Act,
+    /// Authenticated countdown timers.
+    Act(Vec<TpmsActData>),
 }
 
 impl Encode for TpmsCapabilityData {
@@ -144,7 +157,7 @@ impl Encode for TpmsCapabilityData {
             Self::PcrProperties(l) => list(TpmCap::PCR_PROPERTIES, l, out),
             Self::EccCurves(l) => list(TpmCap::ECC_CURVES, l, out),
             Self::AuthPolicies(l) => list(TpmCap::AUTH_POLICIES, l, out),
-            Self::Act => list::<u8>(TpmCap::ACT, &[], out),
+            Self::Act(l) => list(TpmCap::ACT, l, out),
         }
     }
 }

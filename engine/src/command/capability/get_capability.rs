@@ -2,6 +2,7 @@
 
 use super::{algorithms, handles, page, properties};
 use crate::command::{Context, Output, parameters, table};
+use crate::execute::is_act_handle;
 use crate::pcr;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
@@ -26,7 +27,8 @@ pub fn get_capability(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output
     Ok(Output::of(&(more, data)))
 }
 
-/// A capability that there is, as a parameter.
+/// A capability that there is, as a parameter. `TPM_CAP_PUB_KEYS` and `TPM_CAP_SPDM_SESSION_INFO` are of secure channels, of which this TPM
+/// has none; a TPM that is built without them does not know these values of `TPM_CAP`, nor does libtpms.
 struct Known(TpmCap);
 
 impl Decode for Known {
@@ -107,8 +109,9 @@ fn data(
             let (list, more) = handles::policies(cx.state, first, limit(70)).map_err(wrong_property)?;
             (TpmsCapabilityData::AuthPolicies(list), more)
         }
-        TpmCap::ACT if (TpmHandle::ACT_0..=TpmHandle::ACT_F).contains(&first) => {
-            (TpmsCapabilityData::Act, false)
+        TpmCap::ACT if is_act_handle(first) => {
+            let (list, more) = page([cx.state.act_data(cx.now)], |act| act.handle, first, limit(12));
+            (TpmsCapabilityData::Act(list), more)
         }
         TpmCap::ACT => return Err(wrong_property(ResponseCode::VALUE)),
         _ => return Err(ResponseCode::VALUE.parameter(1)),
@@ -157,7 +160,8 @@ pub fn one_property(
         TpmsCapabilityData::PcrProperties(l) => entry(&l, |p| p.tag.0 == property),
         TpmsCapabilityData::EccCurves(l) => entry(&l, |c| u32::from(c.0) == property),
         TpmsCapabilityData::AuthPolicies(l) => entry(&l, |p| p.handle == handle),
-        TpmsCapabilityData::Pcrs(_) | TpmsCapabilityData::Act => None,
+        TpmsCapabilityData::Act(l) => entry(&l, |act| act.handle == handle),
+        TpmsCapabilityData::Pcrs(_) => None,
     })
 }
 

@@ -6,7 +6,7 @@ use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{PCR_COUNT, TpmHandle, TpmHt, TpmsTaggedPolicy, TpmtHa};
 
 /// The permanent handles that commands take, in ascending order.
-const PERMANENT: [TpmHandle; 7] = [
+const PERMANENT: [TpmHandle; 8] = [
     TpmHandle::OWNER,
     TpmHandle::NULL,
     TpmHandle::RS_PW,
@@ -14,11 +14,12 @@ const PERMANENT: [TpmHandle; 7] = [
     TpmHandle::ENDORSEMENT,
     TpmHandle::PLATFORM,
     TpmHandle::PLATFORM_NV,
+    TpmHandle::ACT_0,
 ];
 
 /// Those with a policy.
-const WITH_POLICY: [TpmHandle; 4] =
-    [TpmHandle::OWNER, TpmHandle::LOCKOUT, TpmHandle::ENDORSEMENT, TpmHandle::PLATFORM];
+const WITH_POLICY: [TpmHandle; 5] =
+    [TpmHandle::OWNER, TpmHandle::LOCKOUT, TpmHandle::ENDORSEMENT, TpmHandle::PLATFORM, TpmHandle::ACT_0];
 
 /// The handles of the type of `first`, from `first` on.
 ///

@@ -1,31 +1,23 @@
-//! `TPM2_ACT_SetTimeout` (Part 3, 32.2).
+//! `TPM2_ACT_SetTimeout` (Part 3, 33.2).
 
 use crate::command::{Context, Output, parameters};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::ACT_STOPPED;
 
-/// Sets an authenticated countdown timer. This TPM has none, as libtpms has none: nothing in a virtual machine would notice one that
-/// expires. So no handle is a `TPMI_RH_ACT`, and the command is refused before this.
+/// Sets the seconds until the countdown timer expires, see [`State::set_act`](crate::state::State::set_act). What is set holds at once, so
+/// that no update is ever pending and `TPM_RC_RETRY`, for one that comes too early, is never the answer.
 ///
 /// # Errors
-/// `TPM_RC_VALUE` for the handle.
-pub fn act_set_timeout(_cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
-    let (_start_timeout,): (u32,) = parameters(r)?;
-    Err(ResponseCode::VALUE.handle(1))
+/// `TPM_RC_VALUE` for [`ACT_STOPPED`] while there is no signal to take back.
+pub fn act_set_timeout(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
+    let (timeout,): (u32,) = parameters(r)?;
+    if timeout == ACT_STOPPED && !cx.state.act_signaled(cx.now) {
+        return Err(ResponseCode::VALUE.parameter(1));
+    }
+    cx.state.set_act(cx.now, timeout);
+    Ok(Output::none())
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::testing::TestTpm;
-    use vtpm_protocol::rc::ResponseCode;
-    use vtpm_protocol::tpm::{TpmCc, TpmHandle};
-
-    #[test]
-    fn there_is_no_timer() {
-        let mut tpm = TestTpm::started();
-        for handle in [TpmHandle::ACT_0, TpmHandle::ACT_F, TpmHandle::PLATFORM] {
-            let rc = tpm.run_with(TpmCc::ACT_SET_TIMEOUT, &[handle], &[b""], &0u32).unwrap_err();
-            assert_eq!(rc, ResponseCode::VALUE.handle(1));
-        }
-    }
-}
+mod tests;

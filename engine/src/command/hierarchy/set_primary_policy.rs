@@ -6,7 +6,7 @@ use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{Tpm2bDigest, TpmHandle, TpmiAlgHashOrNull, hash_size};
 
-/// Sets the policy of a hierarchy or of the lockout; an empty one with the null algorithm takes it away.
+/// Sets the policy of a hierarchy, of the lockout or of the countdown timer; an empty one with the null algorithm takes it away.
 ///
 /// # Errors
 /// `TPM_RC_SIZE` for a policy that is not as long as a digest of the algorithm.
@@ -17,6 +17,7 @@ pub fn set_primary_policy(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Ou
         TpmHandle::ENDORSEMENT => cx.state.permanent_mut().endorsement.policy = policy,
         TpmHandle::LOCKOUT => cx.state.permanent_mut().lockout_policy = policy,
         TpmHandle::PLATFORM => cx.state.volatile_mut().state_clear.platform_policy = policy,
+        TpmHandle::ACT_0 => cx.state.volatile_mut().act.policy = policy,
         _ => return Err(ResponseCode::VALUE.handle(1)),
     }
     Ok(Output::none())
@@ -43,8 +44,10 @@ mod tests {
     use vtpm_protocol::rc::ResponseCode;
     use vtpm_protocol::tpm::{Tpm2bAuth, Tpm2bDigest, TpmAlgId, TpmCc, TpmHandle, TpmSe, TpmSu};
 
-    const ALL: [TpmHandle; 4] =
+    const HIERARCHIES: [TpmHandle; 4] =
         [TpmHandle::OWNER, TpmHandle::ENDORSEMENT, TpmHandle::PLATFORM, TpmHandle::LOCKOUT];
+    const ALL: [TpmHandle; 5] =
+        [TpmHandle::OWNER, TpmHandle::ENDORSEMENT, TpmHandle::PLATFORM, TpmHandle::LOCKOUT, TpmHandle::ACT_0];
 
     fn set(tpm: &mut TestTpm, handle: TpmHandle, digest: &[u8], alg: TpmAlgId) -> Result<(), ResponseCode> {
         let input = (Tpm2bDigest::new(digest).unwrap(), alg);
@@ -59,7 +62,7 @@ mod tests {
 
     #[test]
     fn each_hierarchy_is_authorized_by_its_policy() {
-        for handle in ALL {
+        for handle in HIERARCHIES {
             let mut tpm = TestTpm::started();
             let session = start_policy(&mut tpm, TpmSe::POLICY);
             let change = |tpm: &mut TestTpm| {
@@ -76,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn one_can_be_taken_away_and_that_of_the_platform_ends_with_the_boot() {
+    fn one_can_be_taken_away_and_those_of_platform_and_timer_end_with_the_boot() {
         let mut tpm = TestTpm::started();
         for handle in ALL {
             set(&mut tpm, handle, &policy(), TpmAlgId::SHA256).unwrap();
@@ -85,7 +88,7 @@ mod tests {
         tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).unwrap();
         for handle in ALL {
             let kept = tpm.state().policy(handle).unwrap().alg == TpmAlgId::SHA256;
-            assert_eq!(kept, handle != TpmHandle::PLATFORM);
+            assert_eq!(kept, !matches!(handle, TpmHandle::PLATFORM | TpmHandle::ACT_0));
             set(&mut tpm, handle, b"", TpmAlgId::NULL).unwrap();
             assert!(tpm.state().policy(handle).unwrap().digest.is_empty());
         }
@@ -108,6 +111,8 @@ mod tests {
             set(&mut tpm, TpmHandle::OWNER, &[1; 32], TpmAlgId::AES),
             Err(ResponseCode::HASH.parameter(2))
         );
-        assert_eq!(set(&mut tpm, TpmHandle::NULL, b"", TpmAlgId::NULL), Err(ResponseCode::VALUE.handle(1)));
+        for handle in [TpmHandle::NULL, TpmHandle(TpmHandle::ACT_0.0 + 1), TpmHandle::ACT_F] {
+            assert_eq!(set(&mut tpm, handle, b"", TpmAlgId::NULL), Err(ResponseCode::VALUE.handle(1)));
+        }
     }
 }

@@ -82,6 +82,7 @@ mod tests {
             (TpmCap::PCR_PROPERTIES, TpmPtPcr::RESET_L0.0, vec![0, 0, 0, 2, 3, 0, 0, 0x81]),
             (TpmCap::ECC_CURVES, u32::from(TpmEccCurve::NIST_P256.0), vec![0, 3]),
             (TpmCap::AUTH_POLICIES, TpmHandle::OWNER.0, vec![0x40, 0, 0, 1, 0, 0x10]),
+            (TpmCap::ACT, TpmHandle::ACT_0.0, vec![0x40, 0, 1, 0x10, 0, 0, 0, 0, 0, 0, 0, 0]),
         ] {
             let rc = |tpm: &mut TestTpm, operand: &[u8], operation: TpmEo| {
                 policy(tpm, CODE, session, &(b2(operand), 0u16, operation, capability, property))
@@ -114,7 +115,8 @@ mod tests {
             (TpmCap::PCR_PROPERTIES, 0x10),
             (TpmCap::ECC_CURVES, 0x10),
             (TpmCap::AUTH_POLICIES, TpmHandle::NULL.0),
-            (TpmCap::ACT, TpmHandle::ACT_0.0),
+            (TpmCap::ACT, TpmHandle::ACT_0.0 + 1),
+            (TpmCap::ACT, TpmHandle::ACT_F.0),
         ] {
             for operation in [TpmEo::EQ, TpmEo::NEQ, TpmEo::UNSIGNED_GE, TpmEo::BITCLEAR] {
                 let input = (b2(b""), 0u16, operation, capability, property);
@@ -132,6 +134,8 @@ mod tests {
         for (capability, property, expected) in [
             (TpmCap::PCRS, 0u32, ResponseCode::VALUE.parameter(4)),
             (TpmCap::VENDOR_PROPERTY, 0, ResponseCode::VALUE.parameter(4)),
+            (TpmCap::PUB_KEYS, 0, ResponseCode::VALUE.parameter(4)),
+            (TpmCap::SPDM_SESSION_INFO, 0, ResponseCode::VALUE.parameter(4)),
             (TpmCap(0x77), 0, ResponseCode::VALUE.parameter(4)),
             (TpmCap::HANDLES, 0x5000_0000, ResponseCode::HANDLE.parameter(5)),
             (TpmCap::AUTH_POLICIES, 0x8100_0000, ResponseCode::VALUE.parameter(5)),

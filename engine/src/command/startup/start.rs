@@ -50,6 +50,7 @@ pub fn startup(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respo
         if saved == OrderlyState::State { restart(cx) } else { reset(cx) }
     }
     start_pcrs(cx, locality, resume);
+    cx.state.start_act(cx.now, resume);
     let volatile = cx.state.volatile_mut();
     volatile.started = true;
     volatile.ph_enable = true;

@@ -92,6 +92,7 @@ fn handles_are_listed_by_type() {
     assert_eq!(pcrs, (0..24).map(TpmHandle).collect::<Vec<_>>());
     let (_, permanent) = list::<TpmHandle>(&mut tpm, TpmCap::HANDLES, 0x4000_0000, ALL);
     assert!(permanent.contains(&TpmHandle::OWNER) && permanent.is_sorted());
+    assert_eq!(permanent.last(), Some(&TpmHandle::ACT_0));
 
     for i in [3u32, 1, 2] {
         define(&mut tpm, TpmHandle::OWNER, b"", public(TpmHandle(0x0100_0000 + i), OPEN, 8)).unwrap();
@@ -197,20 +198,28 @@ fn policies_of_permanent_handles_are_listed_with_none_as_null() {
     let mut tpm = TestTpm::started();
     let (more, bytes) = get(&mut tpm, TpmCap::AUTH_POLICIES, 0x4000_0000, ALL).unwrap();
     assert!(!more);
-    assert_eq!(bytes[..10], [0, 0, 0, 4, 0x40, 0, 0, 1, 0, 0x10]);
+    assert_eq!(bytes[..10], [0, 0, 0, 5, 0x40, 0, 0, 1, 0, 0x10]);
+    assert_eq!(bytes[28..], [0x40, 0, 1, 0x10, 0, 0x10]);
     assert_eq!(get(&mut tpm, TpmCap::AUTH_POLICIES, 0, ALL).unwrap_err(), ResponseCode::VALUE.parameter(2));
 }
 
 #[test]
-fn the_curves_are_listed_and_there_is_no_timer_and_no_button() {
+fn the_curves_are_listed_and_there_is_one_timer_and_no_button() {
     let mut tpm = TestTpm::started();
     let (more, curves) = get(&mut tpm, TpmCap::ECC_CURVES, 0, ALL).unwrap();
     assert_eq!((more, curves), (false, vec![0, 0, 0, 6, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 0x20]));
     assert_eq!(get(&mut tpm, TpmCap::ECC_CURVES, 3, 1).unwrap(), (true, vec![0, 0, 0, 1, 0, 3]));
     assert_eq!(get(&mut tpm, TpmCap::ECC_CURVES, 6, ALL).unwrap(), (false, vec![0, 0, 0, 1, 0, 0x20]));
     assert_eq!(get(&mut tpm, TpmCap::ECC_CURVES, 0x21, ALL).unwrap(), (false, vec![0; 4]));
-    assert_eq!(get(&mut tpm, TpmCap::ACT, 0x4000_0110, ALL).unwrap(), (false, vec![0; 4]));
-    assert_eq!(get(&mut tpm, TpmCap::ACT, 0, ALL).unwrap_err(), ResponseCode::VALUE.parameter(2));
+    let timer = [vec![0, 0, 0, 1, 0x40, 0, 1, 0x10], vec![0; 8]].concat();
+    assert_eq!(get(&mut tpm, TpmCap::ACT, 0x4000_0110, ALL).unwrap(), (false, timer));
+    assert_eq!(get(&mut tpm, TpmCap::ACT, 0x4000_0110, 0).unwrap(), (true, vec![0; 4]));
+    for none in [0x4000_0111, 0x4000_011f] {
+        assert_eq!(get(&mut tpm, TpmCap::ACT, none, ALL).unwrap(), (false, vec![0; 4]));
+    }
+    for wrong in [0, 0x4000_010f, 0x4000_0120] {
+        assert_eq!(get(&mut tpm, TpmCap::ACT, wrong, ALL).unwrap_err(), ResponseCode::VALUE.parameter(2));
+    }
     // Only the command that chooses what needs presence needs it.
     let (more, commands) = get(&mut tpm, TpmCap::PP_COMMANDS, 0, ALL).unwrap();
     assert_eq!((more, commands), (false, vec![0, 0, 0, 1, 0, 0, 1, 0x2d]));
@@ -221,7 +230,18 @@ fn the_curves_are_listed_and_there_is_no_timer_and_no_button() {
 #[test]
 fn an_unknown_capability_is_refused() {
     let mut tpm = TestTpm::started();
-    for cap in [TpmCap::PUB_KEYS, TpmCap::VENDOR_PROPERTY, TpmCap(0xffff_ffff)] {
+    for cap in [TpmCap::VENDOR_PROPERTY, TpmCap(0xd), TpmCap(0xffff_ffff)] {
         assert_eq!(get(&mut tpm, cap, 0, 1).unwrap_err(), ResponseCode::VALUE.parameter(1));
+    }
+}
+
+#[test]
+fn capabilities_of_secure_channels_are_refused_whatever_is_asked_of_them() {
+    let mut tpm = TestTpm::started();
+    for cap in [TpmCap::PUB_KEYS, TpmCap::SPDM_SESSION_INFO] {
+        for (property, count) in [(0, 1), (0, 0), (0, ALL), (1, 1), (0xffff_ffff, 1)] {
+            let rc = get(&mut tpm, cap, property, count).unwrap_err();
+            assert_eq!(rc, ResponseCode::VALUE.parameter(1), "{cap:?} {property:x}");
+        }
     }
 }
