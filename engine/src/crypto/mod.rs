@@ -22,6 +22,7 @@ pub use ecc::{Curve, Point};
 pub use hash::{Digest, HashAlg, Hasher, ct_eq};
 pub use kdf::{KdfaStream, kdf2, kdfa, kdfe};
 pub use mac::{Cmac, HmacHasher, hmac};
+pub use padding::mgf1_xor;
 pub use rng::RandomSource;
 pub use sym::SymAlg;
 

@@ -27,7 +27,7 @@ const MIN_V15_PADDING: usize = 8;
 const MAX_BYTE_DRAWS: u32 = 64;
 
 /// XORs MGF1 of `seed` (RFC 8017, B.2.1) onto `data`.
-pub(super) fn mgf1_xor(alg: HashAlg, seed: &[u8], data: &mut [u8]) {
+pub fn mgf1_xor(alg: HashAlg, seed: &[u8], data: &mut [u8]) {
     let mut seeded = Hasher::new(alg);
     seeded.update(seed);
     for (counter, chunk) in (0_u32..).zip(data.chunks_mut(alg.digest_size())) {

@@ -1,12 +1,12 @@
 //! The known answers of the self-test: from FIPS 180-4, FIPS 202, GB/T 32905, RFC 4231, SP 800-38A, SP 800-38B, SP 800-67, RFC 3713,
-//! RFC 6979, GM/T 0003 and, for RSA, from OpenSSL.
+//! RFC 6979 and GM/T 0003; what no standard has is from OpenSSL or other independent programs.
 
 mod ecc;
+mod rsa;
 
 use crate::crypto::constant::hex;
-use crate::crypto::rsa::RsaPrivate;
-use crate::crypto::sym::{BlockCipher, Mode};
-use crate::crypto::{Cmac, HashAlg, RandomSource, SymAlg, hmac, kdfa};
+use crate::crypto::sym::{BlockCipher, Mode, xor_obfuscate};
+use crate::crypto::{Cmac, HashAlg, RandomSource, SymAlg, hmac, kdfa, kdfe};
 use vtpm_protocol::tpm::TpmAlgId;
 
 /// One test: what it is of, and whether it passes.
@@ -23,16 +23,14 @@ pub const ALL: &[KnownAnswer] = &[
     ("SHA3-384", |_| HashAlg::Sha3_384.digest(&[ABC]).as_slice() == SHA3_384_ABC),
     ("SHA3-512", |_| HashAlg::Sha3_512.digest(&[ABC]).as_slice() == SHA3_512_ABC),
     ("HMAC", |_| hmac(HashAlg::Sha256, b"Jefe", &[b"what do ya want for nothing?"]).as_slice() == HMAC_JEFE),
-    ("KDFa", |_| {
-        let key: [u8; 32] = core::array::from_fn(|i| u8::try_from(i).unwrap_or_default());
-        kdfa(HashAlg::Sha256, &key, b"TEST", &[1], &[2], 256).as_slice() == KDFA_TEST
-    }),
+    ("KDFa", |_| kdfa(HashAlg::Sha256, &counting(), b"TEST", &[1], &[2], 256).as_slice() == KDFA_TEST),
     ("AES-128", |_| cipher(SymAlg::Aes, &AES128_KEY, Mode::Cfb, &COUNTING, &AES_PLAIN, &AES128_CFB)),
     ("AES-192", |_| cipher(SymAlg::Aes, &AES192_KEY, Mode::Cfb, &COUNTING, &AES_PLAIN, &AES192_CFB)),
     ("AES-256", |_| cipher(SymAlg::Aes, &AES256_KEY, Mode::Cfb, &COUNTING, &AES_PLAIN, &AES256_CFB)),
-    ("CTR", |_| cipher(SymAlg::Aes, &AES128_KEY, Mode::Ctr, &CTR_IV, &AES_PLAIN, &AES128_CTR)),
-    ("OFB", |_| cipher(SymAlg::Aes, &AES128_KEY, Mode::Ofb, &COUNTING, &AES_PLAIN, &AES128_OFB)),
-    ("CBC", |_| cipher(SymAlg::Aes, &AES128_KEY, Mode::Cbc, &COUNTING, &AES_PLAIN, &AES128_CBC)),
+    ("CTR", |_| cipher(SymAlg::Aes, &AES128_KEY, Mode::Ctr, &CTR_IV, &TWO_BLOCKS, &CTR_TWO)),
+    ("CFB", |_| cipher(SymAlg::Aes, &AES128_KEY, Mode::Cfb, &COUNTING, &TWO_BLOCKS, &CFB_TWO)),
+    ("OFB", |_| cipher(SymAlg::Aes, &AES128_KEY, Mode::Ofb, &COUNTING, &TWO_BLOCKS, &OFB_TWO)),
+    ("CBC", |_| cipher(SymAlg::Aes, &AES128_KEY, Mode::Cbc, &COUNTING, &TWO_BLOCKS, &CBC_TWO)),
     ("ECB", |_| cipher(SymAlg::Aes, &AES128_KEY, Mode::Ecb, &[], &AES_PLAIN, &AES128_ECB)),
     ("CMAC", |_| {
         Cmac::new(SymAlg::Aes, &AES128_KEY).is_ok_and(|mut mac| {
@@ -61,41 +59,56 @@ pub const ALL: &[KnownAnswer] = &[
     ("ECDH", ecc::ecdh),
     ("MQV", ecc::mqv),
     ("KDF2", ecc::kdf),
-    ("RSA", rsa),
+    ("KDFe", |_| kdfe(HashAlg::Sha256, b"z", b"TEST", &[1], &[2], 320).as_slice() == KDFE_TEST),
+    ("XOR", |_| {
+        let mut data = ABC.to_vec();
+        xor_obfuscate(HashAlg::Sha256, &counting(), &[1], &[2], &mut data);
+        data == XOR_ABC
+    }),
+    ("RSA", rsa::rsa),
+    ("RSASSA", rsa::rsassa),
+    ("RSAPSS", rsa::rsapss),
+    ("RSAES", rsa::rsaes),
+    ("OAEP", rsa::oaep),
+    ("MGF1", rsa::mgf1),
 ];
 
 /// The tests of curves by ECDSA.
 const NIST_CURVES: &[&str] = &["P-192", "P-224", "P-256", "P-384", "P-521"];
 
-/// Which tests cover an algorithm. Those of hashes, ciphers and keys cover what is built of them.
+/// The tests of ciphers.
+const CIPHERS: &[&str] =
+    &["AES-128", "AES-192", "AES-256", "Camellia-128", "Camellia-192", "Camellia-256", "TDES"];
+
+/// Which tests cover an algorithm: one of its own at least, but for types of objects, which are covered by what they are made of.
 const COVERS: &[(TpmAlgId, &[&str])] = &[
     (TpmAlgId::RSA, &["RSA"]),
     (TpmAlgId::TDES, &["TDES"]),
     (TpmAlgId::SHA1, &["SHA-1"]),
     (TpmAlgId::HMAC, &["HMAC"]),
     (TpmAlgId::AES, &["AES-128", "AES-192", "AES-256"]),
-    (TpmAlgId::MGF1, &["RSA"]),
+    (TpmAlgId::MGF1, &["MGF1"]),
     (TpmAlgId::KEYEDHASH, &["HMAC", "KDFa"]),
-    (TpmAlgId::XOR, &["KDFa"]),
+    (TpmAlgId::XOR, &["XOR"]),
     (TpmAlgId::SHA256, &["SHA-256"]),
     (TpmAlgId::SHA384, &["SHA-384"]),
     (TpmAlgId::SHA512, &["SHA-512"]),
     (TpmAlgId::SM3_256, &["SM3"]),
-    (TpmAlgId::RSASSA, &["RSA"]),
-    (TpmAlgId::RSAES, &["RSA"]),
-    (TpmAlgId::RSAPSS, &["RSA"]),
-    (TpmAlgId::OAEP, &["RSA"]),
+    (TpmAlgId::RSASSA, &["RSASSA"]),
+    (TpmAlgId::RSAES, &["RSAES"]),
+    (TpmAlgId::RSAPSS, &["RSAPSS"]),
+    (TpmAlgId::OAEP, &["OAEP"]),
     (TpmAlgId::ECDSA, NIST_CURVES),
     (TpmAlgId::ECDH, &["ECDH"]),
     (TpmAlgId::ECDAA, &["ECDAA"]),
     (TpmAlgId::SM2, &["SM2"]),
     (TpmAlgId::ECSCHNORR, &["EC-Schnorr"]),
     (TpmAlgId::ECMQV, &["MQV"]),
-    (TpmAlgId::KDF1_SP800_56A, &["ECDH"]),
+    (TpmAlgId::KDF1_SP800_56A, &["KDFe"]),
     (TpmAlgId::KDF2, &["KDF2"]),
     (TpmAlgId::KDF1_SP800_108, &["KDFa"]),
     (TpmAlgId::ECC, NIST_CURVES),
-    (TpmAlgId::SYMCIPHER, &["AES-128", "AES-256"]),
+    (TpmAlgId::SYMCIPHER, CIPHERS),
     (TpmAlgId::CAMELLIA, &["Camellia-128", "Camellia-192", "Camellia-256"]),
     (TpmAlgId::SHA3_256, &["SHA3-256"]),
     (TpmAlgId::SHA3_384, &["SHA3-384"]),
@@ -104,7 +117,7 @@ const COVERS: &[(TpmAlgId, &[&str])] = &[
     (TpmAlgId::CTR, &["CTR"]),
     (TpmAlgId::OFB, &["OFB"]),
     (TpmAlgId::CBC, &["CBC"]),
-    (TpmAlgId::CFB, &["AES-128", "AES-192", "AES-256"]),
+    (TpmAlgId::CFB, &["CFB"]),
     (TpmAlgId::ECB, &["ECB"]),
 ];
 
@@ -145,22 +158,14 @@ fn cipher(alg: SymAlg, key: &[u8], mode: Mode, iv: &[u8], plain: &[u8], expected
         && data == plain
 }
 
+/// The bytes 00 to 1f.
+fn counting() -> [u8; 32] {
+    core::array::from_fn(|i| u8::try_from(i).unwrap_or_default())
+}
+
 /// The beginning of the longest key of RFC 3713; the shortest is the plain text, too.
 fn camellia_key(size: usize) -> &'static [u8] {
     CAMELLIA_KEY.get(..size).unwrap_or_default()
-}
-
-/// RSASSA gives the known signature, which verifies, and OAEP comes back.
-fn rsa(rng: &mut dyn RandomSource) -> bool {
-    let Ok(key) = RsaPrivate::from_parts(&RSA_N, 65537, &RSA_P) else { return false };
-    let digest = HashAlg::Sha256.digest(&[ABC]);
-    let signed = key.sign_rsassa(HashAlg::Sha256, &digest).is_ok_and(|s| s == RSASSA_ABC);
-    let returned = key
-        .public()
-        .encrypt_oaep(HashAlg::Sha256, b"TEST\0", ABC, rng)
-        .and_then(|c| key.decrypt_oaep(HashAlg::Sha256, b"TEST\0", &c))
-        .is_ok_and(|m| m.as_slice() == ABC);
-    signed && returned && key.public().verify_rsassa(HashAlg::Sha256, &digest, &RSASSA_ABC)
 }
 
 /// The message of FIPS 180-4's examples.
@@ -191,12 +196,21 @@ const SHA3_512_ABC: [u8; 64] =
 const HMAC_JEFE: [u8; 32] = hex(b"5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
 /// KDFa with the key 00 to 1f, label TEST, contexts 01 and 02, by an independent HMAC.
 const KDFA_TEST: [u8; 32] = hex(b"fdc78261f0dea062e3cdc8c29ff676685851c5e5c80e38c5f57b10e96ae994b9");
+/// KDFe of "z" with label TEST, parties 01 and 02, by an independent hash.
+const KDFE_TEST: [u8; 40] =
+    hex(b"91a5eabe3c369ca86690dfde1edcd821503bf20cd662a71856b7352c635be11cc02864e14ffa1c35");
+/// "abc" obfuscated with the key 00 to 1f and contexts 01 and 02, by an independent HMAC.
+const XOR_ABC: [u8; 3] = hex(b"61f539");
 /// SP 800-38A, F.3.13 and F.3.17.
 const AES_PLAIN: [u8; 16] = hex(b"6bc1bee22e409f96e93d7e117393172a");
+/// The same and the block after it.
+const TWO_BLOCKS: [u8; 32] = hex(b"6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51");
 /// F.3.13.
 const AES128_KEY: [u8; 16] = hex(b"2b7e151628aed2a6abf7158809cf4f3c");
 /// F.3.13.
 const AES128_CFB: [u8; 16] = hex(b"3b3fd92eb72dad20333449f8e83cfb4a");
+/// Its first two blocks: in the first OFB is the same.
+const CFB_TWO: [u8; 32] = hex(b"3b3fd92eb72dad20333449f8e83cfb4ac8a64537a0b3a93fcde3cdad9f1ce58b");
 /// F.3.15.
 const AES192_KEY: [u8; 24] = hex(b"8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b");
 /// F.3.15.
@@ -206,11 +220,11 @@ const COUNTING: [u8; 16] = hex(b"000102030405060708090a0b0c0d0e0f");
 /// F.5.1.
 const CTR_IV: [u8; 16] = hex(b"f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff");
 /// F.5.1.
-const AES128_CTR: [u8; 16] = hex(b"874d6191b620e3261bef6864990db6ce");
+const CTR_TWO: [u8; 32] = hex(b"874d6191b620e3261bef6864990db6ce9806f66b7970fdff8617187bb9fffdff");
 /// F.4.1.
-const AES128_OFB: [u8; 16] = hex(b"3b3fd92eb72dad20333449f8e83cfb4a");
+const OFB_TWO: [u8; 32] = hex(b"3b3fd92eb72dad20333449f8e83cfb4a7789508d16918f03f53c52dac54ed825");
 /// F.2.1.
-const AES128_CBC: [u8; 16] = hex(b"7649abac8119b246cee98e9b12e9197d");
+const CBC_TWO: [u8; 32] = hex(b"7649abac8119b246cee98e9b12e9197d5086cb9b507219ee95db113a917678b2");
 /// F.1.1.
 const AES128_ECB: [u8; 16] = hex(b"3ad77bb40d7a3660a89ecaf32466ef97");
 /// SP 800-38B, D.1, example 2.
@@ -233,27 +247,6 @@ const TDES_ECB: [u8; 8] = hex(b"a826fd8ce53b855f");
 const AES256_KEY: [u8; 32] = hex(b"603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4");
 /// F.3.17.
 const AES256_CFB: [u8; 16] = hex(b"dc7e84bfda79164b7ecd8486985d3860");
-/// The modulus of a key that OpenSSL made for this test.
-const RSA_N: [u8; 256] =
-    hex(b"ce405c539616e8b62dc7734fbef754e40bc1641b72d68bc927d7cb0f1f6e6957839e43388c7371a735f26e8c1e9ff596\
-      e5956a630a810ad6cff0834f540645368f4bab43fe42c431c3d4a32e2945c59cc7fb283e10243bb7a628837551211e36\
-      dc5d0249fb2c2f4f13a829d03d001dce5e04cd7cadfad64051652d8bbf4b6ece37888df5260bc5a04971bb0a0f5ba8b0\
-      1918a11b9627664cdb82c7bc953fa73b40b003ff32e42d4207524ad3095b0138d7299a360299ba0af3e26944d22fc649\
-      64f3b4f2dbe92341ef595cdb92079be08f0f69287d33eac92290bc027ec5ed8d602161dcd85c6bd4555e60ff20e951f0\
-      7ce59fa817d2030a51e2282c2248d031");
-/// Its first prime.
-const RSA_P: [u8; 128] =
-    hex(b"ee7ba4af871a1ad3eef1a92950f24f0966f871b9f3cabae22aefe553050ec3d4a083351fecabdec604b2735cc6bac696\
-      7689ff06c3d727ae867993444f8c479c15f173d4c69d6433c3f3f408983ba2989e3ba1fdb3e9bc05957ef28bbd68edce\
-      34c6fc2b13edf3fe1c62134f4a4025c3706fbc4e37607d073bd39d75aef242b3");
-/// The signature that OpenSSL made with it, RSASSA with SHA-256, over "abc".
-const RSASSA_ABC: [u8; 256] =
-    hex(b"46c4e5856ebb6d7db706f6afe25de6965640aa8f8b5bd1590830edca7de60e4715b359e31b34caa5131f586d8ae0a1c8\
-      a54c52a378bd48c8fc7a97d6f8a4c1ae21e29cfc21884402caf59b292fb825eee1227389c1ff61a738b0077172bda0fa\
-      4da2a4ed58f5279ce7c2c9647d02543d93da6712b3f717218e8244e3c40597564a8cab0c06fd1f27566809b4792277bb\
-      fcfd468b7717fbe56dd3d0a5fdabe23903d886256282e11ee5da3af10e02d24ed6a4e6fe2ce8244ff7ea8dd215d1dab6\
-      7dfd1fe60e658cb4c333194f8153b20af5ea745a89bc917d65a331b65fee8b09e517fb20a3b15d08dbec67738b60be6b\
-      8932b33eb0c7edc0cbe348da3984bc58");
 
 #[cfg(test)]
 mod tests {
@@ -282,6 +275,20 @@ mod tests {
         }
         for (alg, names) in COVERS {
             assert_eq!(tests_of(*alg).count(), names.len(), "{alg:?}");
+        }
+    }
+
+    #[test]
+    fn no_two_algorithms_share_all_their_tests_but_ecc_and_its_signatures() {
+        for (i, (alg, names)) in COVERS.iter().enumerate() {
+            for (other, others) in &COVERS[..i] {
+                let shared = names == others;
+                assert_eq!(shared, (*other, *alg) == (TpmAlgId::ECDSA, TpmAlgId::ECC), "{other:?} {alg:?}");
+            }
+        }
+        // Nor is there a test that covers nothing.
+        for (name, _) in ALL {
+            assert!(COVERS.iter().any(|(_, names)| names.contains(name)), "{name}");
         }
     }
 
