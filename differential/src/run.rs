@@ -359,6 +359,13 @@ impl Report {
             "{total} commands, {succeeded} successful, in {} episodes ({} cut short) of seed {}; {accepted} accepted differences",
             self.episodes, self.cut_short, config.seed
         );
+        if self.oracle_deaths > 0 {
+            let _ = writeln!(
+                out,
+                "{} episodes ended as swtpm died of what it is known to die of",
+                self.oracle_deaths
+            );
+        }
         for (why, n) in &self.ended_by {
             let _ = writeln!(out, "{n} episodes ended by {why}");
         }

@@ -418,6 +418,9 @@ impl World {
 
     /// `_TPM_Init` of both.
     pub fn power_off(&mut self) {
+        if self.ended {
+            return;
+        }
         for side in SIDES {
             if let Err(e) = self.devices[side].power_cycle() {
                 self.die(e);
@@ -447,6 +450,9 @@ impl World {
 
     /// A dynamic launch, or before Startup a measurement of the H-CRTM.
     pub fn measure(&mut self, data: &[u8]) {
+        if self.ended {
+            return;
+        }
         for side in SIDES {
             if let Err(e) = self.devices[side].measure(data) {
                 self.die(e);
@@ -458,6 +464,9 @@ impl World {
 
     /// The locality of what follows.
     pub fn set_locality(&mut self, locality: u8) {
+        if self.ended {
+            return;
+        }
         for side in SIDES {
             if let Err(e) = self.devices[side].set_locality(locality) {
                 self.die(e);

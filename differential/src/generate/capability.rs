@@ -5,8 +5,12 @@ use crate::bytes::Bytes;
 use crate::world::World;
 use vtpm_protocol::tpm::{TpmAlgId as A, TpmCap, TpmCc as C};
 
-pub const GENERATORS: &[Generator] =
-    &[(16, C::GET_CAPABILITY, get), (8, C::TEST_PARMS, test_parms), (3, C::ECC_PARAMETERS, ecc_parameters)];
+pub const GENERATORS: &[Generator] = &[
+    (16, C::GET_CAPABILITY, get),
+    (8, C::TEST_PARMS, test_parms),
+    (3, C::ECC_PARAMETERS, ecc_parameters),
+    (4, C::GET_CAPABILITY, ours_only),
+];
 
 fn get(w: &mut World) {
     let (capability, first) = match w.rng.below(14) {
@@ -61,5 +65,23 @@ fn ecc_parameters(w: &mut World) {
         return;
     }
     let call = w.call(C::ECC_PARAMETERS, &[], Bytes::new().u16(curve));
+    w.run(call);
+}
+
+/// A command that only we have: tried on a copy of our TPM, for it not to crash.
+fn ours_only(w: &mut World) {
+    let codes: Vec<u32> = w.common.ours_only.iter().copied().collect();
+    let Some(code) = w.rng.choose(&codes).map(C) else { return };
+    let row = vtpm_engine::command::table::find(code);
+    let mut there: Vec<crate::client::Entity> = w.model.objects.iter().map(|o| o.entity.clone()).collect();
+    there.extend(w.model.nv.iter().map(|n| n.entity.clone()));
+    there.extend(w.model.sessions.values().map(|s| crate::client::Entity::of_handles(s.handle)));
+    there.push(w.model.permanent(vtpm_protocol::tpm::TpmHandle::OWNER));
+    there.push(w.model.permanent(vtpm_protocol::tpm::TpmHandle::PLATFORM));
+    let handles: Vec<_> = (0..row.map_or(0, |r| r.handles.len())).map(|_| w.rng.pick(&there)).collect();
+    let n = w.rng.below(60);
+    let rest = w.rng.bytes(n);
+    let params = if w.rng.chance(60) { Bytes::new().b2(&rest).u16(0x10) } else { Bytes::same(&rest) };
+    let call = w.call(code, &handles.iter().collect::<Vec<_>>(), params);
     w.run(call);
 }
