@@ -31,24 +31,29 @@ def arguments():
     parser = argparse.ArgumentParser(prog="compare-swtpm", description="Does the same to our engine and to swtpm.")
     parser.add_argument("--simulator", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=1, help="of the raw commands (%(default)s)")
-    parser.add_argument("--count", type=int, help="how many raw commands, without a limit of time "
-                                                  f"({COUNT}, and not longer than {SECONDS} s)")
-    parser.add_argument("--only", metavar="REGEX", help="only the steps that it is found in, and no raw commands")
+    parser.add_argument("--count", type=int, help="how many raw commands of each chapter that takes a number, without a limit of time "
+                                                  f"({COUNT} damaged ones, not longer than {SECONDS} s, and {CHAPTER_COUNT} of the others)")
+    parser.add_argument("--only", metavar="REGEX", help="only the steps with it in `file: step`, and no raw commands")
+    parser.add_argument("--chapter", choices=["steps", "raw", *CHAPTERS], help="only this part")
+    parser.add_argument("--show", action="store_true", help="show what ours answers to every step")
     parser.add_argument("--verbose", action="store_true", help="show accepted differences also")
     return parser.parse_args()
 
 
-COUNT, SECONDS = 10000, 40
-# So many of them on NV indices, about ten seconds.
-NV_COUNT = 10000
-# And so many on what belongs to the machine, about twenty seconds.
-MACHINE_COUNT = 10000
+# The damaged commands and random templates, which are the most costly, and not longer than this.
+COUNT, SECONDS = 2000, 60
+# So many of each chapter that takes a number.
+CHAPTER_COUNT = 2000
+CHAPTERS = {
+    "nv": nv.compare, "policy": policy.compare, "machine": machine.compare, "attestation": attestation.compare,
+    "ecc": lambda tpms, seed, _: ecc.compare(tpms, seed), "objects": lambda tpms, seed, _: objects.compare(tpms, seed),
+}
 
 
-def compare_steps(tpms, only, verbose):
+def compare_steps(tpms, only, verbose, show):
     """Number of steps, of accepted differences, of others."""
     directory = os.path.join(os.path.dirname(os.path.abspath(__file__)), "steps")
-    count, differences = steps.compare(tpms, directory, only)
+    count, differences = steps.compare(tpms, directory, only, show)
     others = 0
     for difference in differences:
         entry, unknown = accepted.of_step(difference)
@@ -62,12 +67,32 @@ def compare_steps(tpms, only, verbose):
     return count, len(differences) - others, others
 
 
-def compare_raw(tpms, seed, count, seconds, verbose):
-    """Number of commands, of accepted differences, of others."""
-    comparison, complete = raw.compare(tpms, seed, count, seconds)
-    if not complete:
-        say(f"only {comparison.sent} of {count} raw commands in {seconds} s")
-    return tell(comparison, verbose)
+class Stage:
+    """A part of the whole, and how long it takes."""
+
+    def __init__(self, name):
+        self.name = name
+        self.started = time.monotonic()
+
+    def end(self, count):
+        say(f"{self.name}: {count} in {time.monotonic() - self.started:.0f} s")
+
+
+def chapters(options):
+    """(name, what compares) of all raw commands; those that `--chapter` names, if it is given."""
+    def damaged(tpms):
+        count = options.count or COUNT
+        limit = SECONDS if options.count is None else float("inf")
+        comparison, complete = raw.compare(tpms, options.seed, count, limit)
+        if not complete:
+            say(f"only {comparison.sent} of {count} raw commands in {SECONDS} s")
+        return comparison
+
+    def chapter(compare):
+        return lambda tpms: compare(tpms, options.seed, options.count or CHAPTER_COUNT)
+
+    known = {"raw": damaged} | {name: chapter(compare) for name, compare in CHAPTERS.items()}
+    return [(name, compare) for name, compare in known.items() if options.chapter in (None, name)]
 
 
 def tell(comparison, verbose):
@@ -92,32 +117,29 @@ def tell(comparison, verbose):
 
 def main():
     options = arguments()
-    limit = SECONDS if options.count is None else float("inf")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="compare-swtpm.") as directory:
         tpms = tpm.both(directory, options.simulator)
         try:
-            done, tolerated, others = compare_steps(tpms, options.only, options.verbose)
-            sent = 0
+            stage = Stage("steps")
+            done = tolerated = others = sent = 0
+            if options.chapter in (None, "steps"):
+                done, tolerated, others = compare_steps(tpms, options.only, options.verbose, options.show)
+                stage.end(done)
             if not options.only:
-                sent, more_tolerated, more = compare_raw(tpms, options.seed, options.count or COUNT, limit, options.verbose)
-                tolerated += more_tolerated
-                others += more
-                for comparison in (nv.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)),
-                                   policy.compare(tpms, options.seed, min(options.count or COUNT, NV_COUNT)),
-                                   machine.compare(tpms, options.seed, min(options.count or COUNT, MACHINE_COUNT)),
-                                   attestation.compare(tpms, options.seed, options.count or COUNT),
-                                   ecc.compare(tpms, options.seed), objects.compare(tpms, options.seed)):
-                    commands, more_tolerated, more = tell(comparison, options.verbose)
+                for name, compare in chapters(options):
+                    stage = Stage(name)
+                    commands, more_tolerated, more = tell(compare(tpms), options.verbose)
+                    stage.end(commands)
                     sent += commands
                     tolerated += more_tolerated
                     others += more
         except tpm.Died as died:
-            sys.exit(f"compare-swtpm: {died}: {'; '.join(t.log() for t in tpms)}")
+            sys.exit(f"compare-swtpm: {stage.name}: {died}: {'; '.join(t.log() for t in tpms)}")
         finally:
             for each in tpms:
                 each.stop()
-    if not options.only:
+    if not options.only and options.chapter in (None, "steps"):
         for entry in accepted.STEPS:
             if not entry.used:
                 say(f"an accepted difference that there was not: {entry.step}: {entry.reason}")

@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-"""The steps: lines of shell with tpm2-tools, run against each TPM in a directory of its own.
-
-A line of steps/* is a step, a comment, or one of
-
-    %exact    from here on the output is compared as it is
-    %masked   from here on long strings of hexadecimal digits only count by their length: keys, names, digests of them
-"""
+"""The steps: lines of shell with tpm2-tools, run against each TPM in a directory of its own. steps/README tells how to write one."""
 
 import difflib
 import os
@@ -20,6 +14,16 @@ CLOCK = re.compile(r"^((?:time|clock|time_info\.clock|clock_info\.clock|clockInf
 SIGNATURE = re.compile(r"\bsig: [0-9a-f]+$")
 CODE = re.compile(r"\((0x[0-9A-Fa-f]+)\)")
 SECONDS = 120
+# What every step may use.
+PRELUDE = 'peer() { TPM2TOOLS_TCTI=$PEER "$@"; }; '
+# Tools that can leave an object loaded.
+LOADING = ("activatecredential", "certify", "certifycreation", "commit", "create", "createak", "createek", "createprimary", "duplicate",
+           "ecdhkeygen", "ecdhzgen", "encryptdecrypt", "evictcontrol", "gettime", "hmac", "import", "load", "loadexternal", "makecredential",
+           "nvcertify", "policyauthorize", "policysigned", "quote", "readpublic", "rsadecrypt", "rsaencrypt", "sign",
+           "startauthsession", "unseal", "verifysignature", "certifyX509certutil", "changeauth", "policysecret", "zgen2phase",
+           "getcommandauditdigest", "getsessionauditdigest")
+MANAGED = PRELUDE + "".join(f'tpm2_{tool}() {{ command tpm2_{tool} "$@"; local s=$?; tpm2_flushcontext -t; return $s; }}; '
+                            for tool in LOADING)
 
 
 @dataclass
@@ -30,17 +34,35 @@ class Difference:
     lines: list = field(default_factory=list)
 
 
-def read(directory):
-    """(step, masked) for every step, in order of the files' names."""
+@dataclass
+class Step:
+    file: str
+    line: str
+    masked: bool
+    # Objects are flushed after every tool.
+    managed: bool
+    # New TPMs and an empty directory come first.
+    fresh: bool
+
+
+def read(directory, only):
+    """Every step whose file's name and line match, in order of the files' names."""
     steps = []
     for name in sorted(os.listdir(directory)):
-        masked = False
+        if name == "README":
+            continue
+        masked = managed = fresh = False
         with open(os.path.join(directory, name)) as file:
             for line in map(str.strip, file):
                 if line in ("%exact", "%masked"):
                     masked = line == "%masked"
-                elif line and not line.startswith("#"):
-                    steps.append((line, masked))
+                elif line == "%fresh":
+                    fresh = True
+                elif line == "%managed":
+                    managed = True
+                elif line and not line.startswith("#") and re.search(only or "", f"{name}: {line}"):
+                    steps.append(Step(name, line, masked, managed, fresh))
+                    fresh = False
     return steps
 
 
@@ -64,12 +86,15 @@ def normalised(text, masked):
     return lines
 
 
-def outcome(tpm, step, masked):
+def outcome(tpm, step):
     """What is compared of a step."""
-    environment = dict(os.environ, TPM2TOOLS_TCTI=f"cmd:exec socat - UNIX-CONNECT:{tpm.socket_path}")
+    if step.fresh:
+        start(tpm)
+    environment = dict(os.environ, TPM2TOOLS_TCTI=tcti(tpm), TPM2OPENSSL_TCTI=tcti(tpm), PEER=tcti(tpm.peer))
     tpm.disconnect()
+    tpm.peer.disconnect()
     try:
-        done = subprocess.run(["bash", "-c", step], cwd=tpm.work, env=environment, stdin=subprocess.DEVNULL,
+        done = subprocess.run(["bash", "-c", (MANAGED if step.managed else PRELUDE) + step.line], cwd=tpm.work, env=environment, stdin=subprocess.DEVNULL,
                               capture_output=True, timeout=SECONDS, check=False)
         output, status = done.stdout.decode(errors="backslashreplace"), done.returncode
         errors = done.stderr.decode(errors="replace")
@@ -77,27 +102,41 @@ def outcome(tpm, step, masked):
         output, status, errors = "", "none in time", ""
     codes = [c for line in errors.splitlines() if not line.startswith("WARNING") for c in CODE.findall(line)]
     tpm.settle()
-    return normalised(output, masked) + [f"code {c.lower()}" for c in codes] + [f"status {status}"]
+    if "peer " in step.line:
+        tpm.peer.settle()
+    return normalised(output, step.masked) + [f"code {c.lower()}" for c in codes] + [f"status {status}"]
 
 
-def compare(tpms, directory, only=None):
-    """Runs every step on both at once: a Difference for each that differs, and how many there were."""
+def tcti(tpm):
+    return f"cmd:exec socat - UNIX-CONNECT:{tpm.socket_path}"
+
+
+def start(tpm):
+    """Starts it and its peer anew, with an empty directory for the steps."""
+    tpm.start()
+    tpm.peer.start()
+    tpm.work = os.path.join(tpm.directory, "work")
+    os.mkdir(tpm.work)
+
+
+def compare(tpms, directory, only=None, show=False):
+    """Runs every step on both at once: a Difference for each that differs, and how many there were. `show` prints what ours answers."""
     for tpm in tpms:
-        tpm.start()
-        tpm.work = os.path.join(tpm.directory, "work")
-        os.mkdir(tpm.work)
-    steps = read(directory)
-    if only:
-        steps = [s for s in steps if re.search(only, s[0])]
+        start(tpm)
+    steps = read(directory, only)
 
     def all_of(tpm):
-        return [outcome(tpm, *step) for step in steps]
+        return [outcome(tpm, step) for step in steps]
 
     with ThreadPoolExecutor(len(tpms)) as pool:
         theirs, ours = pool.map(all_of, tpms)
+    for tpm in tpms:
+        tpm.peer.stop()
     differences = []
-    for (step, _), a, b in zip(steps, theirs, ours):
+    for step, a, b in zip(steps, theirs, ours):
+        if show:
+            print(f"{step.file}: {step.line}", *b, sep="\n    ")
         lines = [line for line in difflib.ndiff(a, b) if line[0] in "-+"]
         if lines:
-            differences.append(Difference(step, lines))
+            differences.append(Difference(step.line, lines))
     return len(steps), differences

@@ -78,6 +78,8 @@ class Tpm:
         self.arguments = arguments
         self.process = None
         self.connection = None
+        # A second TPM of ours for steps in which two take part.
+        self.peer = None
 
     def start(self):
         """Starts it anew, with a state of its own making; ends what was there."""
@@ -98,6 +100,8 @@ class Tpm:
                 time.sleep(0.01)
 
     def stop(self):
+        if self.peer is not None:
+            self.peer.stop()
         self.disconnect()
         if self.process is not None:
             self.process.kill()
@@ -196,4 +200,8 @@ def both(directory, simulator):
 
     swtpm = ["swtpm", "socket", "--tpm2", "--tpmstate", "dir={dir}/state", "--server", "type=unixio,path={socket}",
              "--ctrl", "type=unixio,path={dir}/control.sock", "--flags", "not-need-init,startup-clear"]
-    return [Tpm("swtpm", below("swtpm"), swtpm), Tpm("ours", below("ours"), [simulator, "{socket}", "{dir}/control.sock"])]
+    ours = [simulator, "{socket}", "{dir}/control.sock"]
+    tpms = [Tpm("swtpm", below("swtpm"), swtpm), Tpm("ours", below("ours"), ours)]
+    for tpm in tpms:
+        tpm.peer = Tpm(f"the peer of {tpm.name}", below(f"{tpm.name}-peer"), ours)
+    return tpms
