@@ -4,6 +4,7 @@
 import difflib
 import os
 import re
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ CLOCK = re.compile(r"^((?:time|clock|time_info\.clock|clock_info\.clock|clockInf
 # ECDSA's in DER, whose length varies with its numbers.
 SIGNATURE = re.compile(r"\bsig: [0-9a-f]+$")
 CODE = re.compile(r"\((0x[0-9A-Fa-f]+)\)")
-SECONDS = 120
+SECONDS = 40
 # What every step may use.
 PRELUDE = 'peer() { TPM2TOOLS_TCTI=$PEER "$@"; }; '
 # Tools that can leave an object loaded.
@@ -93,13 +94,16 @@ def outcome(tpm, step):
     environment = dict(os.environ, TPM2TOOLS_TCTI=tcti(tpm), TPM2OPENSSL_TCTI=tcti(tpm), PEER=tcti(tpm.peer))
     tpm.disconnect()
     tpm.peer.disconnect()
+    shell = subprocess.Popen(["bash", "-c", (MANAGED if step.managed else PRELUDE) + step.line], cwd=tpm.work, env=environment,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     try:
-        done = subprocess.run(["bash", "-c", (MANAGED if step.managed else PRELUDE) + step.line], cwd=tpm.work, env=environment, stdin=subprocess.DEVNULL,
-                              capture_output=True, timeout=SECONDS, check=False)
-        output, status = done.stdout.decode(errors="backslashreplace"), done.returncode
-        errors = done.stderr.decode(errors="replace")
+        output, errors = (data.decode(errors="backslashreplace") for data in shell.communicate(timeout=SECONDS))
+        status = shell.returncode
     except subprocess.TimeoutExpired:
         output, status, errors = "", "none in time", ""
+        # With all that it started, so that no connection to the TPM stays.
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.communicate()
     codes = [c for line in errors.splitlines() if not line.startswith("WARNING") for c in CODE.findall(line)]
     tpm.settle()
     if "peer " in step.line:
