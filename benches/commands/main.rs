@@ -124,10 +124,13 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 /// Microseconds of each of the three, in turn.
 fn measure(case: &Case, clients: &mut [Client; 3], rounds: usize) -> [f64; 3] {
-    let commands = clients.each_mut().map(|client| (case.prepare)(client));
+    let mut commands = clients.each_mut().map(|client| (case.prepare)(client));
     let rounds = (rounds / case.weight).max(5);
     let mut times = [const { Vec::new() }; 3];
     for round in 0..rounds + 1 {
+        if let Some(next) = case.next {
+            commands.fill(next(u16::try_from(round).unwrap()));
+        }
         for (i, client) in clients.iter_mut().enumerate() {
             let took = client.timed(&commands[i], case);
             // The first is a rehearsal.

@@ -12,6 +12,7 @@ pub mod ecc;
 pub mod hash;
 pub mod kdf;
 pub mod mac;
+mod montgomery;
 mod padding;
 pub mod prime;
 pub mod rng;

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::hash::{HashAlg, ct_eq};
 use super::kdf::KdfaStream;
 use super::mac::hmac;
+use super::montgomery::Modulus;
 use super::rng::{CryptoRngAdapter, RandomSource};
 use super::{CryptoError, padding, prime};
 
@@ -143,13 +144,17 @@ impl RsaPublic {
     /// `number` to the power of the exponent. The time depends on the modulus and the exponent, which are public, and not on the number.
     fn power(&self, number: &BoxedUint) -> BoxedUint {
         let params = BoxedMontyParams::new_vartime(self.n.clone());
+        let modulus = Modulus::new(self.n.as_words());
         let base = Zeroizing::new(BoxedMontyForm::new(number.clone(), &params));
         let mut result = base.clone();
-        // The highest bit of the exponent is the base itself.
+        // The highest bit of the exponent is the base itself. Squares gather until the next bit that is set.
+        let mut squares = 0u32;
         for bit in (0..self.e.checked_ilog2().unwrap_or(0)).rev() {
-            *result = result.square();
+            squares = squares.saturating_add(1);
             if self.e & 1u32.rotate_left(bit) != 0 {
+                modulus.square_repeatedly(result.as_montgomery_mut().as_mut_words(), squares);
                 *result = result.mul(&base);
+                squares = 0;
             }
         }
         result.retrieve()

@@ -17,7 +17,7 @@ pub struct PcrBank {
     /// The hash, and the PCRs that there are.
     pub allocated: TpmsPcrSelection,
     /// The values by PCR number, each of the hash's size, also of those that are not allocated.
-    pub values: Tpml<Tpm2bDigest, 24>,
+    pub values: Tpml<Arc<Tpm2bDigest>, 24>,
 }
 
 /// The banks in the order of [`PCR_BANK_ALGS`], none before the first Startup.
@@ -44,14 +44,14 @@ impl PcrBanks {
     /// The value of a PCR; `None` when it is not allocated in that bank.
     #[must_use]
     pub fn get(&self, hash: TpmAlgId, pcr: u32) -> Option<&Tpm2bDigest> {
-        self.bank(hash, pcr)?.values.0.get(usize::try_from(pcr).ok()?)
+        self.bank(hash, pcr)?.values.0.get(usize::try_from(pcr).ok()?).map(|value| &**value)
     }
 
     /// As [`Self::get`], for changing.
     pub fn get_mut(&mut self, hash: TpmAlgId, pcr: u32) -> Option<&mut Tpm2bDigest> {
         let mut banks = self.0.iter_mut();
         let bank = banks.find(|b| b.allocated.hash == hash && b.allocated.contains(pcr))?;
-        Arc::make_mut(bank).values.0.get_mut(usize::try_from(pcr).ok()?)
+        Arc::make_mut(bank).values.0.get_mut(usize::try_from(pcr).ok()?).map(Arc::make_mut)
     }
 
     /// The values after Startup: those of `resumed` where a Resume keeps them, else the initial ones. The locality of
@@ -73,7 +73,7 @@ impl PcrBanks {
                 }
                 Tpm2bDigest::new(bytes).unwrap_or_default()
             };
-            let values = Tpml((0..PCR_COUNT).map(value).collect());
+            let values = Tpml((0..PCR_COUNT).map(value).map(Arc::new).collect());
             Arc::new(PcrBank { allocated: allocated.clone(), values })
         };
         Self(allocation.0.iter().map(bank).collect())

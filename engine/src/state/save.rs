@@ -42,17 +42,17 @@ pub enum RestoreError {
 
 /// The bytes of a record.
 pub(super) fn record<T: Record>(value: &T) -> Zeroizing<Vec<u8>> {
-    let mut out = Zeroizing::new(Vec::with_capacity(T::CAPACITY));
+    let mut out = Zeroizing::new(Vec::with_capacity(value.capacity()));
     VERSION.encode(&mut out);
     value.encode(&mut out);
-    debug_assert!(out.len() <= T::CAPACITY, "a record of {} bytes grew", out.len());
+    debug_assert!(out.len() <= value.capacity(), "a record of {} bytes grew", out.len());
     out
 }
 
 /// What is saved as a record, in every version that a release has written.
 pub(super) trait Record: Encode + Decode {
-    /// Room for the largest record of this kind, so that growing does not leave copies of secrets behind.
-    const CAPACITY: usize;
+    /// Room for the record, so that growing does not leave copies of secrets behind; not much more, as all of it is wiped.
+    fn capacity(&self) -> usize;
 
     /// Reads version 1.
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode>;

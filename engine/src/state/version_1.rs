@@ -12,8 +12,8 @@ use vtpm_protocol::codec::{Decode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::structure;
 use vtpm_protocol::tpm::{
-    PCR_BANK_COUNT, PCR_COUNT, Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bName, Tpm2bNonce, TpmCc, TpmHandle,
-    TpmSe, TpmaLocality, TpmiAlgHash, Tpml, TpmsPcrSelection, TpmtSymDef,
+    PCR_BANK_COUNT, PCR_COUNT, PublicId, Secret2b, Tpm2bAuth, Tpm2bDigest, Tpm2bName, Tpm2bNonce, TpmCc,
+    TpmHandle, TpmSe, TpmaLocality, TpmiAlgHash, Tpml, TpmsPcrSelection, TpmtSymDef,
 };
 
 structure! {
@@ -62,7 +62,9 @@ impl From<DictionaryAttack1> for DictionaryAttack {
 }
 
 impl Record for Permanent {
-    const CAPACITY: usize = 4096;
+    fn capacity(&self) -> usize {
+        4096
+    }
 
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let v = Permanent1::decode(r)?;
@@ -114,7 +116,7 @@ structure! {
 structure! {
     struct PcrBank1 {
         hash: TpmiAlgHash,
-        values: Tpml<Tpm2bDigest, 24>,
+        values: Tpml<Arc<Tpm2bDigest>, 24>,
     }
 }
 
@@ -173,7 +175,9 @@ impl From<StateReset1> for StateReset {
 }
 
 impl Record for Volatile {
-    const CAPACITY: usize = 2048;
+    fn capacity(&self) -> usize {
+        1536
+    }
 
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let v = Volatile1::decode(r)?;
@@ -256,7 +260,9 @@ impl From<SessionFlags1> for SessionFlags {
 }
 
 impl Record for Session {
-    const CAPACITY: usize = 1024;
+    fn capacity(&self) -> usize {
+        1024
+    }
 
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let (kind, symmetric, auth_hash): (TpmSe, TpmtSymDef, TpmiAlgHash) = Decode::decode(r)?;
@@ -290,7 +296,9 @@ impl Record for Session {
 }
 
 impl Record for PcrBank {
-    const CAPACITY: usize = 2048;
+    fn capacity(&self) -> usize {
+        2048
+    }
 
     /// They were in the volatile record.
     fn decode_version_1(_: &mut Reader<'_>) -> Result<Self, ResponseCode> {
@@ -299,7 +307,9 @@ impl Record for PcrBank {
 }
 
 impl Record for NvIndex {
-    const CAPACITY: usize = 4096;
+    fn capacity(&self) -> usize {
+        self.data.len().saturating_add(512)
+    }
 
     /// As it is now.
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
@@ -308,7 +318,14 @@ impl Record for NvIndex {
 }
 
 impl Record for Object {
-    const CAPACITY: usize = 4096;
+    fn capacity(&self) -> usize {
+        let unique = match &self.public.unique {
+            PublicId::Rsa(n) => n.len(),
+            _ => 0,
+        };
+        let sensitive = self.sensitive.as_ref().map_or(0, |s| s.sensitive.expose().len());
+        unique.saturating_add(sensitive).saturating_add(768)
+    }
 
     /// As it is now.
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
@@ -317,7 +334,9 @@ impl Record for Object {
 }
 
 impl Record for Sequence {
-    const CAPACITY: usize = 4096;
+    fn capacity(&self) -> usize {
+        4096
+    }
 
     /// There were none.
     fn decode_version_1(_: &mut Reader<'_>) -> Result<Self, ResponseCode> {
