@@ -65,7 +65,7 @@ fn group(product: Word, primes: Vec<Word>) -> Option<SmallPrimeGroup> {
     Some(SmallPrimeGroup { reciprocal: Reciprocal::new(product), primes })
 }
 
-fn odd_primes_below(limit: usize) -> impl Iterator<Item = Word> {
+pub(super) fn odd_primes_below(limit: usize) -> impl Iterator<Item = Word> {
     let mut composite = vec![false; limit];
     for step in (3..limit).step_by(2).take_while(|step| step.saturating_mul(*step) < limit) {
         for flag in composite.iter_mut().skip(step.saturating_mul(step)).step_by(step) {

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use crypto_bigint::Resize;
 use proptest::prelude::*;
 
 use super::*;
@@ -243,6 +244,60 @@ fn factors_that_are_not_prime_give_a_fault() {
         let digest = HashAlg::Sha256.digest(&[b"vtpmd"]);
         assert_eq!(key.sign_rsassa(HashAlg::Sha256, &digest), Err(CryptoError::Fault));
     }
+}
+
+/// Factors that an attacker chose: with a common divisor, with many small ones, one of them a power. No inverse that the arithmetic
+/// relies on needs to exist; whatever becomes of the key, there is an answer, and it is no signature.
+#[test]
+fn crafted_factors_end_in_an_error_and_in_nothing_worse() {
+    let number = |bytes: &[u8]| BoxedUint::from_be_slice(bytes, 512).unwrap();
+    // Odd, and with the top bit set: three times something, and all of the first odd primes.
+    let times_3 = |seed: u8| {
+        let third = [vec![0x4a, seed], vec![seed | 1; 62]].concat();
+        number(&third).wrapping_mul(BoxedUint::from(3u8).resize(512)).to_be_bytes().into_vec()
+    };
+    let power_of_3 = {
+        let mut n = BoxedUint::one_with_precision(512);
+        // 3^323 has 512 bits.
+        (0..323).for_each(|_| n = n.wrapping_mul(BoxedUint::from(3u8).resize(512)));
+        n.to_be_bytes().into_vec()
+    };
+    let smooth = {
+        let mut n = BoxedUint::one_with_precision(512);
+        for small in prime::odd_primes_below(2000) {
+            let next = n.wrapping_mul(BoxedUint::from(small).resize(512));
+            if next.bits() > 500 {
+                break;
+            }
+            n = next;
+        }
+        // The largest odd number that fits beside it.
+        let rest = (1u64 << (512 - n.bits())) - 1;
+        n = n.wrapping_mul(BoxedUint::from(rest).resize(512));
+        n.to_be_bytes().into_vec()
+    };
+    let digest = HashAlg::Sha256.digest(&[b"vtpmd"]);
+    let prime = vector("P1024");
+    let mut made = 0;
+    for (p, q) in [
+        (times_3(1), times_3(0x33)),
+        (times_3(0x55), times_3(0x77)),
+        (times_3(1), power_of_3.clone()),
+        (power_of_3.clone(), prime.clone()),
+        (smooth.clone(), prime.clone()),
+        (smooth, power_of_3),
+    ] {
+        assert_eq!((p.len(), q.len(), p[0] >> 7, q[0] >> 7), (64, 64, 1, 1));
+        let n = number(&p).concatenating_mul(&number(&q)).to_be_bytes();
+        // Exponents with and without an inverse.
+        for e in [0, 3, 5, 17, 0xffff_ffff] {
+            if let Ok(key) = RsaPrivate::from_parts(&n, e, &p) {
+                made += 1;
+                assert_eq!(key.sign_rsassa(HashAlg::Sha256, &digest), Err(CryptoError::Fault));
+            }
+        }
+    }
+    assert!(made > 0);
 }
 
 /// What an independent program, written from the documentation of [`prime`] alone, derives from the same streams.
