@@ -42,9 +42,9 @@ pub struct Sessions {
     /// In the order of the authorization area.
     pub entries: Vec<SessionUse>,
     /// The cpHash with the hash of the audit session, where there is one.
-    audit_cp_hash: Digest,
+    pub(super) audit_cp_hash: Digest,
     /// For an audited command the hash of command audit, and the cpHash with it.
-    command_audit: Option<(HashAlg, Digest)>,
+    pub(super) command_audit: Option<(HashAlg, Digest)>,
     /// A sequence that the command ends. It is there until the response has been authorized with its authorization value.
     pub ends_sequence: Option<TpmHandle>,
     /// PIN indices as the authorizations of this command left them.
@@ -115,7 +115,7 @@ pub fn check_none(cx: &mut Context<'_>, parameters: &[u8]) -> Result<(), Respons
     if cx.command.handles.iter().any(|h| h.role != Role::None) {
         return Err(ResponseCode::AUTH_MISSING);
     }
-    begin_command_audit(cx, parameters)?;
+    super::audit::begin(cx, parameters)?;
     match cx.command.middle {
         Some(middle) => middle(cx),
         None => Ok(()),
@@ -139,12 +139,7 @@ pub fn check(cx: &mut Context<'_>, area: &[u8], parameters: &[u8]) -> Result<(),
         let entry = cx.sessions.entries.get_mut(i).ok_or(ResponseCode::AUTH_MISSING)?;
         entry.associated = Some(handle);
     }
-    if let Some((_, entry)) = cx.sessions.audit() {
-        // Taken now: the command may change the Names of its handles.
-        let alg = hash_of(cx.state.session(entry.handle)?.auth_hash);
-        cx.sessions.audit_cp_hash = cp_hash(cx, alg, parameters)?;
-    }
-    begin_command_audit(cx, parameters)?;
+    super::audit::begin(cx, parameters)?;
     for i in 0..cx.sessions.entries.len() {
         let n = u32::try_from(i).unwrap_or(u32::MAX).saturating_add(1);
         check_one(cx, i, parameters).map_err(|failure| Failure { rc: failure.rc.session(n), ..failure })?;
@@ -154,16 +149,6 @@ pub fn check(cx: &mut Context<'_>, area: &[u8], parameters: &[u8]) -> Result<(),
         {
             middle(cx)?;
         }
-    }
-    Ok(())
-}
-
-/// Takes the cpHash of an audited command, before it changes the Names of its handles.
-fn begin_command_audit(cx: &mut Context<'_>, parameters: &[u8]) -> Result<(), ResponseCode> {
-    let audit = &cx.state.permanent.command_audit;
-    if audit.is_audited(cx.command.code) {
-        let alg = hash_of(audit.alg);
-        cx.sessions.command_audit = Some((alg, cp_hash(cx, alg, parameters)?));
     }
     Ok(())
 }
@@ -483,6 +468,11 @@ pub fn cp_hash(cx: &Context<'_>, alg: HashAlg, parameters: &[u8]) -> Result<Dige
     Ok(alg.digest(&[&data, parameters]))
 }
 
+/// `rpHash = H(responseCode || commandCode || parameters)`.
+pub(super) fn rp_hash(cx: &Context<'_>, alg: HashAlg, parameters: &[u8]) -> Digest {
+    alg.digest(&[&ResponseCode::SUCCESS.value().to_be_bytes(), &cx.command.code.to_bytes(), parameters])
+}
+
 fn hmac_key(cx: &Context<'_>, entry: &SessionUse, session: &Session) -> Zeroizing<Vec<u8>> {
     let mut key = Zeroizing::new(Vec::with_capacity(128));
     key.extend_from_slice(session.session_key.expose());
@@ -546,69 +536,6 @@ pub fn roll_nonces(cx: &mut Context<'_>) -> Result<(), ResponseCode> {
         session.nonce_tpm = Tpm2bNonce::new(nonce)?;
     }
     Ok(())
-}
-
-/// `rpHash = H(responseCode || commandCode || parameters)`.
-fn rp_hash(cx: &Context<'_>, alg: HashAlg, parameters: &[u8]) -> Digest {
-    alg.digest(&[&ResponseCode::SUCCESS.value().to_be_bytes(), &cx.command.code.to_bytes(), parameters])
-}
-
-/// Extends the digest of the audit session and keeps track of exclusiveness.
-///
-/// # Errors
-/// `TPM_RC_FAILURE` when the session is gone.
-pub fn audit(cx: &mut Context<'_>, parameters: &[u8]) -> Result<(), ResponseCode> {
-    let Some((n, entry)) = cx.sessions.audit() else {
-        if cx.command.flags.sessions && cx.state.volatile.exclusive_audit_session != TpmHandle::UNASSIGNED {
-            cx.state.volatile_mut().exclusive_audit_session = TpmHandle::UNASSIGNED;
-        }
-        return Ok(());
-    };
-    let (handle, reset) = (entry.handle, entry.attributes.has(TpmaSession::AUDIT_RESET));
-    let session = cx.state.session(handle)?;
-    let alg = hash_of(session.auth_hash);
-    let fresh = !session.flags.is_audit || reset;
-    let old =
-        if fresh { Digest::zero(alg) } else { Digest::from_slice(&session.audit_digest).unwrap_or_default() };
-    let new = alg.digest(&[&old, &cx.sessions.audit_cp_hash, &rp_hash(cx, alg, parameters)]);
-    let session = cx.state.session_mut(handle)?;
-    session.flags.is_audit = true;
-    // An audit session is bound no longer: from its next use on, authorization values count again.
-    session.flags.is_bound &= !fresh;
-    session.audit_digest = crate::alg::digest_2b(&new);
-    let exclusive = if fresh {
-        cx.state.volatile_mut().exclusive_audit_session = handle;
-        true
-    } else if cx.state.volatile.exclusive_audit_session == handle {
-        true
-    } else {
-        cx.state.volatile_mut().exclusive_audit_session = TpmHandle::UNASSIGNED;
-        false
-    };
-    let index = usize::try_from(n).unwrap_or(1).saturating_sub(1);
-    if let Some(entry) = cx.sessions.entries.get_mut(index) {
-        entry.attributes = entry.attributes.with(TpmaSession::AUDIT_EXCLUSIVE, exclusive);
-    }
-    Ok(())
-}
-
-/// Extends the command audit digest by an audited command that succeeded (Part 1, "Command Audit"). The first one after a report of the
-/// digest begins a new one, which the counter tells. The command that changed the hash leaves no digest.
-pub fn command_audit(cx: &mut Context<'_>, parameters: &[u8]) {
-    let Some((alg, cp_hash)) = cx.sessions.command_audit.take() else { return };
-    if alg != hash_of(cx.state.permanent.command_audit.alg) {
-        return;
-    }
-    let rp_hash = rp_hash(cx, alg, parameters);
-    let old = &cx.state.volatile.state_reset.command_audit_digest;
-    let begins = old.is_empty();
-    let old = if begins { Digest::zero(alg) } else { Digest::from_slice(old).unwrap_or_default() };
-    let new = alg.digest(&[&old, &cp_hash, &rp_hash]);
-    cx.state.volatile_mut().state_reset.command_audit_digest = crate::alg::digest_2b(&new);
-    if begins {
-        let audit = &mut cx.state.permanent_mut().command_audit;
-        audit.counter = audit.counter.saturating_add(1);
-    }
 }
 
 /// Appends the response authorization area and ends sessions that do not continue.

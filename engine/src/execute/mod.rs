@@ -1,5 +1,6 @@
 //! The way of a command through the engine: header, handles, sessions, parameters, handler, response, durable commit.
 
+mod audit;
 mod auth;
 pub mod da;
 mod failure_mode;

@@ -1,5 +1,6 @@
 //! Responses (Part 1, "Response Header", "Response authorization area").
 
+use super::audit;
 use super::auth;
 use super::parameter_encryption;
 use crate::command::{Context, Output};
@@ -28,13 +29,13 @@ pub fn success(cx: &mut Context<'_>, tag: TpmSt, output: &mut Output) -> Result<
         parameter_encryption::encrypt_response(cx, &mut output.parameters)?;
         u32::try_from(output.parameters.len()).map_err(|_| ResponseCode::FAILURE)?.encode(&mut body);
         body.extend_from_slice(&output.parameters);
-        auth::audit(cx, &output.parameters)?;
-        auth::command_audit(cx, &output.parameters);
+        audit::extend_session(cx, &output.parameters)?;
+        audit::extend_command(cx, &output.parameters);
         auth::encode_responses(cx, &output.parameters, &mut body)?;
     } else {
         body.extend_from_slice(&output.parameters);
-        auth::audit(cx, &output.parameters)?;
-        auth::command_audit(cx, &output.parameters);
+        audit::extend_session(cx, &output.parameters)?;
+        audit::extend_command(cx, &output.parameters);
     }
     if let Some(handle) = cx.sessions.ends_sequence {
         cx.state.sequences.remove(&handle.0);

@@ -1,6 +1,6 @@
 //! Command audit (Part 3, chapter 21; Part 1, "Command Audit").
 //!
-//! What extends the digest is in [`crate::execute`]; `TPM2_GetCommandAuditDigest` is with the other attestations.
+//! What extends the digest is in `execute/audit.rs`; `TPM2_GetCommandAuditDigest` is with the other attestations.
 
 mod set_command_code_audit_status;
 
