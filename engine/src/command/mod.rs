@@ -1,30 +1,56 @@
 //! What a command is: a row of the [`table`], with its handles, attributes and handler.
 
+// The chapters of Part 3 in their order. 27 (field upgrade) and 32 (attached components) have no command here.
+
+// 9: start-up and shutdown.
+pub mod startup;
+// 10: self-tests, and which parameters are supported.
+pub mod testing;
+// 11: sessions begin, and policies anew.
+pub mod session;
+// 12: objects are made and loaded; credentials for them.
+pub mod object;
+// 13: objects move from parent to parent.
+pub mod duplication;
+// 14 and 19: RSA and ECC encryption, key exchange, commitments.
 pub mod asymmetric;
+// 15: ciphers, hashes and MACs in one go.
+pub mod symmetric;
+// 16: random numbers.
+pub mod random;
+// 17: hashes and MACs in several commands.
+pub mod sequences;
+// 18: signed statements about what is in the TPM.
 pub mod attestation;
+// 20: signatures are made and verified.
+pub mod signature;
+// 21: which commands are audited.
 pub mod audit;
-pub mod capability;
-pub mod clock;
+// 22: PCRs.
+pub mod pcr;
+// 23: what a policy session asserts.
+pub mod policy;
+// 24: hierarchies, their primary objects and authorizations.
+pub mod hierarchy;
+// 25: the lockout.
+pub mod dictionary_attack;
+// 26: physical presence and the set of algorithms.
+pub mod misc;
+// 28: contexts are saved and loaded, objects made persistent.
 pub mod context;
+// 29 and 33: clocks and timers.
+pub mod clock;
+// 30: what there is in this TPM.
+pub mod capability;
+// 31: NV indices.
+pub mod nv;
+// Our own: the TPMs of the tree below this one.
+pub mod instance;
+
+pub mod table;
+
 #[cfg(test)]
 mod damaged;
-pub mod dictionary_attack;
-pub mod duplication;
-pub mod hierarchy;
-pub mod instance;
-pub mod misc;
-pub mod nv;
-pub mod object;
-pub mod pcr;
-pub mod policy;
-pub mod random;
-pub mod sequences;
-pub mod session;
-pub mod signature;
-pub mod startup;
-pub mod symmetric;
-pub mod table;
-pub mod testing;
 
 use crate::crypto::RandomSource;
 use crate::env::Environment;
