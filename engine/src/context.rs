@@ -53,7 +53,7 @@ pub fn seal(
 /// Opens a context.
 ///
 /// # Errors
-/// `TPM_RC_SIZE`, `TPM_RC_INSUFFICIENT` for a blob that does not begin with a digest, blaming nothing, as other TPMs have it. Blaming the
+/// `TPM_RC_SIZE`, `TPM_RC_INSUFFICIENT` for a blob that does not begin with a digest, blaming nothing, as in libtpms. Blaming the
 /// context: `TPM_RC_SIZE` for a blob of another shape, `TPM_RC_INTEGRITY` for one that this TPM did not make, or not since the last reset of
 /// what it depends on, or not in this release.
 pub fn open<T: Decode>(state: &State, context: &TpmsContext) -> Result<T, ResponseCode> {

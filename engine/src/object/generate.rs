@@ -74,7 +74,7 @@ pub fn auth_value(auth: &Tpm2bAuth, name_alg: TpmAlgId) -> Result<Tpm2bAuth, Res
 /// Makes the sensitive area for a template that was checked, and completes the template's unique field. `blame` numbers the errors.
 ///
 /// # Errors
-/// `TPM_RC_SIZE` for an authorization value that is too long, blaming the sensitive area. Blaming nothing, as other TPMs have it:
+/// `TPM_RC_SIZE` for an authorization value that is too long, blaming the sensitive area. Blaming nothing, as in libtpms:
 /// `TPM_RC_RANGE` for an RSA exponent that is neither 0 nor a prime from 65,537 on, `TPM_RC_SIZE` for an HMAC or XOR key that is too long,
 /// `TPM_RC_KEY_SIZE` for a symmetric key of another size than the template says, `TPM_RC_KEY` for a weak one of TDES.
 pub fn generate(

@@ -99,6 +99,20 @@ pub fn symmetric_storage_key() -> TpmtPublic {
     )
 }
 
+/// A template of every type that an ordinary child can have, and the data to seal in it.
+pub fn child_templates() -> [(TpmtPublic, &'static str); 8] {
+    [
+        (ecc_storage_key(), ""),
+        (ecc_signing_key(), ""),
+        (rsa_signing_key(), ""),
+        (hmac_key(), ""),
+        (sealed_data(), "data"),
+        (symmetric_key(), ""),
+        (symmetric_storage_key(), ""),
+        (derivation_parent(), ""),
+    ]
+}
+
 /// The same template, but its object may leave TPM and parent.
 pub fn duplicable(mut public: TpmtPublic) -> TpmtPublic {
     public.attributes = public.attributes.with(FIXED, false);

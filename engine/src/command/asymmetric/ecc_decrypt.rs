@@ -37,7 +37,9 @@ pub fn ecc_decrypt(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, R
 mod tests {
     //! Successes are in the tests of `TPM2_ECC_Encrypt`.
 
-    use crate::command::asymmetric::testing::{KDF2, decrypt, decrypting, encrypt, generator, point};
+    use crate::command::asymmetric::testing::{
+        KDF2, decrypt, decrypting, encrypt, generator, not_for_exchange, point,
+    };
     use crate::signing::test_keys::*;
     use crate::testing::TestTpm;
     use vtpm_protocol::rc::ResponseCode;
@@ -85,11 +87,7 @@ mod tests {
         let unknown = Scheme::new(TpmAlgId::HMAC, TpmAlgId::SHA256);
         let unknown = decrypt(&mut tpm, key, &(&c1, &c2, &c3), unknown);
         assert_eq!(unknown, Err(ResponseCode::KDF.parameter(4)));
-        for (key, rc) in [
-            (decrypting(rsa(Scheme::NULL)), ResponseCode::KEY),
-            (ecc(Scheme::NULL), ResponseCode::ATTRIBUTES),
-            (restricted(decrypting(ecc(Scheme::NULL))), ResponseCode::ATTRIBUTES),
-        ] {
+        for (key, rc) in not_for_exchange() {
             tpm.state().transient.clear();
             let key = load(&mut tpm, key);
             assert_eq!(decrypt(&mut tpm, key, &(&c1, &c2, &c3), KDF2), Err(rc.handle(1)));

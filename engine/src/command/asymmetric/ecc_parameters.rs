@@ -33,7 +33,7 @@ pub fn ecc_parameters(_cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Outpu
     }))
 }
 
-/// The hash that fits the strength of a curve, as other TPMs name it; for SM2 the one of the same family of standards.
+/// The hash that fits the strength of a curve, as libtpms names it; for SM2 the one of the same family of standards.
 const fn hash_for(curve: Curve) -> TpmAlgId {
     match curve {
         Curve::NistP192 | Curve::NistP224 | Curve::NistP256 => TpmAlgId::SHA256,

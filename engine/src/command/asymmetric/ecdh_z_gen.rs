@@ -30,7 +30,7 @@ pub fn ecdh_z_gen(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Re
 
 #[cfg(test)]
 mod tests {
-    use crate::command::asymmetric::testing::{decrypting, generator, point, z_gen};
+    use crate::command::asymmetric::testing::{decrypting, generator, not_for_exchange, point, z_gen};
     use crate::signing::test_keys::*;
     use crate::testing::TestTpm;
     use vtpm_protocol::rc::ResponseCode;
@@ -69,14 +69,9 @@ mod tests {
     fn the_key_must_be_for_this() {
         let mut tpm = TestTpm::started();
         let g = generator(TpmEccCurve::NIST_P256);
-        let scheme = |alg| Scheme::new(alg, TpmAlgId::SHA256);
-        for (key, rc) in [
-            (decrypting(rsa(Scheme::NULL)), ResponseCode::KEY),
-            (ecc(Scheme::NULL), ResponseCode::ATTRIBUTES),
-            (restricted(decrypting(ecc(Scheme::NULL))), ResponseCode::ATTRIBUTES),
-            (decrypting(ecc(scheme(TpmAlgId::ECMQV))), ResponseCode::SCHEME),
-            (decrypting(ecc(scheme(TpmAlgId::SM2))), ResponseCode::SCHEME),
-        ] {
+        let of_another_scheme = [TpmAlgId::ECMQV, TpmAlgId::SM2]
+            .map(|alg| (decrypting(ecc(Scheme::new(alg, TpmAlgId::SHA256))), ResponseCode::SCHEME));
+        for (key, rc) in not_for_exchange().into_iter().chain(of_another_scheme) {
             tpm.state().transient.clear();
             let key = load(&mut tpm, key);
             assert_eq!(z_gen(&mut tpm, key, &g), Err(rc.handle(1)));

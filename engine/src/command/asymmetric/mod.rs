@@ -121,8 +121,8 @@ fn point_2b(point: &Point) -> Result<Tpm2bEccPoint, ResponseCode> {
 /// The hash of KDF2 for `TPM2_ECC_Encrypt` and `TPM2_ECC_Decrypt`, by the key's KDF or, if it has none, the caller's.
 ///
 /// # Errors
-/// `TPM_RC_SCHEME` when there is none, or the caller asks for another one than the key's: to be blamed on the parameter. Inside, the same code,
-/// which blames nothing as other TPMs have it, when it is not KDF2.
+/// `TPM_RC_SCHEME` when there is none, or the caller asks for another one than the key's, to be blamed on the parameter. The inner one is for a
+/// KDF that is not KDF2, and blames nothing, as in libtpms: the caller returns it once all else is in order.
 fn select_kdf(key: &Object, requested: Scheme) -> Result<Result<HashAlg, ResponseCode>, ResponseCode> {
     let own = match key.public.parms {
         PublicParms::Ecc { kdf, .. } => kdf,

@@ -17,7 +17,7 @@ use vtpm_protocol::tpm::{
 ///
 /// # Errors
 /// `TPM_RC_KEY` for a key that is not RSA, `TPM_RC_ATTRIBUTES` for one that is restricted or does not decrypt, `TPM_RC_VALUE` for a label without
-/// its terminating zero, `TPM_RC_SCHEME` for another scheme than the key's; blaming nothing, as other TPMs have it, `TPM_RC_SIZE` for a
+/// its terminating zero, `TPM_RC_SCHEME` for another scheme than the key's; blaming nothing, as in libtpms, `TPM_RC_SIZE` for a
 /// ciphertext that is not as long as the modulus or not below it, `TPM_RC_VALUE` for any fault in the padding, and `TPM_RC_BINDING` for a
 /// private part that is not that of the public one.
 pub fn rsa_decrypt(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {

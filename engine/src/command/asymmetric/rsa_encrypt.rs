@@ -13,7 +13,7 @@ use vtpm_protocol::tpm::{PublicParms, Tpm2bData, Tpm2bPublicKeyRsa, TpmAlgId, Tp
 ///
 /// # Errors
 /// `TPM_RC_KEY` for a key that is not RSA, `TPM_RC_ATTRIBUTES` for one that does not decrypt, `TPM_RC_VALUE` for a label without its terminating
-/// zero, `TPM_RC_SCHEME` for another scheme than the key's; blaming nothing, as other TPMs have it, `TPM_RC_VALUE` for a message that is too
+/// zero, `TPM_RC_SCHEME` for another scheme than the key's; blaming nothing, as in libtpms, `TPM_RC_VALUE` for a message that is too
 /// long or a number that is not below the modulus, and `TPM_RC_HASH` for an OAEP hash that is too long for the key.
 pub fn rsa_encrypt(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (message, TpmtRsaDecrypt(requested), label): (Tpm2bPublicKeyRsa, _, Tpm2bData) = parameters(r)?;

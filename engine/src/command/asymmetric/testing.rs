@@ -1,7 +1,7 @@
 //! The ECC commands, for their tests.
 
 use crate::secret;
-use crate::signing::test_keys::{AUTH, with, without};
+use crate::signing::test_keys::{AUTH, ecc, restricted, rsa, with, without};
 use crate::state::Object;
 use crate::testing::TestTpm;
 use vtpm_protocol::codec::{Encode, decode_exact};
@@ -13,6 +13,15 @@ pub const KDF2: Scheme = Scheme::new(TpmAlgId::KDF2, TpmAlgId::SHA256);
 /// The same key for decryption instead of signatures.
 pub fn decrypting(key: Object) -> Object {
     with(without(key, TpmaObject::SIGN_ENCRYPT), TpmaObject::DECRYPT)
+}
+
+/// Keys that multiply no point for the caller, and what their handle is blamed with.
+pub fn not_for_exchange() -> [(Object, ResponseCode); 3] {
+    [
+        (decrypting(rsa(Scheme::NULL)), ResponseCode::KEY),
+        (ecc(Scheme::NULL), ResponseCode::ATTRIBUTES),
+        (restricted(decrypting(ecc(Scheme::NULL))), ResponseCode::ATTRIBUTES),
+    ]
 }
 
 pub fn point(x: &[u8], y: &[u8]) -> Tpm2bEccPoint {

@@ -123,7 +123,7 @@ fn data(
 ///
 /// # Errors
 /// `TPM_RC_VALUE` with number `n` for a capability whose data are no list by property; else as [`get_capability`].
-pub fn one_property(
+pub fn property_data(
     cx: &mut Context<'_>,
     capability: TpmCap,
     property: u32,

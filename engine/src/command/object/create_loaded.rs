@@ -125,7 +125,7 @@ fn label_and_context(template: TpmsDerive, data: &Tpm2bSensitiveData) -> Result<
     if data.is_empty() {
         return Ok(template);
     }
-    // What follows the two is not looked at, as other TPMs have it.
+    // What follows the two is not looked at, as in libtpms.
     let given: TpmsDerive = vtpm_protocol::codec::Decode::decode(&mut Reader::new(data.expose()))?;
     Ok(TpmsDerive {
         label: if template.label.is_empty() { given.label } else { template.label },

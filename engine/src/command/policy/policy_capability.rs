@@ -2,7 +2,7 @@
 
 use super::is_trial;
 use super::operation::{Comparison, Operation};
-use crate::command::capability::one_property;
+use crate::command::capability::property_data;
 use crate::command::{Context, Output, parameters};
 use vtpm_protocol::codec::{Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
@@ -21,7 +21,7 @@ pub fn policy_capability(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Out
     let handle = cx.handle(0)?;
     let comparison = Comparison { operand, offset, operation };
     if !is_trial(cx.state.session(handle)?) {
-        match one_property(cx, capability, property, 4)? {
+        match property_data(cx, capability, property, 4)? {
             None if operation.is_not_equal() => {}
             None => return Err(ResponseCode::POLICY),
             Some(data) => {

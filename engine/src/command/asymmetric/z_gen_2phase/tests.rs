@@ -1,4 +1,6 @@
-use crate::command::asymmetric::testing::{decrypting, ephemeral, generator, point, public_of, z_gen};
+use crate::command::asymmetric::testing::{
+    decrypting, ephemeral, generator, not_for_exchange, point, public_of, z_gen,
+};
 use crate::signing::test_keys::*;
 use crate::testing::TestTpm;
 use vtpm_protocol::codec::decode_exact;
@@ -114,11 +116,7 @@ fn the_scheme_must_be_the_key_s() {
 fn the_key_must_be_for_this() {
     let mut tpm = TestTpm::started();
     let g = generator(P256);
-    for (key, rc) in [
-        (decrypting(rsa(Scheme::NULL)), ResponseCode::KEY),
-        (ecc(Scheme::NULL), ResponseCode::ATTRIBUTES),
-        (restricted(decrypting(ecc(Scheme::NULL))), ResponseCode::ATTRIBUTES),
-    ] {
+    for (key, rc) in not_for_exchange() {
         tpm.state().transient.clear();
         let key = load(&mut tpm, key);
         let (_, counter) = ephemeral(&mut tpm, P256);

@@ -24,16 +24,7 @@ fn makes_every_type_so_that_it_loads() {
     let mut tpm = TestTpm::started();
     for storage_key in [ecc_storage_key(), rsa_storage_key(), symmetric_storage_key()] {
         let parent = create_primary(&mut tpm, TpmHandle::OWNER, storage_key).unwrap().handle;
-        for (template, data) in [
-            (ecc_storage_key(), ""),
-            (ecc_signing_key(), ""),
-            (rsa_signing_key(), ""),
-            (hmac_key(), ""),
-            (sealed_data(), "data"),
-            (symmetric_key(), ""),
-            (symmetric_storage_key(), ""),
-            (derivation_parent(), ""),
-        ] {
+        for (template, data) in child_templates() {
             let created = create(&mut tpm, parent, template.clone(), b"", data.as_bytes()).unwrap();
             assert_ne!(created.public.unique, template.unique);
             assert_eq!(TpmtPublic { unique: template.unique.clone(), ..created.public.clone() }, template);

@@ -258,15 +258,7 @@ fn a_child_of_a_storage_key_can_be_loaded_again() {
     let mut tpm = TestTpm::started();
     for storage_key in [ecc_storage_key(), symmetric_storage_key()] {
         let parent = create_primary(&mut tpm, TpmHandle::OWNER, storage_key).unwrap().handle;
-        for (template, data) in [
-            (ecc_storage_key(), ""),
-            (ecc_signing_key(), ""),
-            (rsa_signing_key(), ""),
-            (hmac_key(), ""),
-            (sealed_data(), "data"),
-            (symmetric_key(), ""),
-            (derivation_parent(), ""),
-        ] {
+        for (template, data) in child_templates() {
             let made =
                 make(&mut tpm, parent, sensitive(b"pw", data.as_bytes()), &template.to_bytes()).unwrap();
             let loaded = load_areas(&mut tpm, parent, &made.private, &made.public).unwrap();
