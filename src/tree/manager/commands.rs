@@ -1,0 +1,351 @@
+//! The instance commands, each on its one target.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use vtpm_engine::Tpm;
+use vtpm_engine::instances::InstanceManager;
+use vtpm_protocol::instance::migration::PIECE_OVERHEAD;
+use vtpm_protocol::instance::{
+    ArmInstanceIn, CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
+    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, INSTANCE_SELF, InstanceCapability,
+    InstanceCapabilityData, LimitTag, ListInstancesIn, ListInstancesOut, LockInstanceIn, MAX_CAP_HANDLES,
+    MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND, PieceKind, ReceiptIn, ReceiptOut,
+    SetInstanceDataIn, UnlockInstanceIn,
+};
+use vtpm_protocol::rc::ResponseCode;
+use zeroize::Zeroizing;
+
+use super::{Effect, Pending, Target, TpmChange, Transaction, live_name, refused, store_failed};
+use crate::migration::content::{self, PieceId};
+use crate::migration::destination::DestinationLocked;
+use crate::migration::source::{Armed, Export, ExportNext};
+use crate::migration::{State, Step, StepError};
+use crate::store::{InstanceRow, Op};
+use crate::tree::environment::{Workshop, fill_random};
+use crate::tree::handle_of;
+use crate::tree::instance::Instance;
+use crate::tree::persistence::{Ops, name};
+
+/// `count` items from `list` and whether there are more.
+fn page<T>(list: impl Iterator<Item = T>, count: u32, cap: usize) -> (Vec<T>, bool) {
+    let mut list = list.peekable();
+    let count = usize::try_from(count).unwrap_or(usize::MAX).min(cap);
+    let page: Vec<T> = list.by_ref().take(count).collect();
+    (page, list.peek().is_some())
+}
+
+impl InstanceManager for Transaction<'_> {
+    fn check_descendant(&mut self, instance: u32, allow_self: bool) -> Result<(), ResponseCode> {
+        let mut at = self.find(instance)?;
+        if at.handle() == self.processing.handle() {
+            return if allow_self { Ok(()) } else { Err(ResponseCode::HIERARCHY) };
+        }
+        while let Some(parent) = at.parent() {
+            if parent == self.processing.handle() {
+                return Ok(());
+            }
+            at = self.topology.get(&parent).ok_or(ResponseCode::FAILURE)?;
+        }
+        Err(ResponseCode::HIERARCHY)
+    }
+
+    fn create_instance(
+        &mut self,
+        parent: u32,
+        input: &CreateInstanceIn,
+    ) -> Result<CreateInstanceOut, ResponseCode> {
+        self.check_descendant(parent, true)?;
+        let parent = self.find(parent)?;
+        if !parent.attributes().privileged() {
+            return Err(ResponseCode::ATTRIBUTES);
+        }
+        // The processing instance is locked already; any other parent is, until its child is in the topology.
+        let parent_lock = if self.is_self(parent.handle()) { None } else { Some(parent.enter(self.tree)?) };
+        if parent_lock.as_ref().is_some_and(|inner| !inner.state.executes()) {
+            return Err(ResponseCode::RETRY);
+        }
+        let births = self.tree.births();
+        let taken = self.tree.topology();
+        if taken.values().any(|i| *i.name() == input.name || i.uuid() == input.uuid) {
+            return Err(ResponseCode::NV_DEFINED);
+        }
+        if taken.len() >= self.tree.max_instances.load(Ordering::Relaxed) {
+            return Err(ResponseCode::NV_SPACE);
+        }
+        let slot = DestinationLocked::create(input.uuid, &input.storage_public, &mut fill_random)
+            .map_err(|_| ResponseCode::KEY.parameter(4))?;
+        let ticket = slot.slot.ticket.clone();
+        let id = self.tree.persistence.allocate_id();
+        let handle = handle_of(id.0).ok_or(ResponseCode::OBJECT_HANDLES)?;
+        let row = InstanceRow {
+            id,
+            parent: Some(parent.id()),
+            handle,
+            name: input.name.as_str().to_owned(),
+            uuid: input.uuid.0,
+            attributes: input.attributes.bits(),
+        };
+        let child = Instance::new(self.processing.tree_handle(), row.clone(), Some(parent.handle()))
+            .map_err(|_| ResponseCode::FAILURE)?;
+        let mut ops = Ops::new(id);
+        ops.list.push(Op::CreateInstance(row));
+        ops.put(name::STATE, State::DestinationLocked(slot).to_record());
+        let effect = Effect::Birth { child: Arc::new(child), _parent: parent_lock, _births: births };
+        self.pending = Some(Pending { ops: ops.list, effect });
+        Ok(CreateInstanceOut { instance: handle, ticket })
+    }
+
+    fn lock_instance(&mut self, instance: u32, input: &LockInstanceIn) -> Result<(), ResponseCode> {
+        let target = self.target(instance)?;
+        let state = target.inner.state.clone();
+        let state = state
+            .lock(target.instance.uuid(), input.ticket.clone(), input.flags)
+            .map_err(refused(target.instance))?;
+        if !self.children(target.instance.handle()).is_empty() {
+            return Err(ResponseCode::PARENT);
+        }
+        // What the engine keeps in memory only, such as the time since the last commit, becomes part of the records.
+        let mut tpm = target.inner.tpm.clone().ok_or(ResponseCode::FAILURE)?;
+        self.pay_reset(&target.inner, &mut tpm)?;
+        tpm.freeze_clock(self.tree.clock.now_ms());
+        let records: content::Records = tpm.records().into_iter().collect();
+        let mut ops = Ops::new(target.instance.id());
+        for key in self.stored(target.instance)?.live.keys().filter(|key| !records.contains_key(key)) {
+            ops.delete(live_name(*key)?);
+        }
+        Self::put_records(&mut ops, &records)?;
+        self.change(target, ops, state, TpmChange::Remove);
+        Ok(())
+    }
+
+    fn get_instance_key(
+        &mut self,
+        instance: u32,
+        storage_key: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, ResponseCode> {
+        let target = self.target(instance)?;
+        let (next, structure) = target
+            .inner
+            .state
+            .clone()
+            .get_key(storage_key, &mut fill_random)
+            .map_err(refused(target.instance))?;
+        if let Some(state) = next {
+            let ops = Ops::new(target.instance.id());
+            self.change(target, ops, state, TpmChange::Keep);
+        }
+        Ok(structure)
+    }
+
+    fn get_instance_capability(
+        &mut self,
+        instance: u32,
+        input: &GetInstanceCapabilityIn,
+    ) -> Result<GetInstanceCapabilityOut, ResponseCode> {
+        let data_limit = self.data_limit();
+        if input.capability == InstanceCapability::Limits {
+            self.check_descendant(instance, false)?;
+            let long = u32::try_from(self.limit.min(MAX_INSTANCE_COMMAND)).unwrap_or(u32::MAX);
+            let limits = [
+                (LimitTag::MaxCommand, long),
+                (LimitTag::MaxResponse, long),
+                (LimitTag::MaxData, data_limit),
+                (LimitTag::PieceOverhead, u32::try_from(PIECE_OVERHEAD).unwrap_or(u32::MAX)),
+            ];
+            let wanted = limits.into_iter().filter(|&(tag, _)| tag as u32 >= input.property);
+            let (list, more) = page(wanted, input.count, MAX_CAP_PIECES);
+            return Ok(GetInstanceCapabilityOut { more, data: InstanceCapabilityData::Limits(list) });
+        }
+        let target = self.target(instance)?;
+        if !target.inner.state.source_locked() {
+            return Err(refused(target.instance)(target.inner.state.illegal(Step::GetCapability)));
+        }
+        let stored = self.stored(target.instance)?;
+        let pieces = Self::remaining(&target.inner.state, &stored);
+        let handles = |kind| {
+            let of_kind = pieces.iter().filter(move |p| p.kind == kind && p.handle >= input.property);
+            page(of_kind.map(|p| p.handle), input.count, MAX_CAP_HANDLES)
+        };
+        let (data, more) = match input.capability {
+            InstanceCapability::NvIndices => {
+                let (list, more) = handles(PieceKind::NvIndex);
+                (InstanceCapabilityData::NvIndices(list), more)
+            }
+            InstanceCapability::Persistent => {
+                let (list, more) = handles(PieceKind::Persistent);
+                (InstanceCapabilityData::Persistent(list), more)
+            }
+            InstanceCapability::Pieces | InstanceCapability::Limits => {
+                let first = usize::try_from(input.property).unwrap_or(usize::MAX);
+                let (list, more) = page(pieces.into_iter().skip(first), input.count, MAX_CAP_PIECES);
+                (InstanceCapabilityData::Pieces(list), more)
+            }
+        };
+        Ok(GetInstanceCapabilityOut { more, data })
+    }
+
+    fn get_instance_data(
+        &mut self,
+        instance: u32,
+        input: &GetInstanceDataIn,
+    ) -> Result<GetInstanceDataOut, ResponseCode> {
+        let target = self.target(instance)?;
+        let request = GetInstanceDataIn { max_size: input.max_size.min(self.data_limit()), ..*input };
+        let fail = refused(target.instance);
+        let exporting = match target.inner.state.clone() {
+            State::SourceKeyed(keyed) => keyed.begin(),
+            State::Exporting(exporting) if request.sequence < exporting.next_sequence() => {
+                return exporting.repeat(&request, &self.stored(target.instance)?.all()).map_err(fail);
+            }
+            State::Exporting(exporting) => exporting,
+            State::Exported(exported) => {
+                return exported.repeat(&request, &self.stored(target.instance)?.all()).map_err(fail);
+            }
+            other => return Err(fail(other.illegal(Step::GetData))),
+        };
+        let strict = exporting.session.flags.strict();
+        let stored = self.stored(target.instance)?;
+        let Export { next, out, moved } = exporting.export(&request, &stored.live).map_err(fail)?;
+        let mut ops = Ops::new(target.instance.id());
+        for (&key, value) in stored.live.iter().filter(|&(&key, _)| moved.contains(&PieceId::of(key))) {
+            ops.delete(live_name(key)?);
+            if !strict {
+                ops.put(name::escrow(key).map_err(|e| store_failed(&e))?, value.clone());
+            }
+        }
+        let state = match next {
+            ExportNext::Exporting(exporting) => State::Exporting(exporting),
+            ExportNext::Exported(exported) => State::Exported(exported),
+        };
+        self.change(target, ops, state, TpmChange::Keep);
+        Ok(out)
+    }
+
+    fn delete_instance(&mut self, instance: u32) -> Result<(), ResponseCode> {
+        self.check_descendant(instance, false)?;
+        let instance = self.find(instance)?;
+        // Not by way of `target`: what the store can no longer read can still be destroyed.
+        let inner = instance.enter_to_delete()?;
+        self.destroy(Target { instance, inner })
+    }
+
+    fn set_instance_key(&mut self, instance: u32, key_structure: &[u8]) -> Result<(), ResponseCode> {
+        let target = self.target(instance)?;
+        let state = target.inner.state.clone().set_key(key_structure).map_err(refused(target.instance))?;
+        let ops = Ops::new(target.instance.id());
+        self.change(target, ops, state, TpmChange::Keep);
+        Ok(())
+    }
+
+    fn set_instance_data(&mut self, instance: u32, input: &SetInstanceDataIn) -> Result<(), ResponseCode> {
+        let target = self.target(instance)?;
+        let fail = refused(target.instance);
+        let importing = match target.inner.state.clone() {
+            State::DestinationKeyed(keyed) => keyed.begin(),
+            State::Importing(importing) => importing,
+            other => return Err(fail(other.illegal(Step::SetData))),
+        };
+        let partial = self.stored(target.instance)?.partial;
+        let accepted = importing.accept(&input.data, partial).map_err(fail)?;
+        let mut ops = Ops::new(target.instance.id());
+        Self::put_records(&mut ops, &accepted.records)?;
+        if accepted.partial.is_empty() {
+            ops.delete(name::PARTIAL);
+        } else {
+            ops.put(name::PARTIAL, accepted.partial);
+        }
+        self.change(target, ops, State::Importing(accepted.next), TpmChange::Keep);
+        Ok(())
+    }
+
+    fn unlock_instance(&mut self, instance: u32, input: &UnlockInstanceIn) -> Result<(), ResponseCode> {
+        let target = self.target(instance)?;
+        let fail = refused(target.instance);
+        let mut ops = Ops::new(target.instance.id());
+        match target.inner.state.clone() {
+            State::DestinationLocked(empty) => {
+                let live = empty.unlock_fresh(&input.digest).map_err(fail)?;
+                let tpm = Tpm::manufacture(&mut Workshop(&self.tree.clock));
+                Self::put_records(&mut ops, &tpm.records().into_iter().collect())?;
+                self.change(target, ops, State::Live(live), TpmChange::Install(Box::new(tpm)));
+            }
+            State::Importing(importing) => {
+                let imported = importing.unlock(&input.digest).map_err(fail)?;
+                let tpm = self.thaw(target.instance, self.stored(target.instance)?.live)?;
+                Self::put_records(&mut ops, &tpm.records().into_iter().collect())?;
+                self.change(target, ops, State::Imported(imported), TpmChange::Install(tpm));
+            }
+            State::DestinationKeyed(_) => return Err(fail(StepError::Incomplete)),
+            other => return Err(fail(other.illegal(Step::Unlock))),
+        }
+        Ok(())
+    }
+
+    fn arm_instance(&mut self, instance: u32, input: &ArmInstanceIn) -> Result<(), ResponseCode> {
+        let target = self.target(instance)?;
+        let armed = input.ticket.clone().map(|ticket| Armed { ticket, flags: input.flags });
+        let uuid = target.instance.uuid();
+        let state = target.inner.state.clone().arm(uuid, armed).map_err(refused(target.instance))?;
+        let ops = Ops::new(target.instance.id());
+        self.change(target, ops, state, TpmChange::Keep);
+        Ok(())
+    }
+
+    fn reset_instance(&mut self, instance: u32) -> Result<(), ResponseCode> {
+        let target = self.target(instance)?;
+        let state = target.inner.state.clone().reset().map_err(refused(target.instance))?;
+        let mut ops = Ops::new(target.instance.id());
+        Self::delete_content(&mut ops, &self.stored(target.instance)?)?;
+        self.change(target, ops, state, TpmChange::Remove);
+        Ok(())
+    }
+
+    fn abort_migration(&mut self, instance: u32, input: &ReceiptIn) -> Result<ReceiptOut, ResponseCode> {
+        let target = self.target(instance)?;
+        let settled = target.inner.state.clone().abort(&input.receipt);
+        let settled = settled.map_err(refused(target.instance))?;
+        self.settle(target, settled)
+    }
+
+    fn commit_migration(&mut self, instance: u32, input: &ReceiptIn) -> Result<ReceiptOut, ResponseCode> {
+        let target = self.target(instance)?;
+        let settled = target.inner.state.clone().commit(&input.receipt);
+        let settled = settled.map_err(refused(target.instance))?;
+        self.settle(target, settled)
+    }
+
+    fn list_instances(
+        &mut self,
+        parent: u32,
+        input: &ListInstancesIn,
+    ) -> Result<ListInstancesOut, ResponseCode> {
+        self.check_descendant(parent, true)?;
+        let children = self.children(self.find(parent)?.handle());
+        let wanted = children.iter().filter(|child| child.handle() >= input.first);
+        let (page, more) = page(wanted, input.count, MAX_CAP_INSTANCES);
+        let mut instances = Vec::with_capacity(page.len());
+        for child in page {
+            match child.enter(self.tree) {
+                Ok(inner) => instances.push(self.summary(child, &inner)),
+                // One that cannot be read must not hide its siblings. The log has it.
+                Err(_) => continue,
+            }
+        }
+        Ok(ListInstancesOut { more, instances })
+    }
+
+    fn get_instance_info(&mut self, instance: u32) -> Result<GetInstanceInfoOut, ResponseCode> {
+        let Target { instance, inner } = self.target(instance)?;
+        let parent = instance.parent().filter(|&p| !self.is_self(p)).unwrap_or(INSTANCE_SELF);
+        let children = u32::try_from(self.children(instance.handle()).len()).unwrap_or(u32::MAX);
+        Ok(GetInstanceInfoOut {
+            summary: self.summary(instance, &inner),
+            parent,
+            children,
+            next: inner.state.next_sequence(),
+            outcome: inner.state.outcome(),
+            ticket: inner.state.ticket().cloned(),
+        })
+    }
+}
