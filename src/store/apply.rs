@@ -1,4 +1,4 @@
-//! What the writing thread knows of the instances, and how a batch changes it and the tables together.
+//! What the writer knows of the instances, and how a batch changes it and the tables together.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -366,7 +366,7 @@ impl Store {
         answer.recv().map_err(|_| StoreError::Closed)
     }
 
-    /// Runs `inspect` on the writing thread, between transactions.
+    /// Runs `inspect` on the writer, between transactions.
     #[cfg(test)]
     fn with_writer<T: Send + 'static>(&self, inspect: impl FnOnce(&mut Writer) -> T + Send + 'static) -> T {
         self.ask(|reply: mpsc::Sender<T>| {

@@ -112,7 +112,7 @@ fn what_was_committed_is_read_back_at_once_and_after_reopening() {
     check(&place.open());
 }
 
-/// Hands several batches to the writing thread at once, and returns what came of each.
+/// Hands several batches to the writer at once, and returns what came of each.
 fn commit_together(store: &Store, batches: Vec<Vec<Op>>) -> Vec<Result<(), StoreError>> {
     let (release, held) = mpsc::channel::<()>();
     let hold = Request::Inspect(Box::new(move |_| held.recv().unwrap()));

@@ -29,6 +29,39 @@ impl<'a> Modulus<'a> {
         }
     }
 
+    /// Doubles `number`, which is below the modulus and of as many words, where `choice` is 1, and not where it is 0. The time depends on neither.
+    fn double_if(&self, number: &mut [Word], choice: Word) {
+        let choice = choice.wrapping_neg();
+        let (mut shifted, mut borrow): (Word, Word) = (0, 0);
+        let mut doubled = zeroize::Zeroizing::new(vec![(0, 0); number.len()]);
+        for ((word, &n), (twice, less)) in number.iter().zip(self.n).zip(doubled.iter_mut()) {
+            *twice = (*word << 1) | shifted;
+            shifted = *word >> (Word::BITS - 1);
+            let (low, high) = halves(wide(*twice).wrapping_sub(wide(n)).wrapping_sub(wide(borrow)));
+            *less = low;
+            borrow = high & 1;
+        }
+        let keep = (shifted.wrapping_sub(borrow) >> (Word::BITS - 1)).wrapping_neg();
+        for (word, &(twice, less)) in number.iter_mut().zip(&*doubled) {
+            let result = less ^ (keep & (less ^ twice));
+            *word ^= choice & (*word ^ result);
+        }
+    }
+
+    /// 2 to the power of `exponent`, in Montgomery form; `one` is 1 in that form. The time depends on the length of the modulus only.
+    pub(super) fn power_of_two(&self, one: &[Word], exponent: &[Word]) -> zeroize::Zeroizing<Vec<Word>> {
+        let mut result = zeroize::Zeroizing::new(one.to_vec());
+        let mut product = zeroize::Zeroizing::new(vec![0; one.len().saturating_mul(2)]);
+        for &word in exponent.iter().rev() {
+            for bit in (0..Word::BITS).rev() {
+                square(&result, &mut product);
+                self.reduce(&mut product, &mut result);
+                self.double_if(&mut result, word.wrapping_shr(bit) & 1);
+            }
+        }
+        result
+    }
+
     /// `product / 2^(bits of the modulus)`, modulo it.
     fn reduce(&self, product: &mut [Word], out: &mut [Word]) {
         let mut rest = product;
@@ -148,6 +181,12 @@ mod tests {
                         Modulus::new(n.as_words()).square_repeatedly(&mut words, times);
                         assert_eq!(words, expected.as_montgomery().as_words());
                     }
+                    let two = one.wrapping_add(&one).rem(n.as_nz_vartime().unwrap());
+                    let power = BoxedMontyForm::new(two, &params).pow(&x);
+                    let one = BoxedMontyForm::one(&params);
+                    let modulus = Modulus::new(n.as_words());
+                    let words = modulus.power_of_two(one.as_montgomery().as_words(), x.as_words());
+                    assert_eq!(words.as_slice(), power.as_montgomery().as_words());
                 }
             }
         }

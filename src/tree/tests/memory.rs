@@ -80,7 +80,7 @@ impl Persistence for Memory {
         if dead || self.fail.load(Ordering::SeqCst) {
             return Err(StoreError::Closed);
         }
-        // Held throughout, as the store's one writing thread does.
+        // Held throughout, as the store's writer does.
         let mut place = self.content.lock().unwrap();
         let mut content = place.clone();
         let mut touched = Vec::new();
