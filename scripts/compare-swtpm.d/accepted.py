@@ -95,7 +95,7 @@ RAW = [
     Raw("NV_DefineSpace", "0x14b", "[0-9a-f]+",
         "libtpms has 512 bytes for all orderly indices; ours take the room of the others"),
     Raw("PolicyNV of negative numbers", "success|0x126", "success|0x126",
-        "signed operands are two's complements (Part 2, TPM_EO), so that -1 is more than -2; libtpms has it the other way round"),
+        "signed operands are two's complements (Part 2, TPM_EO), so that -1 is more than -2; libtpms has it so since 0.10"),
     Raw("PolicyTemplate", "0x1c4", "0x151",
         "a policy with another template: CPHASH since version 1.83, VALUE in 1.59"),
     Raw("TPM_PT_LOCKOUT_COUNTER", "0x.*", "0x.*",

@@ -31,7 +31,9 @@ impl Operation {
         self.0 == TpmEo::NEQ
     }
 
-    /// Whether it holds for two operands of the same size. Both are big-endian, and where they are signed two's complements.
+    /// Whether it holds for two operands of the same size. Both are big-endian, and where they are signed two's complements, as the errata of
+    /// version 1.59 have it (1.4, 2.5), the reference code since version 1.83, and libtpms since 0.10. Those before them took of two
+    /// negative numbers the one with the lower bytes for the greater.
     pub fn holds(self, a: &[u8], b: &[u8]) -> bool {
         let order = match self.0 {
             TpmEo::SIGNED_GT | TpmEo::SIGNED_LT | TpmEo::SIGNED_GE | TpmEo::SIGNED_LE => {
