@@ -29,6 +29,23 @@ pub struct TestEnv {
     pub instances: Option<Box<dyn InstanceManager>>,
 }
 
+impl TestEnv {
+    /// The same environment once more; `None` when there is a tree.
+    fn again(&self) -> Option<Self> {
+        let Self { counter, now, fail_commits, ref saved, commits, present, ref instances } = *self;
+        let saved = saved.clone();
+        instances.is_none().then_some(Self {
+            counter,
+            now,
+            fail_commits,
+            saved,
+            commits,
+            present,
+            instances: None,
+        })
+    }
+}
+
 impl Environment for TestEnv {
     fn fill_random(&mut self, out: &mut [u8]) {
         for chunk in out.chunks_mut(32) {
@@ -65,8 +82,9 @@ impl Environment for TestEnv {
     }
 }
 
-/// A TPM with its environment. After every command it checks that the committed records are those of the state, and that a
-/// failed command changed nothing but what dictionary attack protection and PIN indices count.
+/// A TPM with its environment. After every command it checks that the committed records are those of the state, that a
+/// failed command changed nothing but what dictionary attack protection and PIN indices count, and that a TPM that was loaded from the records
+/// of this one right before the command answers and remembers the same.
 pub struct TestTpm {
     pub tpm: Tpm,
     pub env: TestEnv,
@@ -106,8 +124,17 @@ impl TestTpm {
     /// Raw bytes in, raw bytes out.
     pub fn raw(&mut self, command: &[u8]) -> Vec<u8> {
         let before = self.tpm.records();
+        let reloaded = self.env.again().map(|env| (Tpm::from_records(&before).unwrap(), env));
         let response = self.tpm.execute(&mut self.env, self.locality, command);
         let now = self.tpm.records();
+        if let Some((mut tpm, mut env)) = reloaded {
+            assert_eq!(
+                tpm.execute(&mut env, self.locality, command),
+                response,
+                "reloaded before {command:02x?}"
+            );
+            assert!(tpm.records() == now, "reloaded before {command:02x?}");
+        }
         if !self.env.fail_commits {
             let state: BTreeMap<_, _> = now.iter().map(|(k, v)| (*k, v.to_vec())).collect();
             assert!(state == self.env.saved, "what was committed is not what the TPM remembers");

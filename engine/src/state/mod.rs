@@ -30,7 +30,7 @@ pub use pcr::{
     is_saved as is_saved_pcr,
 };
 pub use permanent::{CommandAudit, DictionaryAttack, MAX_PP_COMMANDS, OrderlyState, Permanent};
-pub use save::{RestoreError, VERSION as RECORD_VERSION};
+pub use save::{Record, RestoreError, VERSION as RECORD_VERSION, decode_version};
 pub use sequence::{Running, Sequence};
 pub use session::{Session, SessionFlags};
 pub use slots::{CONTEXT_GAP_MAX, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS, MAX_PERSISTENT_OBJECTS};
@@ -39,7 +39,6 @@ pub use volatile::{
 };
 
 use crate::env::{Change, RecordKey};
-use save::Record;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vtpm_protocol::tpm::TpmHandle;

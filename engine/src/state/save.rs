@@ -49,8 +49,8 @@ pub(super) fn record<T: Record>(value: &T) -> Zeroizing<Vec<u8>> {
     out
 }
 
-/// What is saved as a record, in every version that a release has written.
-pub(super) trait Record: Encode + Decode {
+/// What is saved as a record or as a context, in every version that a release has written.
+pub trait Record: Encode + Decode {
     /// Room for the record, so that growing does not leave copies of secrets behind; not much more, as all of it is wiped.
     fn capacity(&self) -> usize;
 
@@ -58,18 +58,22 @@ pub(super) trait Record: Encode + Decode {
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode>;
 }
 
+/// Reads a structure to the end of `r` as `version` has it; `None` for a version that this release does not know.
+pub fn decode_version<T: Record>(version: u16, mut r: Reader<'_>) -> Option<Result<T, ResponseCode>> {
+    let value = match version {
+        1 => T::decode_version_1(&mut r),
+        VERSION => T::decode(&mut r),
+        _ => return None,
+    };
+    Some(value.and_then(|value| r.finish().map(|()| value)))
+}
+
 fn read<T: Record>(key: RecordKey, bytes: &[u8]) -> Result<Arc<T>, RestoreError> {
     let damaged = |source| RestoreError::Damaged { key, source };
     let mut r = Reader::new(bytes);
     let version = u16::decode(&mut r).map_err(damaged)?;
-    let value = match version {
-        1 => T::decode_version_1(&mut r),
-        VERSION => T::decode(&mut r),
-        _ => return Err(RestoreError::Version { key, version }),
-    };
-    let value = value.map_err(damaged)?;
-    r.finish().map_err(damaged)?;
-    Ok(Arc::new(value))
+    let value = decode_version(version, r).ok_or(RestoreError::Version { key, version })?;
+    value.map(Arc::new).map_err(damaged)
 }
 
 fn insert<T: Record>(

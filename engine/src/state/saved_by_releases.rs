@@ -1,11 +1,12 @@
-//! The states that earlier releases saved load in this one. `saved/<release>.hex` holds a record a line: key, value.
+//! The states that earlier releases saved load in this one, and so do the contexts that they gave to guests. `saved/<release>.hex` holds a
+//! record a line: key, value; `saved/contexts-<release>.hex` the contexts, and then the records of the TPM that they belong to.
 //!
-//! A release that changes a record raises its version, keeps reading the old one, and adds its own file with
+//! A release that changes a record raises its version, keeps reading the old one, and adds its own files with
 //! `cargo test -p vtpm-engine write_saved_state -- --ignored`.
 
 use crate::crypto::HashAlg;
 use crate::env::RecordKey;
-use crate::testing::objects::{create_primary, ecc_storage_key};
+use crate::testing::objects::{self, create_primary, ecc_storage_key, flush};
 use crate::testing::{TestTpm, command_bytes};
 use crate::tpm::Tpm;
 use vtpm_protocol::codec::{Encode, Reader, decode_exact};
@@ -16,6 +17,13 @@ use zeroize::Zeroizing;
 const RELEASES: [(&str, &str); 2] =
     [("0.1.0", include_str!("saved/0.1.0.hex")), ("0.2.0", include_str!("saved/0.2.0.hex"))];
 
+/// Release, contexts, and whether a context names its version.
+const CONTEXTS: [(&str, &str, Option<u16>); 2] = [
+    ("0.1.0", include_str!("saved/contexts-0.1.0.hex"), None),
+    ("0.2.0", include_str!("saved/contexts-0.2.0.hex"), Some(2)),
+];
+
+const POLICY_SESSION: TpmHandle = TpmHandle(0x0300_0001);
 const PERSISTENT: TpmHandle = TpmHandle(0x8100_0001);
 const DATA: TpmHandle = TpmHandle(0x0100_0001);
 const COUNTER: TpmHandle = TpmHandle(0x0100_0002);
@@ -127,6 +135,79 @@ fn the_states_of_every_release_load_and_work() {
     }
 }
 
+/// The objects of the contexts.
+fn templates() -> [TpmtPublic; 8] {
+    [
+        ecc_storage_key(),
+        objects::ecc_signing_key(),
+        objects::rsa_storage_key(),
+        objects::hmac_key(),
+        objects::symmetric_key(),
+        objects::symmetric_storage_key(),
+        objects::derivation_parent(),
+        objects::with(ecc_storage_key(), TpmaObject::ST_CLEAR),
+    ]
+}
+
+/// Contexts of objects and of a policy session, and the records that belong to them.
+fn contexts() -> String {
+    let mut tpm = in_use();
+    let mut contexts = Vec::new();
+    for template in templates() {
+        let key = create_primary(&mut tpm, TpmHandle::PLATFORM, template).unwrap().handle;
+        contexts.push(tpm.run(TpmCc::CONTEXT_SAVE, &[key], &()).unwrap());
+        flush(&mut tpm, key);
+    }
+    tpm.run(TpmCc::POLICY_AUTH_VALUE, &[POLICY_SESSION], &()).unwrap();
+    contexts.push(tpm.run(TpmCc::CONTEXT_SAVE, &[POLICY_SESSION], &()).unwrap());
+    let lines = contexts.iter().map(|context| format!("{CONTEXT}{}\n", hex::encode(context)));
+    lines.collect::<String>() + &written(&mut tpm)
+}
+
+const CONTEXT: &str = "context ";
+
+/// A guest that goes on after an upgrade has contexts of the release before.
+#[test]
+fn contexts_of_every_release_load_in_a_tpm_that_goes_on() {
+    for (release, text, version) in CONTEXTS {
+        let (contexts, records): (Vec<_>, Vec<_>) = text.lines().partition(|l| l.starts_with(CONTEXT));
+        let mut contexts = contexts.iter().map(|line| hex::decode(&line[CONTEXT.len()..]).unwrap());
+        let mut tpm = load(&records.join("\n"));
+        for (n, template) in templates().into_iter().enumerate() {
+            let bytes = contexts.next().unwrap();
+            let context: TpmsContext = decode_exact(&bytes).unwrap();
+            let named = u16::from_be_bytes(context.context_blob[66..68].try_into().unwrap());
+            assert!(version.is_none_or(|version| version == named), "{release}");
+            // Whatever is changed of it, its version included, it is no context any more.
+            for i in (0..20).chain([82, 83, 84, 85, 86, bytes.len() - 1]) {
+                let mut bad = bytes.clone();
+                bad[i] ^= 3;
+                let rc = tpm.rc(&command_bytes(TpmCc::CONTEXT_LOAD, &[], &[], &bad));
+                assert_ne!(rc, ResponseCode::SUCCESS, "{release}: {i}");
+            }
+            let handle = decode_exact(&tpm.run(TpmCc::CONTEXT_LOAD, &[], &context).unwrap()).unwrap();
+            let loaded = tpm.state().object(handle).unwrap().to_bytes();
+            flush(&mut tpm, handle);
+            let made = create_primary(&mut tpm, TpmHandle::PLATFORM, template).unwrap().handle;
+            let same = tpm.state().object(made).unwrap().to_bytes() == loaded;
+            assert!(same, "{release}: object {n} is another one");
+            flush(&mut tpm, made);
+        }
+        let session = contexts.next().unwrap();
+        assert_eq!(contexts.next(), None);
+        let load = command_bytes(TpmCc::CONTEXT_LOAD, &[], &[], &session);
+        tpm.ok(&load);
+        let session = tpm.state().session(POLICY_SESSION).unwrap();
+        assert!(session.flags.is_auth_value_needed && session.policy_digest.len() == 32);
+        tpm.run(TpmCc::POLICY_AUTH_VALUE, &[POLICY_SESSION], &()).unwrap();
+        // It is loaded now, and what it is saved as next is a context of this release.
+        assert_eq!(tpm.rc(&load), ResponseCode::HANDLE.parameter(1), "{release}");
+        let again = tpm.run(TpmCc::CONTEXT_SAVE, &[POLICY_SESSION], &()).unwrap();
+        assert_eq!(again[84..86], crate::state::RECORD_VERSION.to_bytes());
+        tpm.ok(&command_bytes(TpmCc::CONTEXT_LOAD, &[], &[], &again));
+    }
+}
+
 /// The first release had the PCRs in the volatile record.
 #[test]
 fn pcrs_get_records_of_their_own_and_none_is_lost() {
@@ -163,6 +244,8 @@ fn pcrs_get_records_of_their_own_and_none_is_lost() {
 fn the_newest_file_is_what_this_release_saves() {
     let (release, text) = RELEASES[RELEASES.len() - 1];
     assert!(text == written(&mut in_use()), "records changed since {release}: see the module documentation");
+    let (release, text, _) = CONTEXTS[CONTEXTS.len() - 1];
+    assert!(text == contexts(), "contexts changed since {release}: see the module documentation");
 }
 
 fn written(tpm: &mut TestTpm) -> String {
@@ -175,6 +258,8 @@ fn written(tpm: &mut TestTpm) -> String {
 #[test]
 #[ignore = "writes the file of this release, once"]
 fn write_saved_state() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/saved/", env!("CARGO_PKG_VERSION"), ".hex");
-    std::fs::write(path, written(&mut in_use())).unwrap();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/saved");
+    let version = env!("CARGO_PKG_VERSION");
+    std::fs::write(format!("{folder}/{version}.hex"), written(&mut in_use())).unwrap();
+    std::fs::write(format!("{folder}/contexts-{version}.hex"), contexts()).unwrap();
 }

@@ -96,7 +96,7 @@ pub mod rc {
 }
 
 /// The world of the TPM, deterministic.
-#[derive(Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct World {
     counter: u64,
     pub now: u64,
@@ -187,8 +187,8 @@ pub enum Auth {
 /// What a salt is encrypted to.
 #[derive(Clone)]
 pub enum SaltKey {
-    Rsa { key: Entity, modulus: Vec<u8> },
-    Ecc { key: Entity, point: Vec<u8> },
+    Rsa { key: Entity, alg: Alg, modulus: Vec<u8> },
+    Ecc { key: Entity, alg: Alg, curve: u16, point: Vec<u8> },
 }
 
 /// A command. The first `authorized` of the handles take the first entries of `auths`.
@@ -273,10 +273,22 @@ impl Bench {
 
     /// Bytes in, bytes out. Whatever went in, what comes out is a well-formed response; a failed command changed nothing, or the permanent
     /// state alone where a failed authorization counts; and what the TPM remembers is what was committed.
+    ///
+    /// A second TPM, which is loaded from the records of the first before every command, answers the same bytes and has the same records
+    /// after it: whenever a daemon is started anew, its guest does not learn of it.
     pub fn raw(&mut self, command: &[u8]) -> Vec<u8> {
         let before = self.tpm.records();
+        let mut reloaded = Tpm::from_records(&before).unwrap();
+        let mut world = self.world.clone();
         let response = self.tpm.execute(&mut self.world, self.locality, command);
         let after = self.tpm.records();
+        assert_eq!(
+            reloaded.execute(&mut world, self.locality, command),
+            response,
+            "reloaded before {command:02x?}"
+        );
+        assert!(reloaded.records() == after, "reloaded before {command:02x?}");
+        assert!(world == self.world, "reloaded before {command:02x?}");
         assert!(response.len() >= 10, "{response:02x?}");
         assert_eq!(u32_at(&response, 2) as usize, response.len());
         let rc = u32_at(&response, 6);

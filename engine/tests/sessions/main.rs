@@ -12,6 +12,7 @@
 mod audit;
 mod authorization;
 mod client;
+mod combinations;
 mod crypto;
 mod deferred;
 mod dictionary_attack;

@@ -2,6 +2,9 @@
 
 use crate::client::{Auth, Bench, Cmd, Entity, NULL, OWNER, SaltKey, Session, attr, b2, cc, take_2b};
 use crate::crypto::{Alg, SHA256, Symmetric};
+use p256::elliptic_curve::group::Curve as _;
+use p256::elliptic_curve::point::AffineCoordinates as _;
+use p256::elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytes, Group as _, ProjectivePoint, Scalar};
 
 /// How a session is started.
 #[derive(Clone)]
@@ -42,13 +45,20 @@ impl Bench {
         let null = Entity::permanent(NULL, b"");
         let (salt, encrypted, key) = match &start.salt {
             None => (vec![], vec![], null.clone()),
-            Some(SaltKey::Rsa { key, modulus }) => {
+            Some(SaltKey::Rsa { key, alg, modulus }) => {
                 let salt = b"a salt of thirty-two bytes......".to_vec();
-                let block = SHA256.oaep(b"SECRET\0", &salt, modulus.len());
+                let block = alg.oaep(b"SECRET\0", &salt, modulus.len());
                 (salt, rsa_public_operation(modulus, &block), key.clone())
             }
-            Some(SaltKey::Ecc { key, point }) => {
-                let (salt, ephemeral) = ecdh_salt(point);
+            Some(SaltKey::Ecc { key, alg, curve, point }) => {
+                let (salt, ephemeral) = match curve {
+                    1 => ecdh_salt::<p192::NistP192>(*alg, point),
+                    2 => ecdh_salt::<p224::NistP224>(*alg, point),
+                    3 => ecdh_salt::<p256::NistP256>(*alg, point),
+                    4 => ecdh_salt::<p384::NistP384>(*alg, point),
+                    5 => ecdh_salt::<p521::NistP521>(*alg, point),
+                    _ => ecdh_salt::<sm2::Sm2>(*alg, point),
+                };
                 (salt, ephemeral, key.clone())
             }
         };
@@ -108,7 +118,8 @@ impl Bench {
             ..Cmd::default()
         });
         let public = take_2b(&mut &reply.params[..]).to_vec();
-        let name = [&[0, 0x0b][..], &SHA256.hash(&[&public])].concat();
+        let alg = Alg(u16::from_be_bytes([public[2], public[3]]));
+        let name = [&public[2..4], &alg.hash(&[&public])].concat();
         (Entity { handle: reply.handle.unwrap(), name, auth: auth.to_vec() }, public)
     }
 
@@ -130,25 +141,44 @@ impl Bench {
     }
 
     pub fn rsa_salt_key(&mut self) -> SaltKey {
-        let (key, public) = self.primary(b"", &storage_template(true));
-        SaltKey::Rsa { key, modulus: public[public.len() - 256..].to_vec() }
+        self.rsa_salt_key_of(SHA256)
     }
 
     pub fn ecc_salt_key(&mut self) -> SaltKey {
-        let (key, public) = self.primary(b"", &storage_template(false));
-        let mut point = &public[public.len() - 68..];
+        self.ecc_salt_key_of(SHA256, 3)
+    }
+
+    /// A key with a Name of `alg`, which is the hash of its OAEP, too.
+    pub fn rsa_salt_key_of(&mut self, alg: Alg) -> SaltKey {
+        let (key, public) = self.primary(b"", &storage_template_of(alg, None));
+        SaltKey::Rsa { key, alg, modulus: public[public.len() - 256..].to_vec() }
+    }
+
+    /// A key on a curve of TPM_ECC_CURVE.
+    pub fn ecc_salt_key_of(&mut self, alg: Alg, curve: u16) -> SaltKey {
+        let template = storage_template_of(alg, Some(curve));
+        let (key, public) = self.primary(b"", &template);
+        // The template without its two empty coordinates.
+        let mut point = &public[template.len() - 4..];
         let (x, y) = (take_2b(&mut point).to_vec(), take_2b(&mut point).to_vec());
-        SaltKey::Ecc { key, point: [x, y].concat() }
+        SaltKey::Ecc { key, alg, curve, point: [x, y].concat() }
     }
 }
 
 /// The storage root key templates.
 pub fn storage_template(rsa: bool) -> Vec<u8> {
+    storage_template_of(SHA256, (!rsa).then_some(3))
+}
+
+/// The same with another hash of the Name, or on another curve.
+fn storage_template_of(alg: Alg, curve: Option<u16>) -> Vec<u8> {
     let attributes = 0x0003_0472u32.to_be_bytes();
-    let parms: &[u8] =
-        if rsa { &[0, 0x10, 8, 0, 0, 0, 0, 0, 0, 0] } else { &[0, 0x10, 0, 3, 0, 0x10, 0, 0, 0, 0] };
-    let kind = if rsa { 1 } else { 0x23 };
-    [&[0, kind, 0, 0x0b][..], &attributes, &[0, 0, 0, 6, 0, 0x80, 0, 0x43], parms].concat()
+    let (kind, parms) = match curve {
+        None => (1, vec![0, 0x10, 8, 0, 0, 0, 0, 0, 0, 0]),
+        Some(curve) => (0x23, [&[0, 0x10][..], &curve.to_be_bytes(), &[0, 0x10, 0, 0, 0, 0]].concat()),
+    };
+    let head = [&[0, kind][..], &alg.0.to_be_bytes(), &attributes].concat();
+    [&head[..], &[0, 0, 0, 6, 0, 0x80, 0, 0x43], &parms].concat()
 }
 
 fn rsa_public_operation(modulus: &[u8], block: &[u8]) -> Vec<u8> {
@@ -159,14 +189,15 @@ fn rsa_public_operation(modulus: &[u8], block: &[u8]) -> Vec<u8> {
 }
 
 /// A salt shared with the point `x || y`, and the ephemeral point as it is sent.
-fn ecdh_salt(point: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let secret = p256::SecretKey::from_slice(&[0x42; 32]).unwrap();
-    let public = p256::PublicKey::from_sec1_bytes(&[&[4], point].concat()).unwrap();
-    let shared = p256::ecdh::diffie_hellman(secret.to_nonzero_scalar(), public.as_affine());
-    let ephemeral = secret.public_key().to_sec1_bytes();
-    let (x, y) = ephemeral[1..].split_at(32);
-    let salt = SHA256.kdfe(shared.raw_secret_bytes(), "SECRET", x, &point[..32]);
-    (salt, [b2(x), b2(y)].concat())
+fn ecdh_salt<C: CurveArithmetic>(alg: Alg, point: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (x, y) = point.split_at(point.len() / 2);
+    let coordinate = |bytes: &[u8]| FieldBytes::<C>::try_from(bytes).unwrap();
+    let public = AffinePoint::<C>::from_coordinates(&coordinate(x), &coordinate(y)).unwrap();
+    let secret = Scalar::<C>::from(0x4242_4242_4242_4242);
+    let shared = (ProjectivePoint::<C>::from(public) * secret).to_affine();
+    let ephemeral = (ProjectivePoint::<C>::generator() * secret).to_affine();
+    let salt = alg.kdfe(&shared.x(), "SECRET", &ephemeral.x(), x);
+    (salt, [b2(&ephemeral.x()), b2(&ephemeral.y())].concat())
 }
 
 /// `TPM2_Sign` with an HMAC key: one handle that is authorized, a first parameter that may be encrypted.

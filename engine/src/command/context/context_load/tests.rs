@@ -349,30 +349,33 @@ fn a_context_of_another_tpm_is_refused() {
     }
 }
 
-/// Release 0.1.0 had neither version nor fingerprint; its objects and sessions were encoded in another way.
+/// A context as another version of the records would have it: with an HMAC that is good.
 #[test]
-fn a_context_of_an_older_release_is_refused() {
-    use crate::crypto::{hmac, kdfa, sym};
+fn a_context_of_a_newer_release_is_refused_although_this_tpm_made_it() {
+    use crate::crypto::hmac;
     let mut tpm = TestTpm::started();
     let object = create_primary(&mut tpm, TpmHandle::OWNER, ecc_storage_key()).unwrap().handle;
     let current = save(&mut tpm, object);
-    let mut data = tpm.state().object(object).unwrap().to_bytes();
+    let (version, rest) = current.context_blob[66..].split_at(2);
+    assert_eq!(version, crate::state::RECORD_VERSION.to_bytes());
     let state = tpm.state();
     let proof = state.proof(TpmHandle::OWNER).expose().to_vec();
-    let head = (current.sequence, current.saved_handle);
-    let hash = crate::context::HASH;
-    let material = kdfa(hash, &proof, b"CONTEXT", &head.0.to_bytes(), &head.1.to_bytes(), 384);
-    let iv = material[32..].try_into().unwrap();
-    sym::aes_cfb_encrypt(&material[..32], iv, &mut data).unwrap();
     let resets = state.permanent.total_reset_count.to_bytes();
-    let hierarchy = TpmHandle::OWNER.to_bytes();
-    let parts: [&[u8]; 5] = [&resets, &head.0.to_bytes(), &head.1.to_bytes(), &hierarchy, &data];
-    let mut blob = Vec::new();
-    vtpm_protocol::codec::encode_sized(&hmac(hash, &proof, &parts), &mut blob);
-    blob.append(&mut data);
-    let old = TpmsContext { context_blob: Tpm2bContextData::new(blob).unwrap(), ..current.clone() };
-    assert_eq!(load_context(&mut tpm, &old), INTEGRITY);
-    assert!(load_context(&mut tpm, &current).is_ok());
+    let described =
+        [current.sequence.to_bytes(), current.saved_handle.to_bytes(), TpmHandle::OWNER.to_bytes()].concat();
+    let mut other = |version: u16| {
+        let parts: [&[u8]; 4] = [&version.to_bytes(), &resets, &described, rest];
+        let mut blob = Vec::new();
+        vtpm_protocol::codec::encode_sized(&hmac(crate::context::HASH, &proof, &parts), &mut blob);
+        blob.extend_from_slice(&version.to_bytes());
+        blob.extend_from_slice(rest);
+        let context_blob = Tpm2bContextData::new(blob).unwrap();
+        load_context(&mut tpm, &TpmsContext { context_blob, ..current.clone() })
+    };
+    for version in [0, 1, 3, u16::MAX] {
+        assert_eq!(other(version), INTEGRITY, "{version}");
+    }
+    assert!(other(crate::state::RECORD_VERSION).is_ok());
 }
 
 #[test]
