@@ -45,7 +45,7 @@ pub fn seal(
     sequence.encode(&mut data);
     value.encode(&mut data);
     let context = TpmsContext { sequence, saved_handle, hierarchy, context_blob: Tpm2bContextData::empty() };
-    let (key, iv) = keys(state, &context)?;
+    let (key, iv) = keys(state, &context, RECORD_VERSION)?;
     sym::aes_cfb_encrypt(&key, &iv, &mut data).map_err(|_| ResponseCode::FAILURE)?;
     let mut blob = Vec::with_capacity(data.len().saturating_add(68));
     encode_sized(&integrity(state, &context, Some(RECORD_VERSION), &data), &mut blob);
@@ -70,7 +70,7 @@ pub fn open<T: Record>(state: &State, context: &TpmsContext) -> Result<T, Respon
     let covered = r.take_rest();
     let (version, encrypted) = authenticate(state, context, tag, covered).ok_or(outdated)?;
     let mut data = Zeroizing::new(encrypted.to_vec());
-    let (key, iv) = keys(state, context)?;
+    let (key, iv) = keys(state, context, version)?;
     sym::aes_cfb_decrypt(&key, &iv, &mut data).map_err(|_| ResponseCode::FAILURE)?;
     let mut r = Reader::new(&data);
     if version != 1 && u64::decode(&mut r) != Ok(context.sequence) {
@@ -96,10 +96,17 @@ fn authenticate<'a>(
     is_of(None, covered).then_some((1, covered))
 }
 
-fn keys(state: &State, context: &TpmsContext) -> Result<(Zeroizing<Vec<u8>>, [u8; 16]), ResponseCode> {
+fn keys(
+    state: &State,
+    context: &TpmsContext,
+    version: u16,
+) -> Result<(Zeroizing<Vec<u8>>, [u8; 16]), ResponseCode> {
     let proof = state.proof(context.hierarchy).expose();
-    // The numbers of objects begin anew with each boot, while the proof stays.
-    let sequence = (context.sequence, state.permanent.total_reset_count).to_bytes();
+    let mut sequence = context.sequence.to_bytes();
+    // The numbers of objects begin anew with each boot, while the proof stays. Version 1 did not mind.
+    if version != 1 {
+        state.permanent.total_reset_count.encode(&mut sequence);
+    }
     let handle = context.saved_handle.to_bytes();
     let material = kdfa(HASH, proof, b"CONTEXT", &sequence, &handle, KEY_AND_IV);
     let (key, iv) = material.split_at_checked(32).ok_or(ResponseCode::FAILURE)?;
