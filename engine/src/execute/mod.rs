@@ -145,10 +145,10 @@ fn process(
         ..failure
     })?;
 
-    // A command after TPM2_Shutdown makes the shutdown void, if it changed anything that was saved (Part 3, 9.4).
-    if code != TpmCc::SHUTDOWN
+    // A command after TPM2_Shutdown makes the shutdown void, if it changed anything that was saved (Part 3, 9.4). What is flushed does not,
+    // as in libtpms; but there a Resume brings a saved session back, and here it stays away.
+    if !matches!(code, TpmCc::SHUTDOWN | TpmCc::STARTUP | TpmCc::FLUSH_CONTEXT)
         && let Some(before) = before
-        && code != TpmCc::STARTUP
         && (cx.state.orderly_data_differs(&before) || cx.state.saved_differs(&before))
     {
         cx.state.permanent_mut().orderly = OrderlyState::None;

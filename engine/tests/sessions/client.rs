@@ -271,6 +271,15 @@ impl Bench {
         self.tpm = Tpm::from_records(&records).unwrap();
     }
 
+    /// `_TPM_Init`; for a TPM that was reloaded before it, too.
+    pub fn lose_power(&mut self) {
+        let mut reloaded = Tpm::from_records(&self.tpm.records()).unwrap();
+        let mut world = self.world.clone();
+        self.tpm.init(&mut self.world).unwrap();
+        reloaded.init(&mut world).unwrap();
+        assert!(reloaded.records() == self.tpm.records() && world == self.world);
+    }
+
     /// Bytes in, bytes out. Whatever went in, what comes out is a well-formed response; a failed command changed nothing, or the permanent
     /// state alone where a failed authorization counts; and what the TPM remembers is what was committed.
     ///

@@ -99,7 +99,7 @@ fn the_count_survives_a_reset_of_the_machine_and_a_clock_that_goes_back() {
     let key = bench.protected_key();
     (0..TRIES).for_each(|_| fail(&mut bench, &key));
     bench.world.now -= 2_000;
-    bench.tpm.init(&mut bench.world).unwrap();
+    bench.lose_power();
     bench.restart_daemon();
     bench.ok(&Cmd { code: cc::STARTUP, params: vec![0, 0], ..Cmd::default() });
     bench.sessions.clear();
@@ -164,12 +164,12 @@ fn cve_2020_26933_a_loss_of_power_forgives_no_failure() {
         bench.ok(&sign(&key, password(&key)));
         fail(&mut bench, &key);
         bench.restart_daemon();
-        bench.tpm.init(&mut bench.world).unwrap();
+        bench.lose_power();
         bench.ok(&Cmd { code: cc::STARTUP, params: vec![0, 0], ..Cmd::default() });
     }
     let key = bench.protected_key();
     assert_eq!(bench.fails(&sign(&key, password(&key))), rc::LOCKOUT);
-    bench.tpm.init(&mut bench.world).unwrap();
+    bench.lose_power();
     bench.ok(&Cmd { code: cc::STARTUP, params: vec![0, 0], ..Cmd::default() });
     let key = bench.protected_key();
     assert_eq!(bench.fails(&sign(&key, password(&key))), rc::LOCKOUT);

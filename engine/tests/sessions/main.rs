@@ -20,6 +20,7 @@ mod encryption;
 mod known_faults;
 mod malformed;
 mod policy;
+mod power;
 mod properties;
 mod sequences;
 mod setup;
