@@ -16,6 +16,7 @@ import nv
 import objects
 import policy
 import raw
+import sessions
 import steps
 import tpm
 
@@ -45,7 +46,8 @@ COUNT, SECONDS = 2000, 60
 # So many of each chapter that takes a number.
 CHAPTER_COUNT = 2000
 CHAPTERS = {
-    "nv": nv.compare, "policy": policy.compare, "machine": machine.compare, "attestation": attestation.compare,
+    "nv": nv.compare, "policy": policy.compare, "machine": machine.compare, "sessions": sessions.compare,
+    "attestation": attestation.compare,
     "ecc": lambda tpms, seed, _: ecc.compare(tpms, seed), "objects": lambda tpms, seed, _: objects.compare(tpms, seed),
 }
 
