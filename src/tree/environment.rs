@@ -53,7 +53,7 @@ pub(super) fn code_of(response: &[u8]) -> ResponseCode {
 }
 
 /// What belongs to this boot of the machine (PCRs, sessions, transient objects, the command in flight) need not outlive a loss of power: the
-/// machine does not either, and [the next one starts](super::boot) with `_TPM_Init`.
+/// machine does not either, and the next one starts with `_TPM_Init` (`boot.rs`).
 fn durability_of(changes: &[Change]) -> Durability {
     if changes.iter().all(|change| change.key.is_volatile()) {
         Durability::Process

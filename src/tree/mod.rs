@@ -27,7 +27,7 @@
 //! cannot say what came of a batch, the instances of that batch are read anew at their next use.
 //!
 //! What belongs to one boot of a machine outlives vtpmd, but not a loss of power ([`Durability`](crate::store::Durability)); the
-//! [next boot of the host](boot) resets every TPM before it answers.
+//! next boot of the host (`boot.rs`) resets every TPM before it answers.
 
 mod boot;
 mod environment;
