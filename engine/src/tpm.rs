@@ -115,6 +115,8 @@ impl Tpm {
     /// [`CommitFailed`]: the TPM is as before.
     pub fn init(&mut self, env: &mut dyn Environment) -> Result<(), CommitFailed> {
         let now = env.now_ms();
+        let mut epoch = [0; 4];
+        env.fill_random(&mut epoch);
         let (before, act_seen) = (self.state.clone(), self.act_seen);
         self.measurement = None;
         let state = &mut self.state;
@@ -134,7 +136,8 @@ impl Tpm {
         volatile.hcrtm_values.0.clear();
         volatile.clock_rate = CLOCK_NOMINAL;
         volatile.time = 0;
-        volatile.time_epoch = volatile.time_epoch.wrapping_add(1);
+        // Random, since what a loss of power takes may have counted on.
+        volatile.time_epoch = u32::from_be_bytes(epoch);
         volatile.exclusive_audit_session = TpmHandle::UNASSIGNED;
         volatile.state_reset.contexts.forget_loaded();
         let changes = self.state.changes_since(&before);
