@@ -14,7 +14,7 @@ CLOCK = re.compile(r"^((?:time|clock|time_info\.clock|clock_info\.clock|clockInf
 # ECDSA's in DER, whose length varies with its numbers.
 SIGNATURE = re.compile(r"\bsig: [0-9a-f]+$")
 CODE = re.compile(r"\((0x[0-9A-Fa-f]+)\)")
-SECONDS = 60
+SECONDS = 90
 # What every step may use.
 PRELUDE = 'peer() { TPM2TOOLS_TCTI=$PEER "$@"; }; '
 # Tools that can leave an object loaded.
