@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run -p vtpm-engine --example simulator -- /tmp/tpm.sock &
-//! export TPM2TOOLS_TCTI="cmd:socat - UNIX-CONNECT:/tmp/tpm.sock"
+//! export TPM2TOOLS_TCTI="cmd:nc.openbsd -U /tmp/tpm.sock"
 //! tpm2_createprimary -C o -c primary.ctx && tpm2_flushcontext -t
 //! ```
 //!
