@@ -57,12 +57,15 @@ pub fn rsa_public(public: &TpmtPublic) -> Result<RsaPublic, ResponseCode> {
 /// The private RSA key of a loaded object.
 ///
 /// # Errors
-/// `TPM_RC_KEY` when it is not one or has no private part.
+/// `TPM_RC_KEY` when it is not one or has no private part, `TPM_RC_BINDING` when its private part is that of another key.
 pub fn rsa_private(object: &Object) -> Result<RsaPrivate, ResponseCode> {
     let sensitive = object.sensitive.as_ref().ok_or(ResponseCode::KEY)?;
     match (&object.public.parms, &object.public.unique) {
         (PublicParms::Rsa { exponent, .. }, PublicId::Rsa(n)) => {
-            RsaPrivate::from_parts(n, *exponent, sensitive.sensitive.expose()).map_err(|_| ResponseCode::KEY)
+            RsaPrivate::from_parts(n, *exponent, sensitive.sensitive.expose()).map_err(|e| match e {
+                CryptoError::Binding => ResponseCode::BINDING,
+                _ => ResponseCode::KEY,
+            })
         }
         _ => Err(ResponseCode::KEY),
     }

@@ -218,6 +218,15 @@ impl TestTpm {
     }
 }
 
+/// Parameters as they are, whole or not.
+pub struct Raw<'a>(pub &'a [u8]);
+
+impl Encode for Raw<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0);
+    }
+}
+
 /// The bytes of a command; `area` is the authorization area without its size, empty for none.
 pub fn command_bytes(code: TpmCc, handles: &[TpmHandle], area: &[u8], parameters: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();

@@ -9,6 +9,8 @@ mod get_time;
 mod nv_certify;
 mod quote;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 pub mod testing;
 mod x509;
 

@@ -18,6 +18,8 @@ mod nv_write_lock;
 #[cfg(test)]
 mod pin_tests;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 pub mod testing;
 
 pub use nv_change_auth::nv_change_auth;

@@ -41,9 +41,9 @@ pub fn sign(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Response
 #[cfg(test)]
 mod tests {
     use crate::signing::test_keys::*;
-    use crate::testing::TestTpm;
+    use crate::testing::{Raw, TestTpm};
     use crate::ticket;
-    use vtpm_protocol::codec::decode_exact;
+    use vtpm_protocol::codec::{Encode, decode_exact};
     use vtpm_protocol::rc::ResponseCode;
     use vtpm_protocol::tpm::*;
 
@@ -222,5 +222,52 @@ mod tests {
         let mut rc = |key| tpm.run_with(TpmCc::SIGN, &[key], &[AUTH], &input).map(drop);
         assert_eq!(rc(public), Err(ResponseCode::AUTH_UNAVAILABLE));
         assert_eq!(rc(policy_only), Err(ResponseCode::AUTH_UNAVAILABLE));
+    }
+
+    #[test]
+    fn a_private_part_of_another_key_signs_nothing() {
+        let mut tpm = TestTpm::started();
+        let mut mixed = rsa(Scheme::new(TpmAlgId::RSASSA, TpmAlgId::SHA256));
+        let sensitive = mixed.sensitive.as_mut().unwrap();
+        let SensitiveComposite::Rsa(prime) = &sensitive.sensitive else { panic!() };
+        let mut other = prime.expose().to_vec();
+        other[64] ^= 1;
+        sensitive.sensitive = SensitiveComposite::Rsa(Secret2b::new(other).unwrap());
+        let key = load(&mut tpm, mixed);
+        let result = sign(&mut tpm, key, &digest(32), Scheme::NULL, &NULL_TICKET);
+        assert_eq!(result, Err(ResponseCode::BINDING));
+    }
+
+    #[test]
+    fn a_commitment_that_was_not_made_signs_nothing() {
+        let mut tpm = TestTpm::started();
+        let ecdaa = Scheme::new(TpmAlgId::ECDAA, TpmAlgId::SHA256);
+        let key = load(&mut tpm, ecc(ecdaa));
+        let result = sign(&mut tpm, key, &digest(32), Scheme { count: 1, ..ecdaa }, &NULL_TICKET);
+        assert_eq!(result, Err(ResponseCode::VALUE));
+    }
+
+    #[test]
+    fn parameters_are_whole_and_of_known_algorithms() {
+        let mut tpm = TestTpm::started();
+        let key = load(&mut tpm, ecc(Scheme::NULL));
+        let mut rc = |bytes: &[u8]| tpm.run_with(TpmCc::SIGN, &[key], &[AUTH], &Raw(bytes)).unwrap_err();
+        let digest = digest(32).to_bytes();
+        let scheme = TpmtSigScheme(ECDSA).to_bytes();
+        let ticket = NULL_TICKET.to_bytes();
+        for (n, (before, cut)) in (1..).zip([
+            (vec![], &digest),
+            (digest.clone(), &scheme),
+            ([&digest[..], &scheme].concat(), &ticket),
+        ]) {
+            for keep in 0..cut.len() {
+                let bytes = [&before, &cut[..keep]].concat();
+                assert_eq!(rc(&bytes), ResponseCode::INSUFFICIENT.parameter(n), "{n} {keep}");
+            }
+        }
+        assert_eq!(rc(&[&digest[..], &scheme, &ticket, &[0]].concat()), ResponseCode::SIZE);
+        assert_eq!(rc(&[0, 65]), ResponseCode::SIZE.parameter(1));
+        assert_eq!(rc(&[&digest[..], &[0, 6]].concat()), ResponseCode::SCHEME.parameter(2));
+        assert_eq!(rc(&[&digest[..], &[0, 0x18, 0, 0x0a]].concat()), ResponseCode::HASH.parameter(2));
     }
 }

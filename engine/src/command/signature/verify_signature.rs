@@ -30,9 +30,9 @@ pub fn verify_signature(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Outp
 #[cfg(test)]
 mod tests {
     use crate::signing::test_keys::*;
-    use crate::testing::TestTpm;
+    use crate::testing::{Raw, TestTpm};
     use crate::ticket;
-    use vtpm_protocol::codec::decode_exact;
+    use vtpm_protocol::codec::{Encode, decode_exact};
     use vtpm_protocol::rc::ResponseCode;
     use vtpm_protocol::tpm::*;
 
@@ -147,5 +147,37 @@ mod tests {
         let storage = load(&mut tpm, without(ecc(ECDSA), TpmaObject::SIGN_ENCRYPT));
         assert_eq!(verify(&mut tpm, storage, &digest(), &sig), Err(ResponseCode::ATTRIBUTES.handle(1)));
         assert_eq!(verify(&mut tpm, TpmHandle::NULL, &digest(), &sig), Err(ResponseCode::VALUE.handle(1)));
+    }
+
+    #[test]
+    fn parameters_are_whole_and_of_known_algorithms() {
+        let mut tpm = TestTpm::started();
+        let key = load(&mut tpm, ecc(ECDSA));
+        let good = (digest(), signature(&mut tpm, key, &digest(), Scheme::NULL)).to_bytes();
+        let mut rc = |bytes: &[u8]| tpm.run(TpmCc::VERIFY_SIGNATURE, &[key], &Raw(bytes)).unwrap_err();
+        for keep in 0..good.len() {
+            let n = if keep < 34 { 1 } else { 2 };
+            assert_eq!(rc(&good[..keep]), ResponseCode::INSUFFICIENT.parameter(n), "{keep}");
+        }
+        assert_eq!(rc(&[&good[..], &[0]].concat()), ResponseCode::SIZE);
+        assert_eq!(rc(&[0, 65]), ResponseCode::SIZE.parameter(1));
+        let with = |hash: [u8; 2]| [&good[..36], &hash, &good[38..]].concat();
+        assert_eq!(rc(&with([0, 6])), ResponseCode::HASH.parameter(2));
+        let long = [&good[..38], &[0xff, 0xff]].concat();
+        assert_eq!(rc(&long), ResponseCode::SIZE.parameter(2));
+    }
+
+    #[test]
+    fn the_key_is_in_memory_and_there() {
+        let mut tpm = TestTpm::started();
+        let key = load(&mut tpm, ecc(ECDSA));
+        let sig = signature(&mut tpm, key, &digest(), Scheme::NULL);
+        for (handle, rc) in [
+            (TpmHandle(0x8000_0002), ResponseCode::REFERENCE_H0),
+            (TpmHandle(0x8100_0000), ResponseCode::HANDLE.handle(1)),
+            (TpmHandle::OWNER, ResponseCode::VALUE.handle(1)),
+        ] {
+            assert_eq!(verify(&mut tpm, handle, &digest(), &sig), Err(rc));
+        }
     }
 }
