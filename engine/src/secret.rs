@@ -74,7 +74,8 @@ pub fn rsa_private(object: &Object) -> Result<RsaPrivate, ResponseCode> {
 /// Encrypts a fresh secret to a public key; returns the secret and what carries it. `label` is without its terminating zero.
 ///
 /// # Errors
-/// `TPM_RC_KEY` for a key that cannot receive one.
+/// `TPM_RC_KEY` for a key that cannot receive one; of an RSA key that is too small for OAEP with the hash of its name algorithm `TPM_RC_HASH`,
+/// for one that is too small for a digest of it inside `TPM_RC_VALUE`.
 pub fn encrypt(
     public: &TpmtPublic,
     label: &[u8],
@@ -86,9 +87,12 @@ pub fn encrypt(
             let mut secret = Zeroizing::new(vec![0; alg.digest_size()]);
             rng.fill(&mut secret);
             let with_zero = [label, &[0]].concat();
-            let encrypted = rsa_public(public)?
-                .encrypt_oaep(alg, &with_zero, &secret, rng)
-                .map_err(|_| ResponseCode::KEY)?;
+            let encrypted =
+                rsa_public(public)?.encrypt_oaep(alg, &with_zero, &secret, rng).map_err(|e| match e {
+                    CryptoError::HashTooLarge => ResponseCode::HASH,
+                    CryptoError::MessageTooLong => ResponseCode::VALUE,
+                    _ => ResponseCode::KEY,
+                })?;
             Ok((secret, Tpm2bEncryptedSecret::new(encrypted)?))
         }
         (PublicParms::Ecc { curve: id, .. }, PublicId::Ecc(key)) => {

@@ -150,4 +150,4 @@ fn check_value(alg: HashAlg, shared: &Point, data: &[u8]) -> Digest {
 #[cfg(test)]
 mod damaged;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;

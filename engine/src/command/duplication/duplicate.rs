@@ -19,7 +19,7 @@ use vtpm_protocol::tpm::{
 /// `TPM_RC_ATTRIBUTES` (handle 1) for fixedParent; `TPM_RC_TYPE` (handle 1) for an object without a name algorithm, (handle 2) for a new
 /// parent that is neither an asymmetric storage key nor null; `TPM_RC_SYMMETRIC` (parameter 2) and `TPM_RC_HIERARCHY` (handle 2) when
 /// encryptedDuplication is set and the inner or the outer wrapper is missing; `TPM_RC_SIZE` (parameter 1) for an encryption key that is not as
-/// long as the algorithm says; `TPM_RC_KEY` (handle 2) for a new parent that cannot receive a secret.
+/// long as the algorithm says; and, blaming nothing, those of [`secret::encrypt`] for a new parent that cannot receive a secret.
 pub fn duplicate(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (key_in, symmetric): (Secret2b<66>, TpmtSymDefObject) = parameters(r)?;
     let object = cx.state.object(cx.handle(0)?)?.clone();
@@ -59,8 +59,7 @@ pub fn duplicate(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Res
     };
     let outer = match &new_parent {
         Some(p) => {
-            let (seed, encrypted) =
-                secret::encrypt(&p.public, b"DUPLICATE", &mut EnvRandom(cx.env)).map_err(|e| e.handle(2))?;
+            let (seed, encrypted) = secret::encrypt(&p.public, b"DUPLICATE", &mut EnvRandom(cx.env))?;
             Some((p, seed, encrypted))
         }
         None => None,

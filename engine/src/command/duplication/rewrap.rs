@@ -17,7 +17,7 @@ use vtpm_protocol::tpm::{Tpm2bEncryptedSecret, Tpm2bName, Tpm2bPrivate, TpmHandl
 /// `TPM_RC_HANDLE` (handle 1) for a seed without an old parent or an old parent without a seed; `TPM_RC_TYPE` (handle 1 or 2) for a parent that
 /// is no asymmetric storage key; `TPM_RC_VALUE` (parameter 3) for a seed that is not encrypted to the old parent; `TPM_RC_INTEGRITY`,
 /// `TPM_RC_SIZE`, `TPM_RC_INSUFFICIENT` (parameter 1) for a duplicate with another seed or Name, changed, or of another shape;
-/// `TPM_RC_KEY` for a new parent to which nothing can be encrypted; `TPM_RC_VALUE` (parameter 1) when a wrapper makes the duplicate too long.
+/// those of [`secret::encrypt`] for a new parent to which nothing can be encrypted; `TPM_RC_VALUE` (parameter 1) when a wrapper makes the duplicate too long.
 pub fn rewrap(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (duplicate, name, in_sym_seed): (Tpm2bPrivate, Tpm2bName, Tpm2bEncryptedSecret) = parameters(r)?;
     let old_parent = cx.handle(0)?;

@@ -179,4 +179,47 @@ mod tests {
         let none = tpm.run(TpmCc::ACTIVATE_CREDENTIAL, &[object.handle, ek.handle], &parameters);
         assert_eq!(none, Err(ResponseCode::AUTH_MISSING));
     }
+
+    #[test]
+    fn a_secret_that_is_not_encrypted_to_the_key_is_refused() {
+        let (mut tpm, ek, ak) = pair(ecc_storage_key());
+        let made = make(&mut tpm, ek.handle, &ak.name, b"credential");
+        let (mut off, mut long) = (made.secret.to_vec(), made.secret.to_vec());
+        *off.last_mut().unwrap() ^= 1;
+        long.push(0);
+        for (secret, expected) in [
+            (&made.secret[..made.secret.len() - 1], ResponseCode::INSUFFICIENT),
+            (&[0], ResponseCode::INSUFFICIENT),
+            (&[&[0, 81][..], &[1; 81]].concat(), ResponseCode::SIZE),
+            (&long, ResponseCode::SIZE),
+            (&off, ResponseCode::ECC_POINT),
+            (&[0; 4], ResponseCode::ECC_POINT),
+        ] {
+            let bad =
+                Credential { blob: made.blob.clone(), secret: Tpm2bEncryptedSecret::new(secret).unwrap() };
+            let rc = activate(&mut tpm, ak.handle, ek.handle, &bad);
+            assert_eq!(rc, Err(expected.parameter(2)), "{secret:x?}");
+        }
+
+        let (mut tpm, ek, ak) = pair(rsa_storage_key());
+        let made = make(&mut tpm, ek.handle, &ak.name, b"credential");
+        let public = crate::secret::rsa_public(&ek.public).unwrap();
+        let alg = crate::crypto::HashAlg::Sha256;
+        let mut rng = crate::crypto::KdfaStream::new(alg, b"seed", b"test", b"");
+        let mut changed = made.secret.to_vec();
+        changed[255] ^= 1;
+        for (secret, expected) in [
+            (made.secret[1..].to_vec(), ResponseCode::SIZE),
+            (changed, ResponseCode::VALUE),
+            (vec![0xff; 256], ResponseCode::VALUE),
+            // A label of another use, and longer than a digest.
+            (public.encrypt_oaep(alg, b"SECRET\0", &[7; 32], &mut rng).unwrap(), ResponseCode::VALUE),
+            (public.encrypt_oaep(alg, b"IDENTITY\0", &[7; 33], &mut rng).unwrap(), ResponseCode::VALUE),
+        ] {
+            let secret = Tpm2bEncryptedSecret::new(secret).unwrap();
+            let bad = Credential { blob: made.blob.clone(), secret };
+            let rc = activate(&mut tpm, ak.handle, ek.handle, &bad);
+            assert_eq!(rc, Err(expected.parameter(2)));
+        }
+    }
 }

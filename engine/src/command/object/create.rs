@@ -4,7 +4,7 @@ use crate::command::{Context, EnvRandom, Output, parameters};
 use crate::entity::object_name;
 use crate::object::creation::{Origin, creation};
 use crate::object::generate::{Sources, auth_value, generate};
-use crate::object::{Blame, parent, protect, template};
+use crate::object::{Blame, check_slot, parent, protect, template};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{NamedPublic, Sized2b, Tpm2bData, Tpm2bSensitiveCreate, TpmlPcrSelection};
@@ -15,7 +15,7 @@ const BLAME: Blame = Blame { public: 2, sensitive: 1 };
 /// Makes a child of a storage key (handle 1, USER), which is returned protected by that key and not loaded.
 ///
 /// # Errors
-/// `TPM_RC_TYPE` for a handle that is no storage key; the codes of [`template::check_creation`] for inPublic (parameter 2);
+/// `TPM_RC_TYPE` for a handle that is no storage key; `TPM_RC_OBJECT_MEMORY` without a free slot, as in libtpms, although none is used; the codes of [`template::check_creation`] for inPublic (parameter 2);
 /// `TPM_RC_SIZE` (parameter 1) for a userAuth longer than the digest of the name algorithm. Without a number: `TPM_RC_SIZE` for a
 /// keyed-hash key longer than a block, `TPM_RC_KEY_SIZE` for a symmetric key that is not as long as inPublic says, `TPM_RC_RANGE` for an
 /// RSA exponent that is no prime above 2^16.
@@ -27,6 +27,7 @@ pub fn create(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respon
         TpmlPcrSelection,
     ) = parameters(r)?;
     let parent = parent(cx.state, cx.handle(0)?)?;
+    check_slot(cx.state)?;
     template::check_creation(Some(&parent), &public, sensitive.data.len()).map_err(|e| e.parameter(2))?;
     auth_value(&sensitive.user_auth, public.name_alg).map_err(|e| e.parameter(1))?;
 

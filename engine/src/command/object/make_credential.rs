@@ -13,7 +13,7 @@ use vtpm_protocol::tpm::{Tpm2bAuth, Tpm2bIdObject, Tpm2bName};
 ///
 /// # Errors
 /// `TPM_RC_TYPE` (handle 1) for another key than an asymmetric storage key; `TPM_RC_SIZE` (parameter 1) for a credential longer than the digest
-/// of that key's name algorithm; `TPM_RC_KEY` for a public key that nothing can be encrypted to.
+/// of that key's name algorithm; those of [`secret::encrypt`] for a public key that nothing can be encrypted to.
 pub fn make_credential(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (credential, object_name): (Tpm2bAuth, Tpm2bName) = parameters(r)?;
     let key = cx.state.object(cx.handle(0)?)?.clone();
@@ -81,5 +81,29 @@ mod tests {
         let wide = TpmtPublic { name_alg: TpmAlgId::SHA512, ..ecc_storage_key() };
         let wide = create_primary(&mut tpm, TpmHandle::OWNER, wide).unwrap().handle;
         assert!(make(&mut tpm, wide, &[1; 64]).is_ok());
+    }
+
+    /// RSA with 1024 bits has room for OAEP with SHA-384, but not for a digest of it inside, and with SHA-512 for nothing at all.
+    #[test]
+    fn a_key_that_no_secret_fits_into_is_refused() {
+        let mut tpm = TestTpm::started();
+        for (name_alg, expected) in [
+            (TpmAlgId::SHA256, None),
+            (TpmAlgId::SHA384, Some(ResponseCode::VALUE)),
+            (TpmAlgId::SHA512, Some(ResponseCode::HASH)),
+        ] {
+            let mut template = TpmtPublic { name_alg, ..rsa_storage_key() };
+            if let PublicParms::Rsa { key_bits, .. } = &mut template.parms {
+                *key_bits = 1024;
+            }
+            let key = create_primary(&mut tpm, TpmHandle::OWNER, template).unwrap().handle;
+            assert_eq!(make(&mut tpm, key, b"c").err(), expected, "{name_alg:?}");
+            flush(&mut tpm, key);
+        }
+        let key = create_primary(&mut tpm, TpmHandle::OWNER, ecc_storage_key()).unwrap();
+        let nameless = TpmtPublic { name_alg: TpmAlgId::NULL, ..key.public };
+        let nameless = load_external(&mut tpm, None, &nameless, TpmHandle::OWNER).unwrap();
+        assert_eq!(make(&mut tpm, nameless, b"c"), Err(ResponseCode::SIZE.parameter(1)));
+        assert_eq!(make(&mut tpm, nameless, b""), Err(ResponseCode::KEY));
     }
 }

@@ -68,4 +68,25 @@ mod tests {
         let handle = load(&mut tpm, parent, &sealed).unwrap();
         assert_eq!(unseal(&mut tpm, handle, b""), Err(ResponseCode::AUTH_UNAVAILABLE));
     }
+
+    #[test]
+    fn a_keyed_hash_with_any_use_is_a_key() {
+        let mut tpm = TestTpm::started();
+        let parent = create_primary(&mut tpm, TpmHandle::OWNER, ecc_storage_key()).unwrap().handle;
+        let both = with(hmac_key(), TpmaObject::DECRYPT);
+        let both = TpmtPublic { parms: sealed_data().parms, ..both };
+        for (key, rc) in [
+            (with(hmac_key(), TpmaObject::RESTRICTED), ResponseCode::ATTRIBUTES),
+            (without(derivation_parent(), TpmaObject::RESTRICTED), ResponseCode::ATTRIBUTES),
+            (derivation_parent(), ResponseCode::ATTRIBUTES),
+            (both, ResponseCode::ATTRIBUTES),
+            (symmetric_key(), ResponseCode::TYPE),
+            (rsa_signing_key(), ResponseCode::TYPE),
+        ] {
+            let key = create(&mut tpm, parent, key, b"", b"").unwrap();
+            let key = load(&mut tpm, parent, &key).unwrap();
+            assert_eq!(unseal(&mut tpm, key, b""), Err(rc.handle(1)));
+            flush(&mut tpm, key);
+        }
+    }
 }

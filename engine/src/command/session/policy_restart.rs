@@ -19,7 +19,8 @@ pub fn policy_restart(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output
 mod tests {
     use crate::testing::TestTpm;
     use crate::testing::objects::start_policy;
-    use vtpm_protocol::tpm::{Tpm2bDigest, TpmCc, TpmSe, TpmlPcrSelection};
+    use vtpm_protocol::rc::ResponseCode;
+    use vtpm_protocol::tpm::{Tpm2bDigest, TpmCc, TpmHandle, TpmSe, TpmlPcrSelection};
 
     #[test]
     fn a_session_forgets_its_policy_but_not_when_it_began() {
@@ -35,5 +36,21 @@ mod tests {
         assert_eq!((after.start_time, after.pcr_counter), (before.start_time, 0));
         assert!(after.policy_digest == before.policy_digest && after.nonce_tpm == before.nonce_tpm);
         assert_eq!(after.flags, before.flags);
+    }
+
+    #[test]
+    fn only_a_loaded_policy_or_trial_session_restarts() {
+        let mut tpm = TestTpm::started();
+        let mut rc = |h| tpm.run(TpmCc::POLICY_RESTART, &[TpmHandle(h)], &());
+        assert_eq!(rc(0x0300_0000), Err(ResponseCode::REFERENCE_H0));
+        for other in [0x0200_0000, 0x0300_0040, 0x8000_0000, TpmHandle::RS_PW.0] {
+            assert_eq!(rc(other), Err(ResponseCode::VALUE.handle(1)), "{other:x}");
+        }
+        let hmac = start_policy(&mut tpm, TpmSe::HMAC);
+        let alias = TpmHandle(0x0300_0000 + hmac.index());
+        assert_eq!(tpm.run(TpmCc::POLICY_RESTART, &[alias], &()), Err(ResponseCode::HANDLE.handle(1)));
+        let trial = start_policy(&mut tpm, TpmSe::TRIAL);
+        assert_eq!(tpm.run(TpmCc::POLICY_RESTART, &[trial], &0u8), Err(ResponseCode::SIZE));
+        assert_eq!(tpm.run(TpmCc::POLICY_RESTART, &[trial], &()), Ok(vec![]));
     }
 }

@@ -148,7 +148,13 @@ fn bind_auth(cx: &Context<'_>, bind: TpmHandle) -> Result<Tpm2bAuth, ResponseCod
 
 #[cfg(test)]
 mod tests {
+    use crate::command::asymmetric::testing::decrypting;
+    use crate::command::nv::testing::{INDEX, OPEN, define, public};
+    use crate::crypto::{HashAlg, KdfaStream};
+    use crate::secret;
+    use crate::signing::test_keys::*;
     use crate::testing::TestTpm;
+    use crate::testing::objects::flush;
     use vtpm_protocol::codec::{Decode, Encode, Reader};
     use vtpm_protocol::rc::ResponseCode;
     use vtpm_protocol::tpm::*;
@@ -220,5 +226,128 @@ mod tests {
         let mut tpm = TestTpm::started();
         let command = [0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x76, 0x40, 0];
         assert_eq!(tpm.rc(&command), ResponseCode::INSUFFICIENT.handle(1));
+    }
+
+    /// With a key, an entity to be bound to, and a salt.
+    fn start_with(tpm: &mut TestTpm, handles: [TpmHandle; 2], salt: &[u8]) -> Result<(), ResponseCode> {
+        let salt = Tpm2bEncryptedSecret::new(salt).unwrap();
+        let nonce = Tpm2bNonce::new(vec![7; 16]).unwrap();
+        let input = (nonce, salt, TpmSe::HMAC, TpmAlgId::NULL, TpmAlgId::SHA256);
+        let out = tpm.run(TpmCc::START_AUTH_SESSION, &handles, &input)?;
+        flush(tpm, TpmHandle::decode(&mut Reader::new(&out)).unwrap());
+        Ok(())
+    }
+
+    fn rng() -> KdfaStream {
+        KdfaStream::new(HashAlg::Sha256, b"seed", b"salts", b"")
+    }
+
+    #[test]
+    fn a_salt_is_for_a_key_that_decrypts() {
+        let mut tpm = TestTpm::started();
+        let null = TpmHandle::NULL;
+        for scheme in [Scheme::NULL, Scheme::new(TpmAlgId::HMAC, TpmAlgId::SHA256)] {
+            for key in [keyed_hash(scheme), symmetric()] {
+                let key = load(&mut tpm, with(key, TpmaObject::DECRYPT));
+                for salt in [&b""[..], b"salt"] {
+                    let rc = start_with(&mut tpm, [key, null], salt);
+                    assert_eq!(rc, Err(ResponseCode::KEY.handle(1)));
+                }
+                flush(&mut tpm, key);
+            }
+        }
+        for key in [decrypting(ecc(Scheme::NULL)), decrypting(rsa(Scheme::NULL))] {
+            let (_, salt) = secret::encrypt(&key.public, b"SECRET", &mut rng()).unwrap();
+            let signing = with(without(key.clone(), TpmaObject::DECRYPT), TpmaObject::SIGN_ENCRYPT);
+            for (key, rc) in [
+                (key.clone(), Ok(())),
+                (restricted(key.clone()), Ok(())),
+                (public_only(key), Err(ResponseCode::HANDLE.handle(1))),
+                (signing, Err(ResponseCode::ATTRIBUTES.handle(1))),
+            ] {
+                let key = load(&mut tpm, key);
+                assert_eq!(start_with(&mut tpm, [key, null], &salt), rc);
+                assert_eq!(start_with(&mut tpm, [key, null], b""), Err(ResponseCode::VALUE.parameter(2)));
+                flush(&mut tpm, key);
+            }
+        }
+    }
+
+    #[test]
+    fn a_salt_that_is_not_encrypted_to_the_key_is_refused_with_one_code() {
+        let mut tpm = TestTpm::started();
+        let value = Err(ResponseCode::VALUE.parameter(2));
+        let object = decrypting(ecc(Scheme::NULL));
+        let (_, salt) = secret::encrypt(&object.public, b"SECRET", &mut rng()).unwrap();
+        let key = load(&mut tpm, object);
+        let (mut off, mut long) = (salt.to_vec(), salt.to_vec());
+        *off.last_mut().unwrap() ^= 1;
+        long.push(0);
+        for bad in [&salt[..salt.len() - 1], &[0], &off, &long] {
+            assert_eq!(start_with(&mut tpm, [key, TpmHandle::NULL], bad), value);
+        }
+
+        let object = decrypting(rsa(Scheme::NULL));
+        let public = secret::rsa_public(&object.public).unwrap();
+        let encrypt = |label: &[u8], size| {
+            public.encrypt_oaep(HashAlg::Sha256, label, &vec![7; size], &mut rng()).unwrap()
+        };
+        let (good, other_label, longer_than_the_digest) =
+            (encrypt(b"SECRET\0", 32), encrypt(b"SECRET", 32), encrypt(b"SECRET\0", 33));
+        let key = load(&mut tpm, object);
+        assert_eq!(start_with(&mut tpm, [key, TpmHandle::NULL], &good), Ok(()));
+        for bad in [&good[1..], &[0xff; 256], &other_label, &longer_than_the_digest] {
+            assert_eq!(start_with(&mut tpm, [key, TpmHandle::NULL], bad), value);
+        }
+        // A scheme that no secret comes with.
+        let rsaes = load(&mut tpm, decrypting(rsa(Scheme::new(TpmAlgId::RSAES, TpmAlgId::NULL))));
+        assert_eq!(start_with(&mut tpm, [rsaes, TpmHandle::NULL], &good), value);
+    }
+
+    #[test]
+    fn a_session_is_bound_to_what_has_a_lasting_authorization_value() {
+        let mut tpm = TestTpm::started();
+        let unfit = Err(ResponseCode::HANDLE.handle(2));
+        let public_key = load(&mut tpm, public_only(ecc(Scheme::NULL)));
+        assert_eq!(start_with(&mut tpm, [TpmHandle::NULL, public_key], b""), unfit);
+        for (i, (nt, rc)) in
+            (0..).zip([(TpmNt::Ordinary, Ok(())), (TpmNt::PinFail, unfit), (TpmNt::PinPass, unfit)])
+        {
+            let index = TpmHandle(INDEX.0 + i);
+            let attributes = OPEN.with_nt(nt) | TpmaNv::NO_DA;
+            let attributes = TpmaNv(attributes.0 & !TpmaNv::AUTH_WRITE.0);
+            define(&mut tpm, TpmHandle::OWNER, b"pw", public(index, attributes, 8)).unwrap();
+            assert_eq!(start_with(&mut tpm, [TpmHandle::NULL, index], b""), rc, "{nt:?}");
+        }
+        for entity in [TpmHandle::OWNER, TpmHandle::LOCKOUT, TpmHandle(0)] {
+            assert_eq!(start_with(&mut tpm, [TpmHandle::NULL, entity], b""), Ok(()));
+        }
+    }
+
+    #[test]
+    fn unknown_algorithms_are_refused() {
+        let mut tpm = TestTpm::started();
+        let nonce = Tpm2bNonce::new(vec![7; 16]).unwrap();
+        for (symmetric, hash, rc) in [
+            (TpmAlgId::NULL, TpmAlgId::NULL, ResponseCode::HASH.parameter(5)),
+            (TpmAlgId::NULL, TpmAlgId::AES, ResponseCode::HASH.parameter(5)),
+            (TpmAlgId::SHA256, TpmAlgId::SHA256, ResponseCode::SYMMETRIC.parameter(4)),
+        ] {
+            let input = (&nonce, 0u16, TpmSe::HMAC, symmetric, hash);
+            assert_eq!(tpm.run(TpmCc::START_AUTH_SESSION, &NULLS, &input), Err(rc));
+        }
+    }
+
+    #[test]
+    fn as_many_sessions_as_there_are_handles_can_be_active() {
+        let mut tpm = TestTpm::started();
+        for i in 0..64 {
+            let session = start(&mut tpm, 16, TpmSe::HMAC).unwrap();
+            assert_eq!(session.index(), i);
+            tpm.run(TpmCc::CONTEXT_SAVE, &[session], &()).unwrap();
+        }
+        assert_eq!(start(&mut tpm, 16, TpmSe::HMAC), Err(ResponseCode::SESSION_HANDLES));
+        flush(&mut tpm, TpmHandle(0x0200_0005));
+        assert_eq!(start(&mut tpm, 16, TpmSe::HMAC), Ok(TpmHandle(0x0200_0005)));
     }
 }

@@ -27,3 +27,36 @@ pub fn shutdown(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Resp
     permanent.da.used = false;
     Ok(Output::none())
 }
+
+#[cfg(test)]
+mod tests {
+    //! What a shutdown saves is in the tests of `TPM2_Startup`.
+
+    use crate::testing::TestTpm;
+    use vtpm_protocol::rc::ResponseCode;
+    use vtpm_protocol::tpm::{TpmCc, TpmSu};
+
+    #[test]
+    fn takes_clear_and_state_of_a_started_tpm_and_nothing_else() {
+        let mut tpm = TestTpm::manufactured();
+        assert_eq!(tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::CLEAR), Err(ResponseCode::INITIALIZE));
+        tpm.run(TpmCc::STARTUP, &[], &TpmSu::CLEAR).unwrap();
+        for kind in [TpmSu::CLEAR, TpmSu::STATE] {
+            assert_eq!(tpm.run(TpmCc::SHUTDOWN, &[], &kind), Ok(vec![]));
+        }
+        for kind in [TpmSu(2), TpmSu(0xffff)] {
+            assert_eq!(tpm.run(TpmCc::SHUTDOWN, &[], &kind), Err(ResponseCode::VALUE.parameter(1)));
+        }
+        assert_eq!(tpm.run(TpmCc::SHUTDOWN, &[], &0u8), Err(ResponseCode::INSUFFICIENT.parameter(1)));
+        assert_eq!(tpm.run(TpmCc::SHUTDOWN, &[], &0u32), Err(ResponseCode::SIZE));
+    }
+
+    #[test]
+    fn after_a_change_of_the_pcr_banks_only_clear_will_do() {
+        let mut tpm = TestTpm::started();
+        tpm.state().volatile_mut().pcr_reconfigured = true;
+        tpm.resave();
+        assert_eq!(tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::STATE), Err(ResponseCode::TYPE.parameter(1)));
+        assert_eq!(tpm.run(TpmCc::SHUTDOWN, &[], &TpmSu::CLEAR), Ok(vec![]));
+    }
+}

@@ -291,3 +291,43 @@ fn sealed_data_has_128_bytes_at_most_and_keys_a_block() {
     assert_eq!(rc(&mut tpm, parent, own.clone(), &[1; 64]), Ok(()));
     assert_eq!(rc(&mut tpm, parent, own, &[1; 65]), Err(ResponseCode::SIZE));
 }
+
+#[test]
+fn nothing_is_made_without_a_free_slot() {
+    let mut tpm = TestTpm::started();
+    let parent = parent(&mut tpm);
+    let leaf = create_primary(&mut tpm, TpmHandle::OWNER, ecc_signing_key()).unwrap().handle;
+    let last = create_primary(&mut tpm, TpmHandle::OWNER, hmac_key()).unwrap().handle;
+    let full = Err(ResponseCode::OBJECT_MEMORY);
+    assert_eq!(rc(&mut tpm, parent, ecc_signing_key(), b""), full);
+    // The parent is looked at before, the template after that.
+    assert_eq!(rc(&mut tpm, leaf, ecc_signing_key(), b""), Err(ResponseCode::TYPE.handle(1)));
+    assert_eq!(rc(&mut tpm, parent, without(ecc_signing_key(), FIXED_TPM), b""), full);
+    flush(&mut tpm, last);
+    assert_eq!(rc(&mut tpm, parent, ecc_signing_key(), b""), Ok(()));
+}
+
+#[test]
+fn what_is_no_template_is_told_by_its_code() {
+    let mut tpm = TestTpm::started();
+    let parent = parent(&mut tpm);
+    let good = ecc_signing_key().to_bytes();
+    // Type, name algorithm, a reserved attribute, scheme, hash of the scheme, curve, KDF.
+    for (at, value, expected) in [
+        (0, 0x7fff_u16, ResponseCode::TYPE),
+        (0, 0x0010, ResponseCode::TYPE),
+        (2, 0x7fff, ResponseCode::HASH),
+        (6, 0x0008, ResponseCode::RESERVED_BITS),
+        (12, 0x0014, ResponseCode::SCHEME),
+        (14, 0x7fff, ResponseCode::HASH),
+        (16, 0x7fff, ResponseCode::CURVE),
+        (18, 0x7fff, ResponseCode::KDF),
+    ] {
+        let mut bad = good.clone();
+        bad[at..at + 2].copy_from_slice(&value.to_be_bytes());
+        let template = Tpm2bTemplate::new(bad).unwrap();
+        let parameters = (sensitive(b"", b""), template, 0u16, 0u32);
+        let made = create_with(&mut tpm, parent, &parameters).map(|_| ());
+        assert_eq!(made, Err(expected.parameter(2)), "{value:x} at {at}");
+    }
+}

@@ -330,3 +330,55 @@ fn a_derivation_parent_has_no_other_children() {
     let changed = tpm.run_with(TpmCc::OBJECT_CHANGE_AUTH, &[made.handle, parent], &[b""], &auth);
     assert_eq!(changed.err(), Some(ResponseCode::TYPE.handle(2)));
 }
+
+#[test]
+fn there_are_no_hierarchies_that_are_limited_to_a_firmware() {
+    let mut tpm = TestTpm::started();
+    let template = ecc_storage_key().to_bytes();
+    // TPM_RH_FW_OWNER to TPM_RH_FW_NULL, and the first and the last of TPM_RH_SVN_OWNER_BASE.
+    for handle in [0x4000_0140, 0x4000_0141, 0x4000_0142, 0x4000_0143, 0x4001_0000, 0x4001_ffff] {
+        let made = make(&mut tpm, TpmHandle(handle), sensitive(b"", b""), &template);
+        assert_eq!(rc(made), ResponseCode::VALUE.handle(1), "{handle:x}");
+    }
+}
+
+#[test]
+fn schemes_sizes_and_given_keys_are_checked_as_by_create() {
+    let mut tpm = TestTpm::started();
+    let parent = create_primary(&mut tpm, TpmHandle::OWNER, ecc_storage_key()).unwrap().handle;
+    let tdes = TpmtSymDefObject(TpmtSymDef::Tdes { key_bits: 128, mode: TpmAlgId::CFB });
+    let parms = PublicParms::SymCipher { sym: tdes };
+    let weak = TpmtPublic { parms, ..without(symmetric_key(), ORIGIN) };
+    let auth_policy = Tpm2bDigest::new([1; 20]).unwrap();
+    let mut kdf = ecc_signing_key();
+    if let PublicParms::Ecc { kdf, .. } = &mut kdf.parms {
+        *kdf = Scheme::new(TpmAlgId::MGF1, TpmAlgId::SHA256);
+    }
+    for (template, data, expected) in [
+        (
+            TpmtPublic { parms: sealed_data().parms, ..hmac_key() },
+            &b""[..],
+            ResponseCode::SCHEME.parameter(2),
+        ),
+        (
+            TpmtPublic { parms: ecc_storage_key().parms, ..ecc_signing_key() },
+            b"",
+            ResponseCode::SYMMETRIC.parameter(2),
+        ),
+        (
+            TpmtPublic { parms: ecc_signing_key().parms, ..ecc_storage_key() },
+            b"",
+            ResponseCode::SCHEME.parameter(2),
+        ),
+        (TpmtPublic { auth_policy, ..hmac_key() }, b"", ResponseCode::SIZE.parameter(2)),
+        (kdf, b"", ResponseCode::KDF.parameter(2)),
+        (weak, &[1; 16], ResponseCode::KEY),
+        (without(symmetric_key(), ORIGIN), &[1; 15], ResponseCode::KEY_SIZE),
+        (without(hmac_key(), ORIGIN), &[1; 65], ResponseCode::SIZE),
+    ] {
+        for parent in [parent, TpmHandle::OWNER] {
+            let made = make(&mut tpm, parent, sensitive(b"", data), &template.to_bytes());
+            assert_eq!(rc(made), expected, "{template:?}");
+        }
+    }
+}

@@ -1,3 +1,4 @@
+use crate::crypto::{HashAlg, hmac, kdfa};
 use crate::testing::TestTpm;
 use crate::testing::objects::*;
 use crate::wrap::Wrapper;
@@ -44,7 +45,7 @@ fn a_loaded_child_has_the_names_and_the_hierarchy_of_its_line() {
     let parent = tpm.state().object(parent).unwrap().clone();
     let object = tpm.state().object(handle.unwrap()).unwrap();
     assert_eq!(object.hierarchy, TpmHandle::ENDORSEMENT);
-    let expected = crate::crypto::HashAlg::Sha256.digest(&[&parent.qualified_name, &name]);
+    let expected = HashAlg::Sha256.digest(&[&parent.qualified_name, &name]);
     assert_eq!(object.qualified_name[2..], *expected);
     assert_eq!(object.sensitive.as_ref().unwrap().auth_value.expose(), b"auth");
 }
@@ -197,4 +198,96 @@ fn asks_for_a_slot_a_private_area_a_parent_and_a_name() {
     assert_eq!(load(&mut tpm, leaf, &created), Err(ResponseCode::TYPE.handle(1)));
     load(&mut tpm, parent, &created).unwrap();
     assert_eq!(load(&mut tpm, parent, &created), Err(ResponseCode::OBJECT_MEMORY));
+}
+
+/// By a parent that can be duplicated, as its own children are checked when they come.
+#[test]
+fn a_public_area_that_the_parent_protects_is_checked_nevertheless() {
+    let mut tpm = TestTpm::started();
+    let top = parent(&mut tpm);
+    let group = create(&mut tpm, top, duplicable(ecc_storage_key()), b"", b"").unwrap();
+    let parent = load(&mut tpm, top, &group).unwrap();
+    flush(&mut tpm, top);
+    let null = Scheme::NULL;
+    let aes_256 = TpmtSymDefObject(TpmtSymDef::Aes { key_bits: 256, mode: TpmAlgId::CFB });
+    let ecc =
+        |symmetric, scheme, kdf| PublicParms::Ecc { symmetric, scheme, curve: TpmEccCurve::NIST_P256, kdf };
+    let kdf = Scheme::new(TpmAlgId::MGF1, TpmAlgId::SHA256);
+    let (fixed, both) = (TpmaObject::FIXED_PARENT, TpmaObject::SIGN_ENCRYPT | TpmaObject::DECRYPT);
+    let auth_policy = Tpm2bDigest::new([1; 20]).unwrap();
+    let (signing, storage) = (duplicable(ecc_signing_key()), duplicable(ecc_storage_key()));
+    let data = duplicable(sealed_data());
+    for (good, bad, expected) in [
+        (&signing, TpmtPublic { auth_policy, ..signing.clone() }, ResponseCode::SIZE),
+        (
+            &signing,
+            TpmtPublic { parms: ecc(AES_128, null, null), ..signing.clone() },
+            ResponseCode::SYMMETRIC,
+        ),
+        (&signing, TpmtPublic { parms: ecc(NO_SYM, null, kdf), ..signing.clone() }, ResponseCode::KDF),
+        (
+            &signing,
+            with(TpmtPublic { parms: ecc(NO_SYM, null, null), ..signing.clone() }, TpmaObject::RESTRICTED),
+            ResponseCode::SCHEME,
+        ),
+        (&signing, with(signing.clone(), both | TpmaObject::RESTRICTED), ResponseCode::ATTRIBUTES),
+        (&signing, without(signing.clone(), both), ResponseCode::ATTRIBUTES),
+        (&storage, TpmtPublic { parms: ecc(NO_SYM, null, null), ..storage.clone() }, ResponseCode::SYMMETRIC),
+        // What stays with the parent has its algorithms.
+        (
+            &storage,
+            with(TpmtPublic { name_alg: TpmAlgId::SHA384, ..storage.clone() }, fixed),
+            ResponseCode::HASH,
+        ),
+        (
+            &storage,
+            with(TpmtPublic { parms: ecc(aes_256, null, null), ..storage.clone() }, fixed),
+            ResponseCode::SYMMETRIC,
+        ),
+        (&data, TpmtPublic { parms: hmac_key().parms, ..data.clone() }, ResponseCode::SCHEME),
+        (&data, with(data.clone(), TpmaObject::RESTRICTED), ResponseCode::ATTRIBUTES),
+    ] {
+        let secret: &[u8] = if *good == data { b"data" } else { b"" };
+        let created = create(&mut tpm, parent, good.clone(), b"", secret).unwrap();
+        let handle = load(&mut tpm, parent, &created).unwrap();
+        let wrapped = sized(&sensitive_of(&mut tpm, handle));
+        flush(&mut tpm, handle);
+        let bad = TpmtPublic { unique: created.public.unique, ..bad };
+        let private = forge(&mut tpm, parent, &bad, &wrapped);
+        let rc = load_areas(&mut tpm, parent, &private, &bad);
+        assert_eq!(rc, Err(expected.parameter(2)), "{bad:?}");
+    }
+}
+
+#[test]
+fn an_initialization_vector_is_a_block_and_a_key_has_the_size_that_the_public_area_says() {
+    let mut tpm = TestTpm::started();
+    let top = parent(&mut tpm);
+    let group = create(&mut tpm, top, duplicable(ecc_storage_key()), b"", b"").unwrap();
+    let parent = load(&mut tpm, top, &group).unwrap();
+    flush(&mut tpm, top);
+    let created = create(&mut tpm, parent, duplicable(rsa_signing_key()), b"", b"").unwrap();
+    let handle = load(&mut tpm, parent, &created).unwrap();
+    let sensitive = sensitive_of(&mut tpm, handle);
+    flush(&mut tpm, handle);
+
+    let key = tpm.state().object(parent).unwrap().clone();
+    let seed = key.sensitive.as_ref().unwrap().seed_value.expose();
+    let mac_key = kdfa(HashAlg::Sha256, seed, b"INTEGRITY", &[], &[], 256);
+    let name = crate::entity::object_name(&created.public);
+    for (size, expected) in [(15u16, ResponseCode::VALUE), (8, ResponseCode::VALUE), (17, ResponseCode::SIZE)]
+    {
+        let behind_the_mac = (size, [0u8; 32]).to_bytes();
+        let mut private = Vec::new();
+        encode_sized(&hmac(HashAlg::Sha256, &mac_key, &[&behind_the_mac, &name]), &mut private);
+        private.extend(behind_the_mac);
+        let private = Tpm2bPrivate::new(private).unwrap();
+        let rc = load_areas(&mut tpm, parent, &private, &created.public);
+        assert_eq!(rc, Err(expected.parameter(1)), "{size}");
+    }
+    let PublicId::Rsa(n) = created.public.unique.clone() else { panic!() };
+    let unique = PublicId::Rsa(Tpm2bPublicKeyRsa::new(&n[1..]).unwrap());
+    let short = TpmtPublic { unique, ..created.public };
+    let private = forge(&mut tpm, parent, &short, &sized(&sensitive));
+    assert_eq!(load_areas(&mut tpm, parent, &private, &short), Err(ResponseCode::KEY.parameter(2)));
 }

@@ -174,3 +174,53 @@ fn padded_authorization_values_lose_their_zeros() {
     let handle = load_external(&mut tpm, Some(sensitive), &public, TpmHandle::NULL).unwrap();
     assert_eq!(tpm.state().auth_value(handle).unwrap().expose(), b"pw");
 }
+
+#[test]
+fn the_schemes_of_a_public_area_are_checked_and_with_a_sensitive_area_the_rest() {
+    let mut tpm = TestTpm::started();
+    let (public, sensitive) = areas(&mut tpm, ecc_signing_key());
+    let ecc = |symmetric, scheme, kdf| {
+        let parms = PublicParms::Ecc { symmetric, scheme, curve: TpmEccCurve::NIST_P256, kdf };
+        TpmtPublic { parms, ..public.clone() }
+    };
+    let null = Scheme::NULL;
+    let scheme = |alg| Scheme::new(alg, TpmAlgId::SHA256);
+    let (sign, decrypt) = (TpmaObject::SIGN_ENCRYPT, TpmaObject::DECRYPT);
+    let storage = with(without(ecc(NO_SYM, null, null), sign), decrypt | TpmaObject::RESTRICTED);
+    let attributes = Some(ResponseCode::ATTRIBUTES);
+    for (bad, alone, with_sensitive) in [
+        (ecc(NO_SYM, scheme(TpmAlgId::ECDH), null), Some(ResponseCode::SCHEME), Some(ResponseCode::SCHEME)),
+        (ecc(AES_128, null, null), Some(ResponseCode::SYMMETRIC), Some(ResponseCode::SYMMETRIC)),
+        (ecc(NO_SYM, null, scheme(TpmAlgId::MGF1)), Some(ResponseCode::KDF), Some(ResponseCode::KDF)),
+        (storage, Some(ResponseCode::SYMMETRIC), attributes),
+        (with(ecc(NO_SYM, null, null), TpmaObject::RESTRICTED), Some(ResponseCode::SCHEME), attributes),
+        // These a public area alone may have.
+        (
+            TpmtPublic { auth_policy: Tpm2bDigest::new([1; 20]).unwrap(), ..public.clone() },
+            None,
+            Some(ResponseCode::SIZE),
+        ),
+        (without(ecc(NO_SYM, null, null), sign), None, attributes),
+        (with(public.clone(), TpmaObject::FIRMWARE_LIMITED), None, attributes),
+        (with(public.clone(), TpmaObject::ENCRYPTED_DUPLICATION), None, None),
+        (with(public.clone(), TpmaObject::ST_CLEAR | TpmaObject::ADMIN_WITH_POLICY), None, None),
+    ] {
+        let code = |rc: Option<ResponseCode>| rc.map_or(Ok(()), |rc| Err(rc.parameter(2)));
+        assert_eq!(rc(&mut tpm, None, &bad, TpmHandle::OWNER), code(alone), "{bad:?}");
+        assert_eq!(rc(&mut tpm, Some(&sensitive), &bad, TpmHandle::NULL), code(with_sensitive), "{bad:?}");
+    }
+    let unknown = TpmtPublic { name_alg: TpmAlgId(0x7fff), ..public };
+    assert_eq!(rc(&mut tpm, None, &unknown, TpmHandle::OWNER), Err(ResponseCode::HASH.parameter(2)));
+}
+
+#[test]
+fn a_full_memory_is_told_before_anything_else() {
+    let mut tpm = TestTpm::started();
+    let (public, sensitive) = areas(&mut tpm, hmac_key());
+    for _ in 0..3 {
+        load_external(&mut tpm, None, &public, TpmHandle::OWNER).unwrap();
+    }
+    let full = Err(ResponseCode::OBJECT_MEMORY);
+    assert_eq!(rc(&mut tpm, None, &public, TpmHandle::OWNER), full);
+    assert_eq!(rc(&mut tpm, Some(&sensitive), &public, TpmHandle::OWNER), full);
+}
