@@ -199,4 +199,22 @@ mod tests {
         let wrong = tpm.run_with(TpmCc::RSA_DECRYPT, &[key], &[b"no"], &input).map(drop);
         assert_eq!(wrong, Err(ResponseCode::AUTH_FAIL.session(1)));
     }
+
+    #[test]
+    fn a_prime_of_another_key_decrypts_nothing() {
+        let mut tpm = TestTpm::started();
+        let mut key = decrypting(Scheme::NULL);
+        key.sensitive.as_mut().unwrap().sensitive =
+            SensitiveComposite::Rsa(Secret2b::new(vec![0xff; 128]).unwrap());
+        let key = load(&mut tpm, key);
+        assert_eq!(decrypt(&mut tpm, key, &[1; 256], RSAES, b""), Err(ResponseCode::BINDING));
+    }
+
+    #[test]
+    fn a_key_that_signs_as_well_decrypts() {
+        let mut tpm = TestTpm::started();
+        let key = load(&mut tpm, with(rsa(Scheme::NULL), TpmaObject::DECRYPT));
+        let cipher = encrypt(&mut tpm, key, b"message", OAEP, b"");
+        assert_eq!(decrypt(&mut tpm, key, &cipher, OAEP, b"").unwrap(), b"message");
+    }
 }

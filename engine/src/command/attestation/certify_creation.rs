@@ -77,8 +77,8 @@ mod tests {
     fn objects_of_the_null_hierarchy_have_tickets_of_their_own() {
         let mut b = bench();
         let parent = create_primary(&mut b.tpm, TpmHandle::NULL, ecc_storage_key()).unwrap().handle;
-        b.created = create(&mut b.tpm, parent, hmac_key(), b"", b"").unwrap();
         build::flush(&mut b.tpm, b.object);
+        b.created = create(&mut b.tpm, parent, hmac_key(), b"", b"").unwrap();
         b.object = build::load(&mut b.tpm, parent, &b.created).unwrap();
         let (hash, ticket) = (b.created.creation_hash.clone(), b.created.ticket.clone());
         assert_eq!(ticket.hierarchy, TpmHandle::NULL);

@@ -10,6 +10,7 @@ use vtpm_protocol::codec::{Encode, decode_exact};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::*;
 
+mod areas;
 mod rewrap;
 
 type Key = Secret2b<66>;

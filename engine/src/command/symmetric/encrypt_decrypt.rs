@@ -279,4 +279,14 @@ mod tests {
             flush(&mut tpm, handle);
         }
     }
+
+    #[test]
+    fn a_public_area_alone_does_neither() {
+        let mut tpm = TestTpm::started();
+        let key = load(&mut tpm, public_only(aes(TpmAlgId::CFB)));
+        for decrypt in [false, true] {
+            let refused = one(&mut tpm, key, decrypt, TpmAlgId::CFB, &[1; 16], b"data");
+            assert_eq!(refused, Err(ResponseCode::AUTH_UNAVAILABLE));
+        }
+    }
 }

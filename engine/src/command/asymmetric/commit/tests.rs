@@ -198,3 +198,13 @@ fn points_must_be_whole_and_on_the_curve() {
     assert_eq!(result.unwrap_err(), ResponseCode::SIZE.parameter(1));
     assert_eq!(commit(&mut tpm, key, &none(), b"", b"").unwrap().3, 0);
 }
+
+#[test]
+fn a_restricted_key_commits_and_a_public_one_does_not() {
+    let mut tpm = TestTpm::started();
+    let key = load(&mut tpm, restricted(ecc(ECDAA)));
+    assert!(commit(&mut tpm, key, &none(), b"", b"").is_ok());
+    let public = load(&mut tpm, public_only(ecc(ECDAA)));
+    let refused = commit(&mut tpm, public, &none(), b"", b"").unwrap_err();
+    assert_eq!(refused, ResponseCode::AUTH_UNAVAILABLE);
+}

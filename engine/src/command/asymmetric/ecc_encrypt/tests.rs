@@ -87,3 +87,15 @@ fn only_an_ecc_key_will_do() {
     let off = load(&mut tpm, off);
     assert_eq!(encrypt(&mut tpm, off, b"data", KDF2), Err(ResponseCode::NO_RESULT));
 }
+
+/// Only decryption depends on the attributes, as in libtpms.
+#[test]
+fn everyone_may_encrypt_to_any_ecc_key() {
+    let mut tpm = TestTpm::started();
+    for key in [ecc(Scheme::NULL), restricted(decrypting(ecc(Scheme::NULL))), public_only(ecc(Scheme::NULL))]
+    {
+        tpm.state().transient.clear();
+        let key = load(&mut tpm, key);
+        assert!(encrypt(&mut tpm, key, b"data", KDF2).is_ok());
+    }
+}

@@ -150,3 +150,17 @@ fn a_wrapper_that_does_not_fit_is_not_put_on() {
     assert_eq!(rc, Err(ResponseCode::VALUE.parameter(1)));
     assert!(rewrap(&mut p.source, [TpmHandle::NULL; 2], &name, &longest).is_ok());
 }
+
+#[test]
+fn a_seed_that_is_not_encrypted_to_an_rsa_parent_is_refused_with_one_code() {
+    let (mut p, agent, name) = with_agent(rsa_storage_key());
+    let d = duplicate(&mut p.source, p.object, agent, &key(b""), NO_SYM).unwrap();
+    let mut changed = d.seed.to_vec();
+    changed[255] ^= 1;
+    for seed in [d.seed[1..].to_vec(), changed, vec![0xff; 256]] {
+        let seed = Tpm2bEncryptedSecret::new(seed).unwrap();
+        let bad = Duplicated { key: key(b""), duplicate: d.duplicate.clone(), seed };
+        let rc = rewrap(&mut p.source, [agent, p.new_parent], &name, &bad).map(|_| ());
+        assert_eq!(rc, Err(ResponseCode::VALUE.parameter(3)));
+    }
+}
