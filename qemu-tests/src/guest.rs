@@ -16,6 +16,11 @@ pub const BOOT: Duration = Duration::from_secs(90);
 /// How long a command in the guest may take unless said otherwise.
 pub const COMMAND: Duration = Duration::from_secs(60);
 
+/// An emulated machine on a busy host loses processor time in the middle of the loops with which Linux tries its timer interrupt and
+/// measures the local APIC's timer: it then gives up ("IO-APIC + timer doesn't work"), or goes on with a timer that is far too slow and
+/// sleeps for good. The HPET says itself how fast it is, so nothing is tried or measured.
+const STEADY_CLOCK: &str = "no_timer_check nolapic_timer clocksource=hpet";
+
 /// What a machine is made of.
 #[derive(Clone, Debug)]
 pub struct GuestBuilder {
@@ -95,7 +100,7 @@ impl GuestBuilder {
         let file = |suffix: &str| directory.join(format!("{}{suffix}", self.name));
         let (monitor, serial, console) = (file(".qmp"), file(".agent"), file("-console.log"));
         let kernel = setup.guests.join(&self.kernel);
-        let mut command_line = "console=ttyS0 quiet loglevel=5 panic=0".to_owned();
+        let mut command_line = format!("console=ttyS0 quiet loglevel=5 panic=0 {STEADY_CLOCK}");
         if !self.driver {
             command_line.push_str(" vtpmd.nodriver");
         }
