@@ -51,6 +51,8 @@ pub mod table;
 
 #[cfg(test)]
 mod damaged;
+#[cfg(test)]
+mod whole;
 
 use crate::crypto::RandomSource;
 use crate::env::Environment;

@@ -89,3 +89,6 @@ pub fn is_session_handle(handle: TpmHandle) -> bool {
     matches!(handle.handle_type(), TpmHt::HMAC_SESSION | TpmHt::POLICY_SESSION)
         && usize::try_from(handle.index()).is_ok_and(|i| i < MAX_ACTIVE_SESSIONS)
 }
+
+#[cfg(test)]
+mod tests;

@@ -168,4 +168,22 @@ mod tests {
             assert_eq!((ticket.tag, ticket.hierarchy), (TpmSt::AUTH_SECRET, hierarchy));
         }
     }
+
+    #[test]
+    fn in_read_only_mode_no_pin_is_used_up() {
+        for nt in [TpmNt::PinPass, TpmNt::PinFail] {
+            let mut tpm = TestTpm::started();
+            let attributes = TpmaNv::OWNER_WRITE | TpmaNv::AUTH_READ | TpmaNv::NO_DA;
+            define(&mut tpm, OWNER, b"", public(INDEX, attributes.with_nt(nt), 8)).unwrap();
+            write(&mut tpm, OWNER, b"", &[0, 0, 0, 0, 0, 0, 0, 5], 0).unwrap();
+            tpm.run_with(TpmCc::READ_ONLY_CONTROL, &[TpmHandle::PLATFORM], &[b""], &true).unwrap();
+            let (session, trial) = both(&mut tpm);
+            let input = (b2(b""), b2(b""), b2(b""), 0i32);
+            for session in [session, trial] {
+                let result = policy_secret(&mut tpm, INDEX, session, &input);
+                assert_eq!(result, Err(ResponseCode::READ_ONLY), "{nt:?}");
+            }
+            assert_eq!(policy_secret(&mut tpm, OWNER, session, &input), Ok((vec![], NONE)));
+        }
+    }
 }
