@@ -1,7 +1,7 @@
 //! Parameters that are not whole: each command blames the number of the one that ends too soon, is longer than its type, or follows the last.
 
 use super::nv::testing::{INDEX, OPEN, define, public, write};
-use crate::signing::test_keys::{AUTH, ecc, load};
+use crate::signing::test_keys::{ecc, load};
 use crate::testing::objects::{hmac_key, sensitive, start_policy};
 use crate::testing::{Raw, TestTpm};
 use vtpm_protocol::codec::Encode;

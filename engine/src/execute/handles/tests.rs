@@ -33,8 +33,11 @@ const NONE: [u32; 15] = [
     0xffff_ffff,
 ];
 
-/// Every class of handles: one that is there, and of those that are not there handle and code.
-fn classes() -> BTreeMap<&'static str, (Vec<TpmHandle>, Vec<(u32, ResponseCode)>)> {
+/// Handles that are there, and of those that are not there handle and code.
+type Class = (Vec<TpmHandle>, Vec<(u32, ResponseCode)>);
+
+/// Every class of handles.
+fn classes() -> BTreeMap<&'static str, Class> {
     let (handle, reference) = (ResponseCode::HANDLE, ResponseCode::REFERENCE_H0);
     [
         ("transient", (vec![OBJECT], vec![(0x8000_0002, reference)])),

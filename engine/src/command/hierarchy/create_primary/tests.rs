@@ -321,3 +321,42 @@ fn parameters_that_are_not_whole_blame_their_number() {
     nameless.name_alg = TpmAlgId::NULL;
     assert_eq!(rc(&(&start.0, Sized2b(nameless), 0u16, 0u32)), Err(ResponseCode::HASH.parameter(2)));
 }
+
+#[test]
+fn templates_that_contradict_themselves_are_refused() {
+    let mut tpm = TestTpm::started();
+    let (restricted, fixed_tpm) = (TpmaObject::RESTRICTED, TpmaObject::FIXED_TPM);
+    let xor = Scheme { kdf: TpmAlgId::KDF1_SP800_108, ..Scheme::new(TpmAlgId::XOR, TpmAlgId::SHA256) };
+    let keyed_hash = |scheme| TpmtPublic { parms: PublicParms::KeyedHash { scheme }, ..hmac_key() };
+    let ecc = |symmetric, kdf| {
+        let scheme = Scheme::new(TpmAlgId::ECDSA, TpmAlgId::SHA256);
+        let parms = PublicParms::Ecc { symmetric, scheme, curve: TpmEccCurve::NIST_P256, kdf };
+        TpmtPublic { parms, ..ecc_signing_key() }
+    };
+    let no_cipher = PublicParms::SymCipher { sym: NO_SYM };
+    let with_policy =
+        |size| TpmtPublic { auth_policy: Tpm2bDigest::new(vec![1; size]).unwrap(), ..hmac_key() };
+    let kdf = Scheme::new(TpmAlgId::KDF1_SP800_108, TpmAlgId::SHA256);
+    let (attributes, scheme) = (ResponseCode::ATTRIBUTES, ResponseCode::SCHEME);
+    for (template, rc) in [
+        // fixedTPM without fixedParent, and the other way round: the parent is the hierarchy, which stays in the TPM.
+        (without(hmac_key(), TpmaObject::FIXED_PARENT), attributes),
+        (without(hmac_key(), fixed_tpm), attributes),
+        (with(hmac_key(), TpmaObject::ENCRYPTED_DUPLICATION), attributes),
+        // Restricted to nothing, and to both uses.
+        (with(sealed_data(), restricted), attributes),
+        (with(ecc_storage_key(), TpmaObject::SIGN_ENCRYPT), attributes),
+        (keyed_hash(Scheme::NULL), scheme),
+        (keyed_hash(xor), scheme),
+        (ecc(NO_SYM, kdf), ResponseCode::KDF),
+        (ecc(AES_128, Scheme::NULL), ResponseCode::SYMMETRIC),
+        (TpmtPublic { parms: no_cipher, ..symmetric_storage_key() }, ResponseCode::SYMMETRIC),
+        (with_policy(20), ResponseCode::SIZE),
+    ] {
+        let made = create_primary(&mut tpm, TpmHandle::OWNER, template.clone()).map(|_| ());
+        assert_eq!(made, Err(rc.parameter(2)), "{template:?}");
+    }
+    create_primary(&mut tpm, TpmHandle::OWNER, with_policy(32)).unwrap();
+    let long = create_primary_with(&mut tpm, TpmHandle::OWNER, hmac_key(), &[1; 33], b"").map(|_| ());
+    assert_eq!(long, Err(ResponseCode::SIZE.parameter(1)));
+}
