@@ -5,6 +5,7 @@ use crate::alg::hash_alg;
 use crate::crypto::rsa::{RsaPrivate, RsaPublic};
 use crate::crypto::{CryptoError, Curve, HashAlg, Point, RandomSource, ecc, kdfe};
 use crate::state::Object;
+use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
@@ -54,15 +55,29 @@ pub fn rsa_public(public: &TpmtPublic) -> Result<RsaPublic, ResponseCode> {
     }
 }
 
-/// The private RSA key of a loaded object.
+/// The public RSA key of a loaded object, which is made once.
+///
+/// # Errors
+/// `TPM_RC_KEY` when it is not one.
+pub fn rsa_public_of(object: &Object) -> Result<Arc<RsaPublic>, ResponseCode> {
+    match (&object.public.parms, &object.public.unique) {
+        (PublicParms::Rsa { exponent, .. }, PublicId::Rsa(n)) => {
+            object.computed.rsa_public(n, *exponent).map_err(|_| ResponseCode::KEY)
+        }
+        _ => Err(ResponseCode::KEY),
+    }
+}
+
+/// The private RSA key of a loaded object, which is made once.
 ///
 /// # Errors
 /// `TPM_RC_KEY` when it is not one or has no private part, `TPM_RC_BINDING` when its private part is that of another key.
-pub fn rsa_private(object: &Object) -> Result<RsaPrivate, ResponseCode> {
+pub fn rsa_private(object: &Object) -> Result<Arc<RsaPrivate>, ResponseCode> {
     let sensitive = object.sensitive.as_ref().ok_or(ResponseCode::KEY)?;
     match (&object.public.parms, &object.public.unique) {
         (PublicParms::Rsa { exponent, .. }, PublicId::Rsa(n)) => {
-            RsaPrivate::from_parts(n, *exponent, sensitive.sensitive.expose()).map_err(|e| match e {
+            let key = object.computed.rsa_private(n, *exponent, sensitive.sensitive.expose());
+            key.map_err(|e| match e {
                 CryptoError::Binding => ResponseCode::BINDING,
                 _ => ResponseCode::KEY,
             })

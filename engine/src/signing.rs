@@ -7,7 +7,7 @@ use crate::alg::hash_alg;
 use crate::command::{Context, EnvRandom};
 use crate::crypto::{CryptoError, HashAlg, ct_eq, ecc, hmac};
 use crate::object::template::ECC_SIGNING;
-use crate::secret::{curve, point, rsa_private, rsa_public};
+use crate::secret::{curve, point, rsa_private, rsa_public_of};
 use crate::state::Object;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
@@ -120,7 +120,7 @@ pub fn verify(key: &Object, digest: &Tpm2bDigest, signature: &TpmtSignature) -> 
     let genuine = match (&key.public.parms, signature) {
         (PublicParms::Rsa { .. }, TpmtSignature::Rsa { scheme, hash, sig }) => {
             let alg = implemented(*hash)?;
-            let public = rsa_public(&key.public)?;
+            let public = rsa_public_of(key)?;
             match *scheme {
                 TpmAlgId::RSASSA => public.verify_rsassa(alg, digest, sig),
                 TpmAlgId::RSAPSS => public.verify_rsapss(alg, digest, sig),

@@ -23,13 +23,11 @@
 
 use std::sync::LazyLock;
 
-use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
-use crypto_bigint::{BoxedUint, Limb, NonZero, Odd, Reciprocal, Word};
-use crypto_primes::hazmat::MillerRabin;
+use crypto_bigint::{BoxedUint, Limb, NonZero, Reciprocal, Word};
 use zeroize::Zeroizing;
 
 use super::CryptoError;
-use super::montgomery::Modulus;
+use super::montgomery::{Modulus, Words, zero};
 use super::rng::RandomSource;
 
 /// Candidates with a factor below this are not tested further.
@@ -177,46 +175,65 @@ fn is_probably_prime(
     bits: u32,
     rng: &mut dyn RandomSource,
 ) -> Result<bool, CryptoError> {
-    let Some(odd) = Odd::new(candidate.clone()).into_option() else {
-        return Ok(false);
-    };
-    if !passes_base_two(&odd) {
+    let test = MillerRabin::new(candidate);
+    if !test.passes_base_two() {
         return Ok(false);
     }
-    let test = MillerRabin::new(odd);
     let rounds = if bits >= 1024 { 5 } else { 10 };
     for _ in 0..rounds {
         let base = draw_base(candidate, bits, rng)?;
-        if !test.test(&base).is_probably_prime() {
+        if !test.passes(base.as_words()) {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// The Miller-Rabin round with base 2. Nearly all candidates end here, and it is nearly all of the time that a key takes: to double is
-/// quicker than to multiply.
-fn passes_base_two(candidate: &Odd<BoxedUint>) -> bool {
-    let params = BoxedMontyParams::new(candidate.clone());
-    let one = Zeroizing::new(BoxedMontyForm::one(&params));
-    let minus_one = Zeroizing::new(candidate.as_ref().wrapping_sub(one.as_montgomery()));
-    let even = Zeroizing::new(
-        candidate.as_ref().wrapping_sub(BoxedUint::one_with_precision(params.bits_precision())),
-    );
-    let twos = even.trailing_zeros();
-    let odd_part = Zeroizing::new(even.wrapping_shr(twos));
-    let modulus = Modulus::new(candidate.as_words());
-    let mut power = modulus.power_of_two(one.as_montgomery().as_words(), odd_part.as_words());
-    if *power == *one.as_montgomery().as_words() || *power == *minus_one.as_words() {
-        return true;
+/// Rounds of Miller-Rabin (FIPS 186-5, B.3.1) with an odd candidate above 1.
+struct MillerRabin {
+    modulus: Modulus,
+    /// The candidate less 1, without the twos in it.
+    odd_part: Zeroizing<BoxedUint>,
+    twos: u32,
+    /// -1 in Montgomery form.
+    minus_one: Words,
+}
+
+impl MillerRabin {
+    fn new(candidate: &BoxedUint) -> Self {
+        let one = BoxedUint::one_with_precision(candidate.bits_precision());
+        let even = Zeroizing::new(candidate.wrapping_sub(&one));
+        let twos = even.trailing_zeros();
+        let odd_part = Zeroizing::new(even.wrapping_shr(twos));
+        let modulus = Modulus::new(candidate.as_words());
+        let minus_one = modulus.subtract(&zero(candidate.as_words().len()), modulus.one());
+        Self { modulus, odd_part, twos, minus_one }
     }
-    for _ in 1..twos {
-        modulus.square_repeatedly(&mut power, 1);
-        if *power == *minus_one.as_words() {
+
+    /// The round with base 2. Nearly all candidates end here, and it is nearly all of the time that a key takes.
+    fn passes_base_two(&self) -> bool {
+        self.is_witnessed_by(self.modulus.power_of_two(self.odd_part.as_words()))
+    }
+
+    /// The round with a base below the candidate.
+    fn passes(&self, base: &[Word]) -> bool {
+        let base = self.modulus.multiply(base, &self.modulus.square_of_radix());
+        self.is_witnessed_by(self.modulus.power(&base, self.odd_part.as_words()))
+    }
+
+    /// Whether the base to the power of the odd part is what it is for a prime: 1, or -1 after some squares.
+    fn is_witnessed_by(&self, mut power: Words) -> bool {
+        if *power == *self.modulus.one() || *power == *self.minus_one {
             return true;
         }
+        for _ in 1..self.twos {
+            self.modulus.square_repeatedly(&mut power, 1);
+            if *power == *self.minus_one {
+                return true;
+            }
+        }
+        false
     }
-    false
 }
 
 fn draw_base(
@@ -238,9 +255,10 @@ fn draw_base(
 mod tests {
     use super::*;
     use crate::crypto::{HashAlg, KdfaStream};
+    use crypto_bigint::{Odd, Resize};
 
     #[test]
-    fn base_two_says_what_crypto_primes_says() {
+    fn rounds_say_what_crypto_primes_says() {
         let mut stream = KdfaStream::new(HashAlg::Sha256, b"base two", b"TEST", b"");
         let mut numbers: Vec<BoxedUint> = (0..2000)
             .map(|_| {
@@ -256,11 +274,33 @@ mod tests {
         );
         let mut passed = 0;
         for number in numbers {
-            let odd = Odd::new(number).into_option().unwrap();
-            let expected = MillerRabin::new(odd.clone()).test_base_two().is_probably_prime();
-            assert_eq!(passes_base_two(&odd), expected, "{odd:?}");
+            let number = number.resize(256);
+            let theirs = crypto_primes::hazmat::MillerRabin::new(Odd::new(number.clone()).unwrap());
+            let ours = MillerRabin::new(&number);
+            let expected = theirs.test_base_two().is_probably_prime();
+            assert_eq!(ours.passes_base_two(), expected, "{number:?}");
             passed += usize::from(expected);
+            for base in [2, 3, 5, 7, 61, 0x1234_5678_9abc_def1_u64] {
+                let base = BoxedUint::from(base).resize(256).rem(number.as_nz_vartime().unwrap());
+                // crypto-primes takes no base below 2 or above -2.
+                if base > BoxedUint::one_with_precision(256)
+                    && base < number.wrapping_sub(BoxedUint::from(2_u8).resize(256))
+                {
+                    let expected = theirs.test(&base).is_probably_prime();
+                    assert_eq!(ours.passes(base.as_words()), expected, "{number:?}, {base:?}");
+                }
+            }
         }
         assert!((50..300).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn rounds_with_large_primes_pass() {
+        let mut stream = KdfaStream::new(HashAlg::Sha256, b"large", b"TEST", b"");
+        for bits in [512, 1024] {
+            let prime = draw_prime(bits, 65537, None, &mut stream).unwrap();
+            let odd = Odd::new(BoxedUint::clone(&prime)).unwrap();
+            assert!(crypto_primes::is_prime(crypto_primes::Flavor::Any, odd.as_ref()));
+        }
     }
 }

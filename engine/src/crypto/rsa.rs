@@ -1,23 +1,24 @@
 //! RSA keys, as a TPM holds them: a modulus, an exponent, and one of the two primes.
 //!
-//! The arithmetic of the private key is that of the `rsa` crate: CRT, constant time, blinded, its result
-//! checked against the public key before anyone sees it (so a faulty computation does not give away a prime).
-//! The random numbers for the blinding come from a stream under a key made of the prime and the input, so that
-//! an operation needs no random source and gives the same result whenever it is repeated; who does not know the
-//! prime cannot foresee them. Paddings are in `padding.rs`, with what they do to stay
-//! constant in time.
+//! The arithmetic of the private key uses the Chinese remainder theorem (`crt.rs`), is constant in time and blinded (`blinding.rs`), and
+//! its result is checked against the public key before anyone sees it, so that a faulty computation does not give away a prime.
+//! Paddings are in `padding.rs`, with what they do to stay constant in time.
 
-use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
-use crypto_bigint::{BoxedUint, ConcatenatingMul, NonZero, Odd};
-use rsa::hazmat::rsa_decrypt_and_check;
-use rsa::traits::PublicKeyParts;
+mod blinding;
+mod crt;
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use crypto_bigint::{BoxedUint, ConcatenatingMul, NonZero, Odd, Word};
 use zeroize::Zeroizing;
 
+use blinding::Blinding;
+use crt::Crt;
+
 use super::hash::{HashAlg, ct_eq};
-use super::kdf::KdfaStream;
 use super::mac::hmac;
-use super::montgomery::Modulus;
-use super::rng::{CryptoRngAdapter, RandomSource};
+use super::montgomery::{Modulus, Words};
+use super::rng::RandomSource;
 use super::{CryptoError, padding, prime};
 
 /// The modulus sizes that keys may have, in bits.
@@ -28,6 +29,11 @@ pub const DEFAULT_EXPONENT: u32 = 65537;
 
 fn exponent(e: u32) -> u32 {
     if e == 0 { DEFAULT_EXPONENT } else { e }
+}
+
+/// A number, the highest byte first.
+fn bytes(number: &[Word]) -> impl Iterator<Item = u8> {
+    number.iter().rev().flat_map(|word| word.to_be_bytes())
 }
 
 /// Reads a modulus: big-endian, without leading zeros, of one of the [`KEY_BITS`].
@@ -43,12 +49,19 @@ fn read_modulus(n: &[u8]) -> Result<Odd<BoxedUint>, CryptoError> {
 }
 
 /// The public part of a key.
-#[derive(Clone)]
 pub struct RsaPublic {
     n: Odd<BoxedUint>,
     /// Odd, and not 1.
     e: u32,
     size: usize,
+    arithmetic: OnceLock<Arithmetic>,
+}
+
+/// What is computed from a modulus before anything is computed with it.
+struct Arithmetic {
+    n: Modulus,
+    /// What makes the Montgomery form of a number.
+    radix: Words,
 }
 
 impl RsaPublic {
@@ -66,7 +79,12 @@ impl RsaPublic {
         if e.is_multiple_of(2) || e == 1 {
             return Err(CryptoError::Exponent);
         }
-        Ok(RsaPublic { n, e, size })
+        Ok(RsaPublic { n, e, size, arithmetic: OnceLock::new() })
+    }
+
+    /// Whether this is what [`Self::new`] makes of these.
+    pub fn is_of(&self, n: &[u8], e: u32) -> bool {
+        self.e == exponent(e) && bytes(self.n.as_words()).eq(n.iter().copied())
     }
 
     /// The number of bytes of the modulus, of a signature and of a ciphertext.
@@ -137,37 +155,41 @@ impl RsaPublic {
     }
 
     fn public_op(&self, block: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let number = Zeroizing::new(self.read_block(block)?);
-        Ok(self.power(&number).to_be_bytes().into_vec())
+        let number = self.read_block(block)?;
+        Ok(self.to_bytes(&self.power(number.as_words())).to_vec())
     }
 
-    /// `number` to the power of the exponent. The time depends on the modulus and the exponent, which are public, and not on the number.
-    fn power(&self, number: &BoxedUint) -> BoxedUint {
-        let params = BoxedMontyParams::new_vartime(self.n.clone());
-        let modulus = Modulus::new(self.n.as_words());
-        let base = Zeroizing::new(BoxedMontyForm::new(number.clone(), &params));
-        let mut result = base.clone();
-        // The highest bit of the exponent is the base itself. Squares gather until the next bit that is set.
-        let mut squares = 0u32;
-        for bit in (0..self.e.checked_ilog2().unwrap_or(0)).rev() {
-            squares = squares.saturating_add(1);
-            if self.e & 1u32.rotate_left(bit) != 0 {
-                modulus.square_repeatedly(result.as_montgomery_mut().as_mut_words(), squares);
-                *result = result.mul(&base);
-                squares = 0;
-            }
-        }
-        result.retrieve()
+    fn arithmetic(&self) -> &Arithmetic {
+        self.arithmetic.get_or_init(|| {
+            let n = Modulus::new(self.n.as_words());
+            let radix = n.square_of_radix();
+            Arithmetic { n, radix }
+        })
+    }
+
+    /// `number`, below the modulus, to the power of the exponent. The time depends on the modulus and the exponent, which are public, and
+    /// not on the number.
+    fn power(&self, number: &[Word]) -> Words {
+        let Arithmetic { n, radix } = self.arithmetic();
+        n.reduced(&n.power_public(&n.multiply(number, radix), self.e))
+    }
+
+    /// A number below the modulus as a block of its length.
+    fn to_bytes(&self, number: &[Word]) -> Zeroizing<Vec<u8>> {
+        let mut block = Zeroizing::new(Vec::with_capacity(self.size));
+        block.extend(bytes(number));
+        block
     }
 
     /// A block of the modulus's length as a number of its precision, if it is below the modulus.
-    fn read_block(&self, block: &[u8]) -> Result<BoxedUint, CryptoError> {
+    fn read_block(&self, block: &[u8]) -> Result<Zeroizing<BoxedUint>, CryptoError> {
         if block.len() != self.size {
             return Err(CryptoError::Length);
         }
         let n = self.n.as_ref();
         let number = BoxedUint::from_be_slice(block, n.bits_precision()).map_err(|_| CryptoError::Length)?;
-        if number < *n { Ok(number) } else { Err(CryptoError::Range) }
+        let number = Zeroizing::new(number);
+        if *number < *n { Ok(number) } else { Err(CryptoError::Range) }
     }
 }
 
@@ -205,9 +227,12 @@ fn factors(
 
 /// A private key. Its secrets are zeroed when it is dropped.
 pub struct RsaPrivate {
-    key: rsa::RsaPrivateKey,
     public: RsaPublic,
-    blinding: Zeroizing<Vec<u8>>,
+    crt: Crt,
+    /// Of what the random numbers for the blinding are made.
+    blinding_key: Zeroizing<Vec<u8>>,
+    /// That of the last operation.
+    blinding: Mutex<Option<Blinding>>,
 }
 
 impl RsaPrivate {
@@ -243,18 +268,20 @@ impl RsaPrivate {
     ///
     /// [`CryptoError::KeySize`] for a modulus of another size than [`KEY_BITS`] has, [`CryptoError::Exponent`]
     /// for an even exponent or 1, and [`CryptoError::Binding`] if the prime does not divide the modulus into
-    /// two different factors of half its length, or the exponent has no inverse.
+    /// two factors of half its length without a common divisor, or the exponent has no inverse.
     pub fn from_parts(n: &[u8], e: u32, p: &[u8]) -> Result<RsaPrivate, CryptoError> {
         let public = RsaPublic::new(n, e)?;
         let (p, q) = factors(&public, p)?;
-        let blinding = Zeroizing::new(hmac(HashAlg::Sha256, &p.to_be_bytes(), &[b"BLINDING KEY"]).to_vec());
-        // With both factors below 2^half and their product above 2^(2 half - 1), neither is 1.
-        let (p, q, e) = (BoxedUint::clone(&p), BoxedUint::clone(&q), BoxedUint::from(public.e));
-        let key = rsa::RsaPrivateKey::from_p_q(p, q, e).map_err(|_| CryptoError::Binding)?;
-        if key.n().as_ref() != public.n.as_ref() {
-            return Err(CryptoError::Binding);
-        }
-        Ok(RsaPrivate { key, public, blinding })
+        let blinding_key =
+            Zeroizing::new(hmac(HashAlg::Sha256, &p.to_be_bytes(), &[b"BLINDING KEY"]).to_vec());
+        let crt = Crt::new(&p, &q, public.e)?;
+        Ok(RsaPrivate { public, crt, blinding_key, blinding: Mutex::new(None) })
+    }
+
+    /// Whether this is the key that [`Self::from_parts`] makes of these. The time does not depend on the prime.
+    pub fn is_of_parts(&self, n: &[u8], e: u32, p: &[u8]) -> bool {
+        let own: Zeroizing<Vec<u8>> = Zeroizing::new(bytes(self.crt.p()).collect());
+        self.public.is_of(n, e) && ct_eq(&own, p)
     }
 
     /// The public part.
@@ -326,11 +353,22 @@ impl RsaPrivate {
 
     fn private_op(&self, block: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
         let number = self.public.read_block(block)?;
-        let mut stream = KdfaStream::new(HashAlg::Sha256, &self.blinding, b"BLINDING", block);
-        let result = rsa_decrypt_and_check(&self.key, Some(&mut CryptoRngAdapter(&mut stream)), &number)
-            .map(Zeroizing::new)
-            .map_err(|_| CryptoError::Fault)?;
-        Ok(Zeroizing::new(result.to_be_bytes().into_vec()))
+        let Arithmetic { n, .. } = self.public.arithmetic();
+        let blinding = self.next_blinding(block)?;
+        let result = blinding.remove(n, &self.crt.power(&blinding.apply(n, number.as_words())));
+        let check = self.public.power(&result);
+        let same = check.iter().zip(number.as_words()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0;
+        if same { Ok(self.public.to_bytes(&result)) } else { Err(CryptoError::Fault) }
+    }
+
+    fn next_blinding(&self, block: &[u8]) -> Result<Blinding, CryptoError> {
+        let mut kept = self.blinding.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = match kept.take().and_then(|last| last.next(&self.public)) {
+            Some(next) => next,
+            None => Blinding::new(&self.public, &self.blinding_key, block)?,
+        };
+        *kept = Some(next.clone());
+        Ok(next)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::generate::auth_value;
 use crate::entity::{handle_name, object_name, qualified_name};
-use crate::state::{Object, ObjectFlags};
+use crate::state::{Computed, Object, ObjectFlags};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmAlgId, TpmHandle, TpmaObject, TpmtPublic, TpmtSensitive};
 
@@ -16,7 +16,8 @@ pub fn primary(public: TpmtPublic, sensitive: TpmtSensitive, hierarchy: TpmHandl
         st_clear: public.attributes.has(TpmaObject::ST_CLEAR),
         ..ObjectFlags::default()
     };
-    Object { public, sensitive: Some(sensitive), name, qualified_name, hierarchy, flags }
+    let computed = Computed::default();
+    Object { public, sensitive: Some(sensitive), name, qualified_name, hierarchy, flags, computed }
 }
 
 /// A child of `parent`: of its hierarchy, and gone with a TPM Restart when it or an ancestor has stClear.
@@ -31,7 +32,8 @@ pub fn child(public: TpmtPublic, sensitive: TpmtSensitive, parent: &Object) -> R
         ..ObjectFlags::default()
     };
     let sensitive = Some(stripped(sensitive, public.name_alg)?);
-    Ok(Object { public, sensitive, name, qualified_name, hierarchy: parent.hierarchy, flags })
+    let computed = Computed::default();
+    Ok(Object { public, sensitive, name, qualified_name, hierarchy: parent.hierarchy, flags, computed })
 }
 
 /// An object from outside: its Qualified Name is its Name.
@@ -51,7 +53,8 @@ pub fn external(
         ..ObjectFlags::default()
     };
     let sensitive = sensitive.map(|s| stripped(s, public.name_alg)).transpose()?;
-    Ok(Object { public, sensitive, qualified_name: name.clone(), name, hierarchy, flags })
+    let computed = Computed::default();
+    Ok(Object { public, sensitive, qualified_name: name.clone(), name, hierarchy, flags, computed })
 }
 
 /// With the authorization value as it is compared: without the zeros that filled it up outside.

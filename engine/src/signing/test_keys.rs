@@ -3,7 +3,7 @@
 use crate::crypto::{HashAlg, KdfaStream, ecc as curves, rsa::RsaPrivate};
 use crate::entity::{handle_name, object_name, qualified_name};
 use crate::secret::{self, ecc_point};
-use crate::state::{Object, ObjectFlags};
+use crate::state::{Computed, Object, ObjectFlags};
 use crate::testing::TestTpm;
 use std::sync::OnceLock;
 use vtpm_protocol::tpm::*;
@@ -40,6 +40,7 @@ fn object(parms: PublicParms, unique: PublicId, sensitive: SensitiveComposite) -
         qualified_name: Tpm2bName::empty(),
         hierarchy: TpmHandle::OWNER,
         flags: ObjectFlags::default(),
+        computed: Computed::default(),
     };
     named(object)
 }

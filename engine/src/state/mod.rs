@@ -24,7 +24,7 @@ pub use act::Act;
 pub use commit::Commitments;
 pub use hierarchy::{Hierarchy, Policy, random_secret};
 pub use nv::NvIndex;
-pub use object::{Object, ObjectFlags};
+pub use object::{Computed, Object, ObjectFlags};
 pub use pcr::{
     HCRTM_PCR, PcrBank, PcrBanks, all_allocated, is_allocation, is_dynamic as is_dynamic_pcr,
     is_saved as is_saved_pcr,

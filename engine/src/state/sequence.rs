@@ -4,7 +4,7 @@
 //! A sequence takes a slot of the transient objects. What is kept of it is the state of its computation, never the data. To commands that
 //! are not about sequences it is an object without a Name, in the null hierarchy, that can do nothing: see [`Sequence::object`].
 
-use super::{Object, ObjectFlags};
+use super::{Computed, Object, ObjectFlags};
 use crate::alg::{SymCipher, hash_alg, hash_id};
 use crate::crypto::mac::Mac;
 use crate::crypto::sym::MAX_BLOCK;
@@ -86,6 +86,7 @@ fn shown(auth_value: Tpm2bAuth) -> Object {
         qualified_name: Tpm2bName::empty(),
         hierarchy: TpmHandle::NULL,
         flags: ObjectFlags::default(),
+        computed: Computed::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use super::{check_label, select_rsa_scheme};
 use crate::alg::hash_alg;
 use crate::command::{Context, EnvRandom, Output, parameters};
 use crate::crypto::CryptoError;
-use crate::secret::rsa_public;
+use crate::secret::rsa_public_of;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{PublicParms, Tpm2bData, Tpm2bPublicKeyRsa, TpmAlgId, TpmaObject, TpmtRsaDecrypt};
@@ -26,7 +26,7 @@ pub fn rsa_encrypt(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, R
     }
     check_label(&label)?;
     let scheme = select_rsa_scheme(key, requested)?;
-    let public = rsa_public(&key.public)?;
+    let public = rsa_public_of(key)?;
     let rng = &mut EnvRandom(cx.env);
     let encrypted = match scheme.scheme {
         TpmAlgId::NULL => public.encrypt_raw(&message),

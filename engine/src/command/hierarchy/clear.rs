@@ -60,7 +60,7 @@ pub fn clear(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respons
 #[cfg(test)]
 mod tests {
     use crate::command::nv::testing::{INDEX, OPEN, define, public};
-    use crate::state::{Object, ObjectFlags};
+    use crate::state::{Computed, Object, ObjectFlags};
     use crate::testing::TestTpm;
     use std::sync::Arc;
     use vtpm_protocol::codec::{Encode, decode_exact};
@@ -90,6 +90,7 @@ mod tests {
             qualified_name: Tpm2bName::empty(),
             hierarchy,
             flags,
+            computed: Computed::default(),
         })
     }
 

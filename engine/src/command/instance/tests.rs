@@ -4,7 +4,7 @@ use crate::crypto::{Curve, ecc};
 use crate::entity::object_name;
 use crate::instances::InstanceManager;
 use crate::secret::ecc_point;
-use crate::state::{Object, ObjectFlags};
+use crate::state::{Computed, Object, ObjectFlags};
 use crate::testing::TestTpm;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -136,6 +136,7 @@ fn storage_keys(tpm: &mut TestTpm) -> (TpmHandle, TpmHandle) {
         name,
         hierarchy: TpmHandle::OWNER,
         flags: ObjectFlags::default(),
+        computed: Computed::default(),
     };
     let private = tpm.state().insert_transient(object.clone()).unwrap();
     object.sensitive = None;
