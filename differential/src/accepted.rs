@@ -2,10 +2,13 @@
 
 use crate::client::Call;
 use crate::compare::What;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::TpmCc;
 
 mod table;
+pub mod when;
 
 pub use table::{ORACLE_DIES_OF, TABLE};
 
@@ -52,6 +55,8 @@ pub struct Accepted {
     pub commands: &'static [TpmCc],
     /// A word of what was done to make the command wrong; empty for any command.
     pub mutation: &'static str,
+    /// What else must hold of the command.
+    pub when: fn(&Call) -> bool,
     /// What may differ.
     pub what: Pattern,
     /// Why.
@@ -60,25 +65,57 @@ pub struct Accepted {
     pub rare: bool,
 }
 
-/// How often each entry was needed.
-#[derive(Clone, Debug)]
-pub struct Usage(pub Vec<u64>);
+/// A kind of accepted difference: the entry, the command, and the codes (theirs, ours) or the field.
+type Kind = (usize, u32, String);
 
-impl Default for Usage {
-    fn default() -> Self {
-        Self(vec![0; TABLE.len()])
-    }
+/// How often a kind of difference came, and where for the first time.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    times: u64,
+    episode: u64,
+    step: usize,
+    mutation: String,
 }
 
+/// What each entry was needed for.
+#[derive(Clone, Debug, Default)]
+pub struct Usage(BTreeMap<Kind, Seen>);
+
 impl Usage {
-    /// Adds the counts of another episode.
-    pub fn add(&mut self, other: &Self) {
-        self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a += b);
+    /// Adds what an episode needed.
+    pub fn add(&mut self, other: &Self, episode: u64) {
+        for (kind, theirs) in &other.0 {
+            let first = || Seen { times: 0, episode, ..theirs.clone() };
+            self.0.entry(kind.clone()).or_insert_with(first).times += theirs.times;
+        }
+    }
+
+    /// How many differences were accepted.
+    pub fn total(&self) -> u64 {
+        self.0.values().map(|s| s.times).sum()
     }
 
     /// The entries that nothing needed, though they are not rare.
     pub fn unused(&self) -> impl Iterator<Item = &'static Accepted> {
-        self.0.iter().zip(TABLE).filter(|(n, entry)| **n == 0 && !entry.rare).map(|(_, entry)| entry)
+        let needed = |i: usize| self.0.keys().any(|(entry, ..)| *entry == i);
+        TABLE.iter().enumerate().filter(move |(i, e)| !e.rare && !needed(*i)).map(|(_, e)| e)
+    }
+
+    /// For those who make the table narrower: an entry after the other, with all that it was needed for.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        for (i, entry) in TABLE.iter().enumerate() {
+            let _ = writeln!(out, "{:?}: {}", entry.what, entry.reason);
+            for ((_, code, what), seen) in self.0.iter().filter(|((e, ..), _)| *e == i) {
+                let Seen { times, episode, step, mutation } = seen;
+                let command = TpmCc(*code);
+                let _ = writeln!(
+                    out,
+                    "{times:>8}  {command:?} {what}  (episode {episode}, step {step}{mutation})"
+                );
+            }
+        }
+        out
     }
 }
 
@@ -86,8 +123,8 @@ fn named(pattern: &str, name: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
 }
 
-/// Whether the table has an entry for this; counts its use.
-pub fn accepts(call: &Call, what: &What, usage: &mut Usage) -> bool {
+/// Whether the table has an entry for this; counts its use. `step` is where it was.
+pub fn accepts(call: &Call, what: &What, step: usize, usage: &mut Usage) -> bool {
     let fits = |entry: &Accepted| {
         let command = entry.commands.is_empty() || entry.commands.contains(&TpmCc(call.code));
         let same = match (entry.what, what) {
@@ -95,9 +132,14 @@ pub fn accepts(call: &Call, what: &What, usage: &mut Usage) -> bool {
             (Pattern::Field(pattern), What::Field(name, ..)) => named(pattern, name),
             _ => false,
         };
-        command && same && call.mutation.contains(entry.mutation)
+        command && same && call.mutation.contains(entry.mutation) && (entry.when)(call)
     };
     let Some(i) = TABLE.iter().position(fits) else { return false };
-    usage.0[i] += 1;
+    let text = match what {
+        What::Code(theirs, ours) => format!("{theirs:#x} / {ours:#x}"),
+        What::Field(name, ..) => name.clone(),
+    };
+    let first = || Seen { times: 0, episode: 0, step, mutation: call.mutation.clone() };
+    usage.0.entry((i, call.code, text)).or_insert_with(first).times += 1;
     true
 }

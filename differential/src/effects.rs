@@ -16,7 +16,7 @@ fn handle(call: &Call, n: usize) -> Pair<u32> {
 }
 
 /// Takes over what the command did.
-pub fn of(w: &mut World, call: &Call, _replies: &Replies) {
+pub fn of(w: &mut World, call: &Call, replies: &Replies) {
     let first = handle(call, 0);
     let params = call.params.0[THEIRS].clone();
     let new_auth = trimmed(&nth_2b(&params, 0));
@@ -36,6 +36,10 @@ pub fn of(w: &mut World, call: &Call, _replies: &Replies) {
             }
             gone(w, &[H::OWNER.0, H::ENDORSEMENT.0]);
             w.model.nv.retain(|n| n.attributes.has(TpmaNv::PLATFORM_CREATE));
+        }
+        C::PCR_ALLOCATE => {
+            let accepted = replies.params.0[THEIRS].first() == Some(&1);
+            model.allocation = accepted.then(|| call.params.clone()).or(model.allocation.take());
         }
         C::CHANGE_EPS => {
             model.permanent.insert(H::ENDORSEMENT.0, (vec![], None));
@@ -100,7 +104,12 @@ pub fn flushed(w: &mut World, handle: Pair<u32>) {
     let model = &mut w.model;
     model.objects.retain(|o| o.entity.handle != handle);
     model.sequences.retain(|s| s.entity.handle != handle);
-    let gone: Vec<u32> = model.sessions.iter().filter(|(_, s)| s.handle == handle).map(|(n, _)| *n).collect();
+    // Of a session's handle the type does not count.
+    let is_session = handle[THEIRS] >> 25 == 1;
+    let same = |h: Pair<u32>| {
+        h == handle || is_session && h.map(|n| n & 0x00ff_ffff) == handle.map(|n| n & 0x00ff_ffff)
+    };
+    let gone: Vec<u32> = model.sessions.iter().filter(|(_, s)| same(s.handle)).map(|(n, _)| *n).collect();
     model.sessions.retain(|n, _| !gone.contains(n));
     model.away.retain(|n| !gone.contains(n));
     model.saved.retain(|s| !matches!(s, Saved::Session(n, _) if gone.contains(n)));

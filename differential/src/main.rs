@@ -28,12 +28,18 @@ struct Arguments {
     /// Compares swtpm with itself: what differs then is the generator's fault.
     #[arg(long)]
     oracle_twice: bool,
+    /// Our TPM is dropped between commands now and then, and goes on from what it has committed.
+    #[arg(long)]
+    reload: bool,
     /// After how many kinds of differences to stop.
     #[arg(long, default_value_t = 10)]
     differences: usize,
     /// Do not look for the few steps that lead to a difference.
     #[arg(long)]
     no_shrink: bool,
+    /// Tells what each accepted difference was needed for.
+    #[arg(long)]
+    accepted: bool,
     /// No word on how far it is.
     #[arg(long)]
     quiet: bool,
@@ -49,12 +55,16 @@ fn main() -> ExitCode {
         mutations: a.mutations,
         jobs: a.jobs.max(1),
         oracle_twice: a.oracle_twice,
+        reload: a.reload,
         differences: a.differences,
         shrink: !a.no_shrink,
         progress: !a.quiet,
     };
     match run(&config) {
         Ok(report) => {
+            if a.accepted {
+                print!("{}", report.usage.table());
+            }
             print!("{}", report.text(&config));
             if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }

@@ -140,6 +140,8 @@ pub struct Model {
     pub saved: Vec<Saved>,
     /// The authorization values of PCRs that have one.
     pub pcr_auth: BTreeMap<u32, Vec<u8>>,
+    /// The parameters of the last `TPM2_PCR_Allocate`, which waits for a reset.
+    pub allocation: Option<Bytes>,
     /// The number of the next session.
     pub next_session: u32,
     /// Policies that were made before, for reuse.
@@ -165,6 +167,7 @@ impl Default for Model {
             away: vec![],
             saved: vec![],
             pcr_auth: BTreeMap::new(),
+            allocation: None,
             next_session: 0,
             recipes: vec![],
         }
@@ -218,6 +221,7 @@ impl Model {
     pub fn powered_off(&mut self) {
         self.objects.retain(|o| !o.is_transient());
         self.sequences.clear();
+        self.allocation = None;
         let away = std::mem::take(&mut self.away);
         self.sessions.retain(|n, _| away.contains(n));
         self.away = away;

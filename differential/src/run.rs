@@ -34,6 +34,8 @@ pub struct Config {
     pub jobs: usize,
     /// Compares swtpm with itself: for the generator, and for what of it is random.
     pub oracle_twice: bool,
+    /// Our TPM is dropped between commands now and then, and goes on from what it has committed.
+    pub reload: bool,
     /// After how many kinds of differences to stop.
     pub differences: usize,
     /// Whether to look for the few steps that lead to a difference.
@@ -52,6 +54,7 @@ impl Default for Config {
             mutations: 25,
             jobs: 2,
             oracle_twice: false,
+            reload: false,
             differences: 10,
             shrink: true,
             progress: false,
@@ -91,13 +94,18 @@ pub struct Report {
     pub died: Vec<String>,
     /// How often swtpm died of a command that it is known to die of.
     pub oracle_deaths: u64,
+    /// How often our TPM went on from what it had saved.
+    pub reloaded: u64,
     /// What both can do.
     pub common: Common,
 }
 
 fn devices(config: &Config, seed: u64) -> Result<Pair<Box<dyn Device>>, Died> {
-    let ours: Box<dyn Device> =
-        if config.oracle_twice { Box::new(Swtpm::start()?) } else { Box::new(Ours::manufacture(seed)) };
+    let ours: Box<dyn Device> = if config.oracle_twice {
+        Box::new(Swtpm::start()?)
+    } else {
+        Box::new(Ours::manufacture(seed, config.reload))
+    };
     Ok([Box::new(Swtpm::start()?), ours])
 }
 
@@ -270,8 +278,9 @@ fn take_in(config: &Config, report: &mut Report, number: u64, result: Result<Wor
         *report.ended_by.entry(why.clone()).or_default() += 1;
     }
     report.oracle_deaths += w.oracle_deaths;
+    report.reloaded += w.reloaded();
     report.coverage.add(&w.coverage);
-    report.usage.add(&w.usage);
+    report.usage.add(&w.usage, number);
     if let Some(died) = &w.died {
         let last = w.log.last().map(|e| format!("{}: {}", e.title, hex::encode(&e.sent[OURS])));
         report.died.push(format!("{} (episode {number}, at {})", died.0, last.unwrap_or_default()));
@@ -353,12 +362,15 @@ impl Report {
         let _ = writeln!(out, "only we have: {}", names(&self.common.ours_only));
         let total = self.coverage.total();
         let succeeded: u64 = self.coverage.0.values().map(|c| c.succeeded).sum();
-        let accepted: u64 = self.usage.0.iter().sum();
+        let accepted = self.usage.total();
         let _ = writeln!(
             out,
             "{total} commands, {succeeded} successful, in {} episodes ({} cut short) of seed {}; {accepted} accepted differences",
             self.episodes, self.cut_short, config.seed
         );
+        if self.reloaded > 0 {
+            let _ = writeln!(out, "our TPM went on from its records {} times", self.reloaded);
+        }
         if self.oracle_deaths > 0 {
             let _ = writeln!(
                 out,

@@ -170,6 +170,11 @@ impl World {
         }
     }
 
+    /// How often our TPM went on from what it had saved.
+    pub fn reloaded(&self) -> u64 {
+        self.devices[OURS].reloaded()
+    }
+
     /// A good command with its handles.
     pub fn call(&self, code: TpmCc, handles: &[&Entity], params: Bytes) -> Call {
         let shape = client::shape(code);
@@ -367,7 +372,7 @@ impl World {
     }
 
     fn found(&mut self, call: &Call, what: What) {
-        if accepted::accepts(call, &what, &mut self.usage) {
+        if accepted::accepts(call, &what, self.step, &mut self.usage) {
             return;
         }
         self.differences.push(Difference {

@@ -206,7 +206,7 @@ impl Fields<'_, '_> {
             A::RSASSA | A::RSAPSS => self.b2("sig", known && scheme == A::RSASSA),
             A::HMAC => self.bytes("hmac", hash_size(hash).unwrap_or_default(), known),
             _ => {
-                self.b2("r", false);
+                self.b2(if scheme == A::ECDAA { "r of ECDAA" } else { "r" }, false);
                 self.b2("s", false);
             }
         }

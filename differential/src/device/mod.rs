@@ -43,4 +43,9 @@ pub trait Device {
     fn probe(&mut self, _command: &[u8]) -> Result<(), Died> {
         Ok(())
     }
+
+    /// How often it was dropped and went on from what it had saved.
+    fn reloaded(&self) -> u64 {
+        0
+    }
 }

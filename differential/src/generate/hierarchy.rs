@@ -75,6 +75,12 @@ fn clear(w: &mut World) {
     if w.run(call).is_some() {
         // With which they start anew differs.
         super::startup::same_lockout(w);
+        // libtpms forgets an allocation that waits for a reset, as docs/tpm.md tells; now it is the same again.
+        if let Some(params) = w.model.allocation.clone() {
+            let platform = w.model.permanent(H::PLATFORM);
+            let call = w.call(C::PCR_ALLOCATE, &[&platform], params);
+            w.run_good(call);
+        }
         object::prepare(w);
     }
 }

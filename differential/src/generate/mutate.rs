@@ -1,5 +1,6 @@
 //! Good commands made wrong: one thing is changed, the same on both sides, so that what is checked first shows.
 
+use crate::accepted::when::BEFORE_BYTES_THAT_DIFFER;
 use crate::bytes::{OURS, THEIRS};
 use crate::client::{Auth, Call, Edit, Entity, attr};
 use crate::world::World;
@@ -51,6 +52,17 @@ pub fn spoil(w: &mut World, call: &mut Call) {
         _ => bytes(w, call),
     }
     .unwrap_or_default();
+}
+
+/// Whether a flipped bit of a command that only passwords authorize may have made an algorithm id that only one side knows.
+fn flips_to_disputed(w: &World, call: &Call, edit: &Edit) -> bool {
+    let Edit::Flip(at, bits) = edit else { return false };
+    let password = |a: &Auth| if let Auth::Password(p) = a { 9 + p.len() } else { 0 };
+    let behind_auths = area(call) + 4 + call.auths.iter().map(password).sum::<usize>();
+    let Some(i) = at.checked_sub(behind_auths) else { return false };
+    let mut params = call.params.0[OURS].clone();
+    Edit::Flip(i, *bits).apply(&mut params);
+    disputed(w, params.get(i.saturating_sub(1)..params.len().min(i + 2)).unwrap_or_default())
 }
 
 /// Whether an algorithm id that only one side knows could stand here now.
@@ -117,7 +129,9 @@ fn parameters(w: &mut World, call: &mut Call) -> Option<String> {
         call.params = before;
         return None;
     }
-    Some(format!(" with parameters changed: {edit:?}"))
+    let remark =
+        if tail[THEIRS] == tail[OURS] { String::new() } else { format!(" {BEFORE_BYTES_THAT_DIFFER}") };
+    Some(format!(" with parameters changed: {edit:?}{remark}"))
 }
 
 /// Whether a handle of an object is given that is another object on the other side.
@@ -249,6 +263,9 @@ fn bytes(w: &mut World, call: &mut Call) -> Option<String> {
         _ if plain => Edit::Insert(start, rng.bytes(1)),
         _ => return None,
     };
+    if flips_to_disputed(w, call, &edit) {
+        return None;
+    }
     if let Edit::Put(6, code) = &edit {
         if call.handles.iter().any(|e| e.handle[THEIRS] != e.handle[OURS]) {
             return None;

@@ -1,0 +1,40 @@
+//! When an entry of the table holds, where command and codes do not tell.
+
+use crate::bytes::{THEIRS, u16_at, u32_at};
+use crate::client::{Auth, Call, attr};
+
+/// Told by [`crate::generate::mutate`] of a change in front of bytes that are each side's own.
+pub const BEFORE_BYTES_THAT_DIFFER: &str = "before bytes that differ";
+
+/// One of the handles is a persistent object's.
+pub fn works_with_persistent(call: &Call) -> bool {
+    call.handles.iter().any(|e| e.handle[THEIRS] >> 24 == 0x81)
+}
+
+/// A session has an attribute of audit, but not audit itself.
+pub fn audits_without_audit(call: &Call) -> bool {
+    call.auths.iter().any(|auth| {
+        matches!(auth, Auth::Session(_, bits) if bits & attr::AUDIT == 0 && bits & (attr::RESET | attr::EXCLUSIVE) != 0)
+    })
+}
+
+/// A session authorizes a handle.
+pub fn session_authorizes(call: &Call) -> bool {
+    call.auths.iter().take(call.authorized).any(|auth| matches!(auth, Auth::Session(..)))
+}
+
+/// `TPM2_GetCapability` asks from a property on that has more than 16 bits.
+pub fn property_beyond_16_bits(call: &Call) -> bool {
+    u32_at(&call.params.0[THEIRS], 4) > 0xffff
+}
+
+/// The parameters end with a `TPM_EO` that compares signed numbers.
+pub fn compares_signed(call: &Call) -> bool {
+    let params = &call.params.0[THEIRS];
+    matches!(u16_at(params, params.len().saturating_sub(2)), 2 | 4 | 6 | 8)
+}
+
+/// `TPM2_CertifyX509` without a key to sign with.
+pub fn nobody_signs(call: &Call) -> bool {
+    call.handles.get(1).is_some_and(|e| e.handle[THEIRS] == vtpm_protocol::tpm::TpmHandle::NULL.0)
+}
