@@ -44,18 +44,13 @@ pub struct Partial<'a> {
     pub issuer_to_subject: [&'a [u8]; 3],
     /// The extensions.
     pub extensions: &'a [u8],
-    /// What they say of the key's attributes, if anything.
-    tpma_object: Option<u32>,
-    /// What they say of its usage.
-    key_usage: u32,
 }
 
 impl<'a> Partial<'a> {
     /// Takes a partial certificate apart.
     ///
     /// # Errors
-    /// `TPM_RC_SIZE` for bytes that are not one SEQUENCE, `TPM_RC_VALUE` for other fields in it than there must be, for extensions that are
-    /// none, and for ones without the usage of the key.
+    /// `TPM_RC_SIZE` for bytes that are not one SEQUENCE, `TPM_RC_VALUE` for other fields in it than there must be.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ResponseCode> {
         if bytes.is_empty() {
             return Err(ResponseCode::VALUE);
@@ -75,21 +70,23 @@ impl<'a> Partial<'a> {
             _ => return Err(ResponseCode::VALUE),
         };
         let (_, extensions) = elements.last().ok_or(ResponseCode::VALUE)?;
-        let (tpma_object, key_usage) = extension_bits(extensions).map_err(|_| ResponseCode::VALUE)?;
-        let key_usage = key_usage.ok_or(ResponseCode::VALUE)?;
-        Ok(Self { signature, issuer_to_subject, extensions, tpma_object, key_usage })
+        Ok(Self { signature, issuer_to_subject, extensions })
     }
 
     /// Checks the extensions against the attributes of the key that is certified.
     ///
     /// # Errors
-    /// `TPM_RC_ATTRIBUTES`, blaming handle 1, for other attributes than the key's. Blaming parameter 3, `TPM_RC_RESERVED_BITS` for a usage that
-    /// there is not, `TPM_RC_VALUE` for one that the attributes of the key forbid.
+    /// `TPM_RC_ATTRIBUTES`, blaming handle 1, for other attributes than the key's. Blaming parameter 3, `TPM_RC_VALUE` for extensions that are
+    /// none, and for ones without the usage of the key; `TPM_RC_RESERVED_BITS` for a usage that there is not, `TPM_RC_VALUE` for one that the
+    /// attributes of the key forbid.
     pub fn check(&self, attributes: TpmaObject) -> Result<(), ResponseCode> {
-        if self.tpma_object.is_some_and(|stated| stated != attributes.0) {
+        let none = ResponseCode::VALUE.parameter(3);
+        // What they say of the key's attributes, if anything, and of its usage.
+        let (tpma_object, key_usage) = extension_bits(self.extensions).map_err(|_| none)?;
+        let usage = TpmaX509KeyUsage(key_usage.ok_or(none)?);
+        if tpma_object.is_some_and(|stated| stated != attributes.0) {
             return Err(ResponseCode::ATTRIBUTES.handle(1));
         }
-        let usage = TpmaX509KeyUsage(self.key_usage);
         if usage.any(TpmaX509KeyUsage(TpmaX509KeyUsage::RESERVED)) {
             return Err(ResponseCode::RESERVED_BITS.parameter(3));
         }
@@ -108,7 +105,7 @@ impl<'a> Partial<'a> {
         ]
         .into_iter()
         .all(|(uses, needed)| !usage.any(uses) || attributes.has(needed));
-        if allowed { Ok(()) } else { Err(ResponseCode::VALUE.parameter(3)) }
+        if allowed { Ok(()) } else { Err(none) }
     }
 }
 

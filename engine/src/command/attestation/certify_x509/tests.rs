@@ -332,6 +332,18 @@ fn keys_roles_and_reserved_bytes_are_checked() {
 }
 
 #[test]
+fn a_signature_without_an_algorithm_identifier_is_told_before_faults_of_the_extensions() {
+    let (mut tpm, key) = with_key(ecc(ECDSA));
+    let schnorr = load(&mut tpm, ecc(Scheme::new(TpmAlgId::ECSCHNORR, TpmAlgId::SHA256)));
+    let faulty = partial(&extensions(&[]));
+    let mut run = |signer, partial: &[u8]| certify(&mut tpm, [key, signer], Scheme::NULL, partial).map(drop);
+    assert_eq!(run(schnorr, &faulty), Err(ResponseCode::SCHEME.handle(2)));
+    assert_eq!(run(key, &faulty), Err(ResponseCode::VALUE.parameter(3)));
+    // A SEQUENCE that is none comes first.
+    assert_eq!(run(schnorr, &[]), Err(ResponseCode::VALUE.parameter(3)));
+}
+
+#[test]
 fn sha_1_in_pss_is_left_out_of_the_algorithm_as_a_default() {
     let scheme = Scheme::new(TpmAlgId::RSAPSS, TpmAlgId::SHA1);
     let (mut tpm, key) = with_key(rsa(scheme));
