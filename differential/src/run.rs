@@ -291,6 +291,9 @@ fn take_in(config: &Config, report: &mut Report, number: u64, result: Result<Wor
             continue;
         }
         let log = w.log[..difference.at].to_vec();
+        if config.progress {
+            eprintln!("difference in episode {number}: {difference}");
+        }
         report.findings.push(Finding { difference: difference.clone(), episode: number, times: 1, log });
     }
     let enough = report.coverage.total() >= config.commands && config.episode.is_none();

@@ -11,6 +11,7 @@ use crate::generate::{authorize, mutate};
 use crate::model::Model;
 use crate::rng::Rng;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmAlgId, TpmCc, TpmHandle};
@@ -85,6 +86,16 @@ impl Difference {
             (a, b) => a == b,
         };
         self.code == other.code && same
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step {}, {:?}{}: ", self.step, TpmCc(self.code), self.mutation)?;
+        match &self.what {
+            What::Code(theirs, ours) => write!(f, "{theirs:#x} / {ours:#x}"),
+            What::Field(name, ..) => f.write_str(name),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! When an entry of the table holds, where command and codes do not tell.
 
-use crate::bytes::{THEIRS, u16_at, u32_at};
+use crate::bytes::{THEIRS, nth_2b, u16_at, u32_at};
 use crate::client::{Auth, Call, attr};
 
 /// Told by [`crate::generate::mutate`] of a change in front of bytes that are each side's own.
@@ -37,4 +37,9 @@ pub fn compares_signed(call: &Call) -> bool {
 /// `TPM2_CertifyX509` without a key to sign with.
 pub fn nobody_signs(call: &Call) -> bool {
     call.handles.get(1).is_some_and(|e| e.handle[THEIRS] == vtpm_protocol::tpm::TpmHandle::NULL.0)
+}
+
+/// The public area behind the first `TPM2B` has `firmwareLimited` or `svnLimited`.
+pub fn limits_an_object(call: &Call) -> bool {
+    u32_at(&nth_2b(&call.params.0[THEIRS], 1), 4) & 0x300 != 0
 }

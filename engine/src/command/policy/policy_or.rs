@@ -8,7 +8,7 @@ use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmCc, TpmlDigest};
 
 /// The fewest alternatives.
-const FEWEST: usize = 2;
+const FEWEST: u32 = 2;
 
 /// The policy so far is one of several; from here on it is the same whichever it was.
 ///
@@ -34,10 +34,11 @@ struct Alternatives(TpmlDigest);
 
 impl Decode for Alternatives {
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
-        match TpmlDigest::decode(r)? {
-            list if list.0.len() < FEWEST => Err(ResponseCode::SIZE),
-            list => Ok(Self(list)),
+        // How many there are is checked before they are read, as with too many.
+        if u32::decode(&mut r.clone())? < FEWEST {
+            return Err(ResponseCode::SIZE);
         }
+        TpmlDigest::decode(r).map(Self)
     }
 }
 
@@ -95,6 +96,19 @@ mod tests {
                 let rc = tpm.rc(&command);
                 assert_eq!(if rc == ResponseCode::SUCCESS { Ok(()) } else { Err(rc) }, expected, "{n}");
             }
+        }
+    }
+
+    #[test]
+    fn too_few_alternatives_are_told_before_one_that_is_cut_off() {
+        let mut tpm = TestTpm::started();
+        let (session, _) = both(&mut tpm);
+        for (count, expected) in
+            [(1u32, ResponseCode::SIZE), (2, ResponseCode::INSUFFICIENT), (9, ResponseCode::SIZE)]
+        {
+            let cut = [&count.to_bytes()[..], &[0, 32, 1]].concat();
+            let command = crate::testing::command_bytes(TpmCc::POLICY_OR, &[session], &[], &cut);
+            assert_eq!(tpm.rc(&command), expected.parameter(1), "{count}");
         }
     }
 }
