@@ -34,6 +34,14 @@ pub fn compares_signed(call: &Call) -> bool {
     matches!(u16_at(params, params.len().saturating_sub(2)), 2 | 4 | 6 | 8)
 }
 
+/// `TPM2_PolicyCounterTimer` compares more of `TPMS_TIME_INFO` than the two counters: time, clock, or whether that is safe.
+pub fn compares_the_clock(call: &Call) -> bool {
+    let params = &call.params.0[THEIRS];
+    let size = nth_2b(params, 0).len();
+    let offset = usize::from(u16_at(params, 2 + size));
+    offset < 16 || offset + size > 24
+}
+
 /// `TPM2_CertifyX509` without a key to sign with.
 pub fn nobody_signs(call: &Call) -> bool {
     call.handles.get(1).is_some_and(|e| e.handle[THEIRS] == vtpm_protocol::tpm::TpmHandle::NULL.0)
