@@ -274,12 +274,15 @@ pub const TABLE: &[Accepted] = &[
             "two negative numbers are compared the wrong way round in libtpms 0.9 (seed 20, episodes 1177 and 1417)",
         ),
     )),
-    rare(only(
-        when::compares_the_clock,
-        accepted(
-            &[C::POLICY_COUNTER_TIMER],
-            Code(In(&[0, 0x126]), In(&[0, 0x126])),
-            "what time it is, and whether our clock is safe after an unorderly end, as it is saved with each command (seed 20, episode 1528)",
+    rare(spoilt(
+        "parameters changed",
+        only(
+            when::compares_the_clock,
+            accepted(
+                &[C::POLICY_COUNTER_TIMER],
+                Code(In(&[0, 0x126]), In(&[0, 0x126])),
+                "what time it is, and whether our clock is safe after an unorderly end, as it is saved with each command (seed 20, episode 1528)",
+            ),
         ),
     )),
     rare(accepted(
