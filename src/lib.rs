@@ -7,6 +7,7 @@ pub mod host_key;
 pub mod migration;
 pub mod store;
 pub mod tree;
+pub mod trust;
 
 /// An error with its causes, as one sentence for the operator.
 pub fn sentence(error: &dyn std::error::Error) -> String {

@@ -160,6 +160,7 @@ fn prepare(to: &Host, name: &str, dir: &std::path::Path, ticket: &str, storage_k
 fn an_instance_moves_as_a_file_once() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (Host::start(dir.path(), "a"), Host::start(dir.path(), "b"));
+    a.pin(&b);
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     for storage_key in ["ecc", "rsa"] {
         let stream = path(&format!("{storage_key}.stream"));
@@ -298,9 +299,11 @@ fn create_empty(host: &Host, name: &str) {
         name: InstanceName::new(name).unwrap(),
         attributes: InstanceAttributes::default(),
         storage_public: Tpm2b::empty(),
+        certificate: Tpm2b::empty(),
     };
-    let handles = [TpmHandle::OWNER, TpmHandle(INSTANCE_SELF)];
-    let (rc, _) = host.raw().run(cc::CREATE_INSTANCE, &handles, Some(&host.owner_auth()), &input).unwrap();
+    let handles = [TpmHandle::OWNER, TpmHandle::NULL, TpmHandle(INSTANCE_SELF)];
+    let passwords: [&[u8]; 2] = [&host.owner_auth(), b""];
+    let (rc, _) = host.raw().run_with(cc::CREATE_INSTANCE, &handles, &passwords, &input).unwrap();
     assert_eq!(rc, ResponseCode::SUCCESS);
     assert_eq!(host.state_of(name), "destination-locked");
 }

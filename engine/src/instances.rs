@@ -6,12 +6,16 @@
 //! where there is one, then the command's own conditions.
 
 use vtpm_protocol::instance::{
-    ArmInstanceIn, CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
-    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, ListInstancesIn, ListInstancesOut,
-    LockInstanceIn, ReceiptIn, ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
+    CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
+    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, Identity, InstanceName, ListInstancesIn,
+    ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags, MigrationTicket, PeerEntry, ReceiptIn,
+    ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
+
+pub use crate::command::instance::is_attestation_key;
+pub use crate::command::instance::ticket::{TicketAuthority, TicketFault, VerifiedTicket, is_signed_by};
 
 /// What a privileged instance can do with the tree below it. Handles are instance handles as they stand in the handle area.
 ///
@@ -25,21 +29,36 @@ pub trait InstanceManager {
     /// `TPM_RC_HANDLE` (no such instance) or `TPM_RC_HIERARCHY` (not a descendant).
     fn check_descendant(&mut self, instance: u32, allow_self: bool) -> Result<(), ResponseCode>;
 
-    /// Figure 10.
+    /// Figure 10, up to the ticket, which is not signed yet. Without [`Self::create_instance`] in the same command there is no instance.
     ///
     /// # Errors
     /// A response code.
-    fn create_instance(
+    fn draft_instance(
         &mut self,
         parent: u32,
         input: &CreateInstanceIn,
-    ) -> Result<CreateInstanceOut, ResponseCode>;
+    ) -> Result<MigrationTicket, ResponseCode>;
 
-    /// Figure 11.
+    /// The rest of figure 10: the draft of this command becomes an instance that gives out `ticket`, the draft's with signer,
+    /// certificate and signature.
     ///
     /// # Errors
     /// A response code.
-    fn lock_instance(&mut self, instance: u32, input: &LockInstanceIn) -> Result<(), ResponseCode>;
+    fn create_instance(&mut self, ticket: MigrationTicket) -> Result<CreateInstanceOut, ResponseCode>;
+
+    /// Figure 11. The tree judges whether it trusts who vouches for the ticket.
+    ///
+    /// # Errors
+    /// A response code.
+    fn lock_instance(
+        &mut self,
+        instance: u32,
+        ticket: VerifiedTicket,
+        flags: LockFlags,
+    ) -> Result<(), ResponseCode>;
+
+    /// LockInstance or ArmInstance came with a ticket whose signature is not good: the response code, and a word for the operator.
+    fn refuse_ticket(&mut self, instance: u32, fault: TicketFault) -> ResponseCode;
 
     /// Figure 12, up to the encryption under S: makes and keeps the keys and returns the key structure in plain, to be
     /// encrypted by the engine. `storage_key` is the Name of S.
@@ -100,7 +119,12 @@ pub trait InstanceManager {
     ///
     /// # Errors
     /// A response code.
-    fn arm_instance(&mut self, instance: u32, input: &ArmInstanceIn) -> Result<(), ResponseCode>;
+    fn arm_instance(
+        &mut self,
+        instance: u32,
+        ticket: Option<VerifiedTicket>,
+        flags: LockFlags,
+    ) -> Result<(), ResponseCode>;
 
     /// A half-imported instance becomes as empty as it was made; migration id and receipts stay.
     ///
@@ -136,4 +160,28 @@ pub trait InstanceManager {
     /// # Errors
     /// A response code.
     fn get_instance_info(&mut self, instance: u32) -> Result<GetInstanceInfoOut, ResponseCode>;
+
+    /// Adds to the peers of the processing instance. The engine has looked at keys; certificates are the tree's business.
+    ///
+    /// # Errors
+    /// A response code.
+    fn add_peer(&mut self, entry: &PeerEntry) -> Result<(), ResponseCode>;
+
+    /// Removes a peer of the processing instance.
+    ///
+    /// # Errors
+    /// A response code.
+    fn remove_peer(&mut self, label: &InstanceName) -> Result<(), ResponseCode>;
+
+    /// The peers of the processing instance, in the order of their labels.
+    ///
+    /// # Errors
+    /// A response code.
+    fn list_peers(&mut self, input: &ListPeersIn) -> Result<ListPeersOut, ResponseCode>;
+
+    /// Attestation key and certified keys of the processing instance, without the certificate.
+    ///
+    /// # Errors
+    /// A response code.
+    fn identity(&mut self) -> Result<Identity, ResponseCode>;
 }

@@ -5,8 +5,8 @@ use libfuzzer_sys::fuzz_target;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::instance::migration::{Manifest, MigrationTicket, PieceHeader};
 use vtpm_protocol::instance::{
-    CreateInstanceIn, GetInstanceCapabilityIn, GetInstanceDataIn, ListInstancesIn, LockInstanceIn, ReceiptIn,
-    SetInstanceDataIn, UnlockInstanceIn,
+    CreateInstanceIn, FleetKey, GetInstanceCapabilityIn, GetInstanceDataIn, Identity, ListInstancesIn,
+    ListPeersIn, LockInstanceIn, PeerEntry, ReceiptIn, SetInstanceDataIn, UnlockInstanceIn,
 };
 use vtpm_protocol::stream::StreamDecoder;
 use vtpm_protocol::tpm::*;
@@ -17,6 +17,16 @@ fn check<T: Encode + Decode>(bytes: &[u8]) {
     if let Ok(value) = T::decode(&mut r) {
         let taken = bytes.len() - r.remaining();
         assert_eq!(value.to_bytes(), &bytes[..taken]);
+    }
+}
+
+/// What has a ticket in it has a second form, with a ticket of version 1, and is written with one of version 2.
+fn check_ticket<T: Encode + Decode + PartialEq>(bytes: &[u8]) {
+    let mut r = Reader::new(bytes);
+    if let Ok(value) = T::decode(&mut r) {
+        let written = value.to_bytes();
+        let mut again = Reader::new(&written);
+        assert!(T::decode(&mut again).is_ok_and(|read| read == value) && again.is_empty());
     }
 }
 
@@ -33,7 +43,9 @@ fn check_stream(bytes: &[u8]) {
 }
 
 macro_rules! structures {
-    ($($t:ty),* $(,)?) => { &[$(check::<$t>),*] };
+    ($($t:ty),* $(,)?; $($with_ticket:ty),* $(,)?) => {
+        &[$(check::<$t>,)* $(check_ticket::<$with_ticket>),*]
+    };
 }
 
 const STRUCTURES: &[fn(&[u8])] = structures![
@@ -60,16 +72,20 @@ const STRUCTURES: &[fn(&[u8])] = structures![
     TpmsContext,
     TpmsAuthCommand,
     CreateInstanceIn,
-    LockInstanceIn,
     GetInstanceCapabilityIn,
     GetInstanceDataIn,
     SetInstanceDataIn,
     UnlockInstanceIn,
     ReceiptIn,
     ListInstancesIn,
-    MigrationTicket,
     PieceHeader,
     Manifest,
+    PeerEntry,
+    ListPeersIn,
+    Identity,
+    FleetKey;
+    LockInstanceIn,
+    MigrationTicket,
 ];
 
 fuzz_target!(|data: &[u8]| {

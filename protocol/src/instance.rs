@@ -1,19 +1,26 @@
 //! The instance commands: vendor TPM commands with which a privileged instance manages the tree below it.
 //!
 //! `docs/protocol.md` is the normative layout. Every command has the tag `TPM_ST_SESSIONS` and one handle that takes an
-//! authorization, `@TPM_RH_OWNER`; [`cc::GET_INSTANCE_KEY`] and [`cc::SET_INSTANCE_KEY`] have `@S` as a second one. The
-//! last handle is the instance handle, which takes none, and whose Name is the handle itself.
+//! authorization, `@TPM_RH_OWNER`; [`cc::GET_INSTANCE_KEY`] and [`cc::SET_INSTANCE_KEY`] have `@S` as a second one, [`cc::CREATE_INSTANCE`] the key
+//! that signs the ticket. The last handle is the instance handle, which takes none, and whose Name is the handle itself; the commands about
+//! the processing instance itself have none.
 //!
 //! The structures that travel between two hosts (ticket, key structure, pieces) are in [`mod@migration`].
 
+mod fleet;
+mod identity;
 pub mod migration;
+mod peer;
 mod vocabulary;
 
 use crate::codec::{Decode, Encode, Reader, encode_sized_with};
 use crate::rc::ResponseCode;
 use crate::structure;
 use crate::tpm::{Tpm2b, TpmHt};
+pub use fleet::*;
+pub use identity::*;
 pub use migration::MigrationTicket;
+pub use peer::*;
 pub use vocabulary::*;
 
 /// The command codes. [`ALL`](cc::ALL) is the list, for tables and tests.
@@ -30,7 +37,7 @@ pub mod cc {
     }
 
     commands! {
-        /// Figure 10. Handles: `@TPM_RH_OWNER`, parent.
+        /// Figure 10. Handles: `@TPM_RH_OWNER`, `@signHandle` (`TPM_RH_NULL`: unsigned), parent.
         CREATE_INSTANCE = 0x01;
         /// Figure 11. Handles: `@TPM_RH_OWNER`, instance.
         LOCK_INSTANCE = 0x02;
@@ -60,12 +67,26 @@ pub mod cc {
         ARM_INSTANCE = 0x0e;
         /// Handles: `@TPM_RH_OWNER`, instance. No parameters.
         RESET_INSTANCE = 0x0f;
+        /// Handles: `@TPM_RH_OWNER`.
+        ADD_PEER = 0x10;
+        /// Handles: `@TPM_RH_OWNER`.
+        REMOVE_PEER = 0x11;
+        /// Handles: `@TPM_RH_OWNER`.
+        LIST_PEERS = 0x12;
+        /// Handles: `@TPM_RH_OWNER`. No parameters.
+        GET_IDENTITY = 0x14;
     }
 
     /// Whether a code is one of [`ALL`].
     #[must_use]
     pub fn is_instance_command(code: TpmCc) -> bool {
         ALL.iter().any(|(c, _)| *c == code)
+    }
+
+    /// Whether a command is about the processing instance itself: the owner is its only handle.
+    #[must_use]
+    pub fn has_no_target(code: TpmCc) -> bool {
+        matches!(code, ADD_PEER | REMOVE_PEER | LIST_PEERS | GET_IDENTITY)
     }
 }
 
@@ -132,6 +153,8 @@ structure! {
         pub attributes: InstanceAttributes,
         /// `TPMT_PUBLIC` of storage key S, which goes into the ticket; empty for an instance that is not for a migration.
         pub storage_public: Tpm2b<1024>,
+        /// An X.509 certificate (DER) of the key that signs the ticket, or nothing.
+        pub certificate: Tpm2b<1536>,
     }
 }
 

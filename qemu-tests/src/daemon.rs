@@ -131,6 +131,18 @@ impl Daemon {
         uuid.ok_or_else(|| Error::Format { what: "the UUID of an instance".into(), text: info.to_string() })
     }
 
+    /// Makes `other` a peer: its identity goes from one `vtpmctl` to the other in a file below `directory`.
+    ///
+    /// # Errors
+    /// [`Error::Status`] if one of them fails.
+    pub fn pin(&self, other: &Self, directory: &Path) -> Result<()> {
+        let identity = directory.join(format!("{}.identity", other.name)).display().to_string();
+        // vtpmctl overwrites nothing.
+        let _ = std::fs::remove_file(&identity);
+        other.control(&["identity", "export", "--output", &identity])?;
+        self.control(&["peer", "add", &other.name, "--identity", &identity]).map(drop)
+    }
+
     /// Runs `vtpmctl` on this daemon and returns what it printed.
     ///
     /// # Errors

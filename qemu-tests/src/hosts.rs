@@ -41,17 +41,16 @@ pub struct Attempt {
 }
 
 impl Hosts {
-    /// Starts both.
+    /// Starts both, each of which takes the other's tickets.
     ///
     /// # Errors
     /// As [`Daemon::start`].
     pub fn start(setup: &Setup, scratch: &Path) -> Result<Self> {
-        Ok(Self {
-            source: Daemon::start(setup, scratch, "source-host")?,
-            destination: Daemon::start(setup, scratch, "destination-host")?,
-            scratch: scratch.to_owned(),
-            attempts: 0,
-        })
+        let source = Daemon::start(setup, scratch, "source-host")?;
+        let destination = Daemon::start(setup, scratch, "destination-host")?;
+        source.pin(&destination, scratch)?;
+        destination.pin(&source, scratch)?;
+        Ok(Self { source, destination, scratch: scratch.to_owned(), attempts: 0 })
     }
 
     /// The way back: source and destination change places.

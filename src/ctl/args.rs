@@ -112,6 +112,106 @@ pub enum Command {
     /// Prepare, arm and settle migrations
     #[command(subcommand)]
     Migrate(Migrate),
+    /// Show this host to others: its attestation key and what that certifies
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Say to which hosts instances may migrate
+    #[command(subcommand)]
+    Peer(PeerCommand),
+    /// Share a storage key with other hosts, whose tickets then need no peer
+    #[command(subcommand)]
+    FleetKey(FleetKeyCommand),
+}
+
+/// The commands about the fleet key.
+#[derive(Subcommand)]
+pub enum FleetKeyCommand {
+    /// Make one on this host
+    Create,
+    /// Write it for one other host, which must be a peer; nobody else can use the file
+    Duplicate {
+        /// The identity of the other host, as it exported it
+        #[arg(long, value_name = "IDENTITY")]
+        to: PathBuf,
+        /// Where to; '-' for standard output
+        #[arg(long, short, value_name = "FILE", default_value = "-")]
+        output: PathBuf,
+    },
+    /// Take the one that another host, which must be a peer, duplicated for this one
+    Import {
+        /// The file; '-' for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print its Name
+    Show,
+    /// Take it away from this host
+    Remove,
+}
+
+/// The commands about the identity of this host.
+#[derive(Subcommand)]
+pub enum IdentityCommand {
+    /// Print the fingerprint and the keys, of this host or of an identity in a file
+    Show {
+        /// An identity that another host exported; '-' for standard input
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Write the identity for `vtpmctl peer add` on other hosts
+    Export {
+        /// Where to; '-' for standard output
+        #[arg(long, short, value_name = "FILE", default_value = "-")]
+        output: PathBuf,
+        /// Write the public key of the attestation key instead (PEM), for an authority that is to certify it
+        #[arg(long)]
+        public_key: bool,
+    },
+    /// Keep the certificate that an authority issued for the attestation key of this host
+    Certify {
+        /// The X.509 certificate, PEM or DER
+        #[arg(value_name = "FILE", required_unless_present = "remove")]
+        file: Option<PathBuf>,
+        /// Take the certificate away
+        #[arg(long, conflicts_with = "file")]
+        remove: bool,
+    },
+}
+
+/// The commands about peers.
+#[derive(Subcommand)]
+pub enum PeerCommand {
+    /// Add a host, an authority that certifies hosts, or an address
+    Add(PeerAdd),
+    /// List them
+    List,
+    /// Remove one
+    Remove {
+        /// Its label
+        label: String,
+    },
+}
+
+/// A peer to be added.
+#[derive(Args)]
+pub struct PeerAdd {
+    /// What to call it here
+    pub label: String,
+    /// The identity that the other host exported, which is pinned
+    #[arg(long, value_name = "FILE", conflicts_with = "authority")]
+    pub identity: Option<PathBuf>,
+    /// The fingerprint that the identity must have, as `vtpmctl identity show` prints it on the other host
+    #[arg(long, value_name = "HEX", requires = "identity")]
+    pub fingerprint: Option<String>,
+    /// The certificate of an authority (PEM or DER): trust every attestation key that it has certified
+    #[arg(long, value_name = "FILE")]
+    pub authority: Option<PathBuf>,
+    /// Where the peer's link listens
+    #[arg(long, value_name = "HOST:PORT", required_unless_present_any = ["identity", "authority"])]
+    pub address: Option<String>,
+    /// The peer may prepare instances on this host over the link
+    #[arg(long)]
+    pub may_prepare: bool,
 }
 
 /// The commands about migrations.
@@ -175,4 +275,6 @@ pub enum StorageKey {
     Rsa,
     /// ECC P-256
     Ecc,
+    /// The one that this host shares with the source (`vtpmctl fleet-key`), which then needs no peer
+    Fleet,
 }

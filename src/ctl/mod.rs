@@ -1,8 +1,10 @@
 //! `vtpmctl`: the instance commands for people and scripts, over the raw TPM socket of the root.
 
 mod args;
+mod fleet;
 mod output;
 mod reach;
+mod trust;
 
 pub use args::Arguments;
 
@@ -23,7 +25,8 @@ use crate::config::ConfigError;
 use crate::daemon::OwnerAuthError;
 use crate::migration::client::{Client, ClientError, Departure};
 use crate::migration::session::MigrationDigest;
-use crate::tree::{ECC_STORAGE_KEY, RSA_STORAGE_KEY};
+use crate::tree::{ECC_STORAGE_KEY, FLEET_KEY, RSA_STORAGE_KEY};
+use crate::trust::{IdentityError, Untrusted};
 use args::{Command, Migrate, StorageKey};
 use output::Output;
 use reach::SocketTransport;
@@ -68,6 +71,67 @@ pub enum CtlError {
         /// Of the instance.
         own: uuid::Uuid,
     },
+    /// The root has no attestation key.
+    #[error("this host has no identity; the log of its vtpmd says why")]
+    NoIdentity,
+    /// What the root shows of itself does not verify.
+    #[error("the identity of this host does not verify")]
+    OwnIdentity(#[from] IdentityError),
+    /// A file is no identity.
+    #[error("{} holds no identity", .path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: IdentityError,
+    },
+    /// The identity is of another host than the operator expected.
+    #[error("the identity has the fingerprint {found}, which is not the one given; nothing was added")]
+    Fingerprint {
+        /// Of the identity.
+        found: String,
+    },
+    /// There is no fleet key.
+    #[error(
+        "there is no fleet key here: `vtpmctl fleet-key create` makes one, `import` takes another host's"
+    )]
+    NoFleetKey,
+    /// There is a fleet key.
+    #[error("there is a fleet key here already; `vtpmctl fleet-key remove` takes it away")]
+    FleetKeyExists,
+    /// A file is no fleet key.
+    #[error("{} holds no fleet key", .0.display())]
+    FleetKey(PathBuf),
+    /// The fleet key is encrypted to another host, or the identity has no storage key.
+    #[error("the fleet key in {} is for another host", .0.display())]
+    ForeignFleetKey(PathBuf),
+    /// The other host is no peer.
+    #[error(
+        "the host with the fingerprint {fingerprint} is not trusted here; `vtpmctl peer add` makes it a peer"
+    )]
+    Untrusted {
+        /// Of its identity.
+        fingerprint: String,
+        /// Why.
+        #[source]
+        source: Untrusted,
+    },
+    /// A file is no certificate.
+    #[error("{} holds no usable X.509 certificate", .0.display())]
+    Certificate(PathBuf),
+    /// The certificate is of another key.
+    #[error("the certificate in {} is not of the attestation key of this host", .0.display())]
+    ForeignCertificate(PathBuf),
+    /// The certificate is too long.
+    #[error("the certificate in {} is too long", .0.display())]
+    LongCertificate(PathBuf),
+    /// An address is none.
+    #[error("{0:?} is not an address: host:port, an IPv6 address in brackets")]
+    Address(String),
+    /// The label cannot be one.
+    #[error("{0:?} cannot be a label: 1 to 64 letters, digits, '.', '_' or '-', no '.' in front")]
+    Label(String),
     /// A digest or receipt is none.
     #[error("{0:?} is not a value of 32 bytes in hexadecimal digits")]
     Hex(String),
@@ -137,7 +201,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::Lock { name, ticket, strict } => {
             let instance = ctl.find(&name)?;
             let ticket = read_ticket(&ticket, &instance)?;
-            explained(ctl.client.lock(instance.instance, &ticket, lock_flags(strict)), &instance)?;
+            let locked = ctl.client.lock(instance.instance, &ticket, lock_flags(strict));
+            ctl.explained_ticket(locked, &instance, Some(&ticket))?;
             ctl.out.done(&name, "source-locked");
             Ok(())
         }
@@ -147,6 +212,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::Import { name, input } => ctl.import(&name, &input),
         Command::Unlock { name, digest } => ctl.unlock(&name, digest.as_deref()),
         Command::Migrate(command) => ctl.migrate(command),
+        Command::Identity(command) => ctl.identity(command),
+        Command::Peer(command) => ctl.peer(command),
+        Command::FleetKey(command) => ctl.fleet(command),
     }
 }
 
@@ -192,6 +260,7 @@ impl Ctl {
             name: InstanceName::new(name).map_err(|_| CtlError::Name(name.to_owned()))?,
             attributes,
             storage_public: Tpm2b::empty(),
+            certificate: Tpm2b::empty(),
         };
         let made = self.client.create(parent, &input).map_err(|e| taken(e, name))?;
         // The TPM is made by lifting the lock of the empty instance with the digest of an empty migration.
@@ -231,7 +300,8 @@ impl Ctl {
             }
         };
         let mut sink = create(output)?;
-        explained(self.client.export(instance.instance, &departure, &mut *sink), &instance)?;
+        let exported = self.client.export(instance.instance, &departure, &mut *sink);
+        self.explained_ticket(exported, &instance, Some(&departure.ticket))?;
         drop(sink);
         // What a strict lock has destroyed here is nowhere else.
         make_durable(output)?;
@@ -262,12 +332,30 @@ impl Ctl {
         Ok(())
     }
 
+    /// As [`explained`], with the reason why a ticket is refused.
+    fn explained_ticket<T>(
+        &self,
+        result: std::result::Result<T, ClientError>,
+        instance: &InstanceSummary,
+        ticket: Option<&MigrationTicket>,
+    ) -> Result<T> {
+        match (result, ticket) {
+            (Err(source @ ClientError::Refused { command: LOCK | ARM, code }), Some(ticket))
+                if code.is(ResponseCode::SIGNATURE) =>
+            {
+                Err(CtlError::Explained { what: self.why_refused(ticket)?, source })
+            }
+            (result, _) => explained(result, instance),
+        }
+    }
+
     fn migrate(&self, command: Migrate) -> Result<()> {
         match command {
             Migrate::Prepare { name, uuid, ticket, storage_key } => {
                 let storage = match storage_key {
                     StorageKey::Rsa => RSA_STORAGE_KEY,
                     StorageKey::Ecc => ECC_STORAGE_KEY,
+                    StorageKey::Fleet => self.fleet_key().map(|_| FLEET_KEY)?,
                 };
                 InstanceName::new(&name).map_err(|_| CtlError::Name(name.clone()))?;
                 // First the file: an instance whose ticket cannot be written is of no use.
@@ -286,7 +374,8 @@ impl Ctl {
                 let instance = self.find(&name)?;
                 let ticket = ticket.map(|path| read_ticket(&path, &instance)).transpose()?;
                 let word = if ticket.is_some() { "armed" } else { "disarmed" };
-                explained(self.client.arm(instance.instance, ticket, lock_flags(strict)), &instance)?;
+                let armed = self.client.arm(instance.instance, ticket.clone(), lock_flags(strict));
+                self.explained_ticket(armed, &instance, ticket.as_ref())?;
                 self.out.done(&name, word);
             }
             Migrate::Abort { name, receipt } => {
@@ -325,6 +414,27 @@ fn taken(error: ClientError, name: &str) -> CtlError {
     }
 }
 
+/// The words for what AddPeer and RemovePeer may answer.
+fn explained_peer(result: std::result::Result<(), ClientError>, label: &str) -> Result<()> {
+    let source = match result {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    let ClientError::Refused { command, code } = &source else { return Err(source.into()) };
+    let what = if code.is(ResponseCode::NV_DEFINED) {
+        format!("there is a peer {label:?} already")
+    } else if code.is(ResponseCode::NV_SPACE) {
+        "there are as many peers as there may be".to_owned()
+    } else if *command == "REMOVE_PEER" && code.is(ResponseCode::VALUE) {
+        format!("there is no peer {label:?}")
+    } else {
+        return Err(source.into());
+    };
+    Err(CtlError::Explained { what, source })
+}
+
+const LOCK: &str = "LOCK_INSTANCE";
+const ARM: &str = "ARM_INSTANCE";
 const ABORT: &str = "ABORT_MIGRATION";
 const COMMIT: &str = "COMMIT_MIGRATION";
 

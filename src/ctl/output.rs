@@ -3,10 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use vtpm_protocol::instance::{GetInstanceInfoOut, INSTANCE_SELF, InstanceSummary};
+use sha2::{Digest, Sha256};
+use vtpm_protocol::codec::Encode;
+use vtpm_protocol::instance::{
+    GetInstanceInfoOut, INSTANCE_SELF, InstanceSummary, KeyRole, PeerEntry, PeerKind,
+};
+use vtpm_protocol::tpm::TpmtPublic;
 
 use super::is_dash;
 use crate::daemon::VHOST_USER_SOCKET;
+use crate::migration::source::storage_name;
+use crate::trust::VerifiedIdentity;
 
 pub(super) struct Output {
     pub(super) json: bool,
@@ -91,6 +98,61 @@ impl Output {
         }
     }
 
+    /// An identity.
+    pub(super) fn identity(&self, identity: &VerifiedIdentity) {
+        let certified = !identity.document().certificate.is_empty();
+        let key = |role: KeyRole, public: &TpmtPublic| {
+            let name = storage_name(&public.to_bytes()).map(hex::encode).unwrap_or_default();
+            (role.as_str(), name)
+        };
+        let keys: Vec<(&str, String)> = identity.keys().map(|(role, public)| key(role, public)).collect();
+        let json = json!({
+            "fingerprint": identity.fingerprint(),
+            "certificate": certified,
+            "keys": keys.iter().map(|(role, name)| json!({"role": role, "name": name})).collect::<Value>(),
+        });
+        let mut text = format!("fingerprint: {}\n", identity.fingerprint());
+        text += if certified { "certificate: yes\n" } else { "certificate: none\n" };
+        for (role, name) in keys {
+            text += &format!("{:<12} {name}\n", format!("{role}:"));
+        }
+        self.print(&json, &text);
+    }
+
+    /// The fleet key.
+    pub(super) fn fleet_key(&self, what: &str, name: &[u8]) {
+        let name = hex::encode(name);
+        self.print(&json!({"fleet_key": what, "name": name}), &format!("fleet key: {what}\nname: {name}\n"));
+    }
+
+    /// A peer that was added.
+    pub(super) fn peer(&self, peer: &PeerEntry) {
+        self.print(&peer_json(peer), &format!("{}: added ({})\n", peer.label, peer.kind));
+    }
+
+    /// All peers.
+    pub(super) fn peers(&self, peers: &[PeerEntry]) {
+        let json = peers.iter().map(peer_json).collect();
+        let mut text = String::new();
+        if !peers.is_empty() {
+            text += &format!(
+                "{:<16}  {:<9}  {:<7}  {:<24}  {}\n",
+                "LABEL", "KIND", "PREPARE", "ADDRESS", "FINGERPRINT"
+            );
+        }
+        for peer in peers {
+            let prepare = if peer.rights.may_prepare() { "yes" } else { "no" };
+            let address = if peer.address.is_empty() { "-" } else { peer.address.as_str() };
+            text += &format!(
+                "{:<16}  {:<9}  {prepare:<7}  {address:<24}  {}\n",
+                peer.label.as_str(),
+                peer.kind.as_str(),
+                peer_fingerprint(peer).unwrap_or_else(|| "-".to_owned()),
+            );
+        }
+        self.print(&json, &text);
+    }
+
     /// A migration was settled; a destination reveals a receipt.
     pub(super) fn receipt(&self, name: &str, what: &str, receipt: &[u8]) {
         if receipt.is_empty() {
@@ -102,6 +164,25 @@ impl Output {
             &format!("{name}: {what}\nreceipt: {receipt}\n"),
         );
     }
+}
+
+/// Of a pinned key its Name, of an authority the SHA-256 of its certificate.
+fn peer_fingerprint(peer: &PeerEntry) -> Option<String> {
+    match peer.kind {
+        PeerKind::Pinned => storage_name(&peer.credential).map(hex::encode),
+        PeerKind::Authority => Some(hex::encode(Sha256::digest(&*peer.credential))),
+        PeerKind::Address => None,
+    }
+}
+
+fn peer_json(peer: &PeerEntry) -> Value {
+    json!({
+        "label": peer.label.as_str(),
+        "kind": peer.kind.as_str(),
+        "fingerprint": peer_fingerprint(peer),
+        "address": (!peer.address.is_empty()).then(|| peer.address.as_str()),
+        "may_prepare": peer.rights.may_prepare(),
+    })
 }
 
 fn uuid(i: &InstanceSummary) -> String {

@@ -18,6 +18,10 @@ use vtpm_protocol::tpm::{HEADER_SIZE, Tpm2b, Tpm2bName, TpmCap, TpmCc, TpmHandle
 use zeroize::Zeroizing;
 
 use super::session::MigrationDigest;
+use crate::tree::{ATTESTATION_KEY, FLEET_KEY};
+
+mod fleet;
+mod peers;
 
 /// The way to a privileged instance.
 pub trait Transport {
@@ -116,16 +120,58 @@ impl<T: Transport> Client<T> {
         passwords: Passwords<'_>,
         parameters: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>> {
+        let mut area = Zeroizing::new(Vec::with_capacity(256));
+        for password in passwords {
+            (TpmHandle::RS_PW, 0u16, 0u8).encode(&mut area);
+            encode_sized(password, &mut area);
+        }
+        self.send((code, name), handles, &area, parameters)
+    }
+
+    /// As [`Self::raw`], with the authorizations as they stand in the command.
+    fn send(
+        &self,
+        command: (TpmCc, &'static str),
+        handles: &[u32],
+        area: &[u8],
+        parameters: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        let response = self.exchange(command, handles, area, parameters)?;
+        let malformed = |_| ClientError::Malformed { command: command.1 };
+        let mut r = Reader::new(&response);
+        if area.is_empty() {
+            return Ok(response);
+        }
+        let size = u32::decode(&mut r).map_err(malformed)?;
+        let parameters = r.take(usize::try_from(size).unwrap_or(usize::MAX)).map_err(malformed)?;
+        Ok(Zeroizing::new(parameters.to_vec()))
+    }
+
+    /// As [`Self::send`], for a command that returns a handle, which is all that is wanted of its response.
+    fn send_for_handle(
+        &self,
+        command: (TpmCc, &'static str),
+        handles: &[u32],
+        area: &[u8],
+        parameters: &[u8],
+    ) -> Result<u32> {
+        let response = self.exchange(command, handles, area, parameters)?;
+        u32::decode(&mut Reader::new(&response)).map_err(|_| ClientError::Malformed { command: command.1 })
+    }
+
+    /// Sends a command and returns all that is behind the header of the response.
+    fn exchange(
+        &self,
+        (code, name): (TpmCc, &'static str),
+        handles: &[u32],
+        area: &[u8],
+        parameters: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>> {
         let mut body = Zeroizing::new(Vec::with_capacity(parameters.len().saturating_add(512)));
         handles.iter().for_each(|h| h.encode(&mut body));
-        if !passwords.is_empty() {
-            let mut area = Zeroizing::new(Vec::with_capacity(256));
-            for password in passwords {
-                (TpmHandle::RS_PW, 0u16, 0u8).encode(&mut area);
-                encode_sized(password, &mut area);
-            }
+        if !area.is_empty() {
             u32::try_from(area.len()).unwrap_or(u32::MAX).encode(&mut body);
-            body.extend_from_slice(&area);
+            body.extend_from_slice(area);
         }
         body.extend_from_slice(parameters);
         let size = HEADER_SIZE.saturating_add(body.len());
@@ -133,7 +179,7 @@ impl<T: Transport> Client<T> {
             return Err(ClientError::Refused { command: name, code: ResponseCode::COMMAND_SIZE });
         }
         let mut command = Zeroizing::new(Vec::with_capacity(size));
-        let tag = if passwords.is_empty() { TpmSt::NO_SESSIONS } else { TpmSt::SESSIONS };
+        let tag = if area.is_empty() { TpmSt::NO_SESSIONS } else { TpmSt::SESSIONS };
         (tag, u32::try_from(size).unwrap_or(u32::MAX), code).encode(&mut command);
         command.extend_from_slice(&body);
 
@@ -145,16 +191,11 @@ impl<T: Transport> Client<T> {
         if code != ResponseCode::SUCCESS {
             return Err(ClientError::Refused { command: name, code });
         }
-        if usize::try_from(size).ok() != Some(response.len()) {
+        let expected = if area.is_empty() { TpmSt::NO_SESSIONS } else { TpmSt::SESSIONS };
+        if tag != expected || usize::try_from(size).ok() != Some(response.len()) {
             return Err(ClientError::Malformed { command: name });
         }
-        let parameters = if tag == TpmSt::SESSIONS {
-            let size = u32::decode(&mut r).map_err(malformed)?;
-            r.take(usize::try_from(size).unwrap_or(usize::MAX)).map_err(malformed)?
-        } else {
-            r.take_rest()
-        };
-        Ok(Zeroizing::new(parameters.to_vec()))
+        Ok(Zeroizing::new(r.take_rest().to_vec()))
     }
 
     /// An instance command: owner authorization, the instance, parameters in, parameters out.
@@ -165,12 +206,28 @@ impl<T: Transport> Client<T> {
         decode_exact(&out).map_err(|_| ClientError::Malformed { command: name })
     }
 
-    /// CreateInstance.
+    /// CreateInstance, without a signature on the ticket.
     ///
     /// # Errors
     /// [`ClientError`], as all below.
     pub fn create(&self, parent: u32, input: &CreateInstanceIn) -> Result<CreateInstanceOut> {
-        self.on_instance(cc::CREATE_INSTANCE, parent, input)
+        self.create_signed(parent, TpmHandle::NULL.0, input)
+    }
+
+    /// CreateInstance, with the ticket signed by the key at `signer`, which needs no authorization value.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn create_signed(
+        &self,
+        parent: u32,
+        signer: u32,
+        input: &CreateInstanceIn,
+    ) -> Result<CreateInstanceOut> {
+        let command = (cc::CREATE_INSTANCE, command_name(cc::CREATE_INSTANCE));
+        let handles = [TpmHandle::OWNER.0, signer, parent];
+        let out = self.raw(command, &handles, &[&self.owner_auth, &[]], &input.to_bytes())?;
+        decode_exact(&out).map_err(|_| ClientError::Malformed { command: command.1 })
     }
 
     /// A new TPM below the processing instance: CreateInstance, and UnlockInstance with the initial digest. Without a UUID, a
@@ -190,13 +247,21 @@ impl<T: Transport> Client<T> {
     }
 
     /// An empty instance below the processing instance for one that will migrate here, with the ticket for its source. `storage` is the
-    /// handle of storage key S, such as [`ECC_STORAGE_KEY`](crate::tree::ECC_STORAGE_KEY).
+    /// handle of storage key S, such as [`ECC_STORAGE_KEY`](crate::tree::ECC_STORAGE_KEY). The attestation key signs the ticket, which
+    /// carries its certificate if there is one; S itself authenticates it when that is [`FLEET_KEY`].
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn prepare(&self, name: &str, uuid: Uuid, storage: u32) -> Result<CreateInstanceOut> {
         let (public, _name) = self.read_public(storage)?;
-        self.create(INSTANCE_SELF, &create_input(name, uuid, public)?)
+        let mut input = create_input(name, uuid, public)?;
+        let signer = if storage == FLEET_KEY {
+            FLEET_KEY
+        } else {
+            input.certificate = self.certificate()?;
+            ATTESTATION_KEY
+        };
+        self.create_signed(INSTANCE_SELF, signer, &input)
     }
 
     /// LockInstance.
@@ -398,6 +463,24 @@ impl<T: Transport> Client<T> {
         }
     }
 
+    /// A public key in a transient slot for the time of `work`.
+    fn with_external<R>(&self, public: &Tpm2b<1024>, work: impl FnOnce(u32) -> Result<R>) -> Result<R> {
+        let command = "TPM2_LoadExternal";
+        let input = (0u16, public, TpmHandle::NULL).to_bytes();
+        let out = self.raw((TpmCc::LOAD_EXTERNAL, command), &[], &[], &input)?;
+        let (handle, _name): (u32, Tpm2bName) =
+            decode_exact(&out).map_err(|_| ClientError::Malformed { command })?;
+        let result = work(handle);
+        let flushed = self.flush(handle);
+        let result = result?;
+        flushed.map(|()| result)
+    }
+
+    fn flush(&self, handle: u32) -> Result<()> {
+        let command = (TpmCc::FLUSH_CONTEXT, "TPM2_FlushContext");
+        self.raw(command, &[], &[], &handle.to_bytes()).map(drop)
+    }
+
     /// GetInstanceKey under the storage key of the ticket: one that is here, or else its public part.
     fn key_for(&self, instance: u32, ticket: &MigrationTicket) -> Result<GetInstanceKeyOut> {
         if let Some(handle) = self.find_storage_key(&ticket.storage_name)? {
@@ -406,16 +489,7 @@ impl<T: Transport> Client<T> {
         if decode_exact::<TpmtPublic>(&ticket.storage_public).is_err() {
             return Err(ClientError::NoStorageKey);
         }
-        let command = "TPM2_LoadExternal";
-        let input = (0u16, &ticket.storage_public, TpmHandle::NULL).to_bytes();
-        let out = self.raw((TpmCc::LOAD_EXTERNAL, command), &[], &[], &input)?;
-        let (handle, _name): (u32, Tpm2bName) =
-            decode_exact(&out).map_err(|_| ClientError::Malformed { command })?;
-        let key = self.get_key(instance, handle);
-        let flushed = self.raw((TpmCc::FLUSH_CONTEXT, "TPM2_FlushContext"), &[], &[], &handle.to_bytes());
-        let key = key?;
-        flushed?;
-        Ok(key)
+        self.with_external(&ticket.storage_public, |handle| self.get_key(instance, handle))
     }
 
     /// Locks the instance, if it is not locked yet, and writes its migration stream. It may be called again after it failed, or after it
@@ -510,7 +584,8 @@ impl<T: Transport> Client<T> {
 fn create_input(name: &str, uuid: Uuid, storage_public: Tpm2b<1024>) -> Result<CreateInstanceIn> {
     let name = InstanceName::new(name)
         .map_err(|code| ClientError::Refused { command: "CREATE_INSTANCE", code: code.parameter(1) })?;
-    Ok(CreateInstanceIn { uuid, name, attributes: InstanceAttributes::default(), storage_public })
+    let attributes = InstanceAttributes::default();
+    Ok(CreateInstanceIn { uuid, name, attributes, storage_public, certificate: Tpm2b::empty() })
 }
 
 fn command_name(code: TpmCc) -> &'static str {

@@ -123,6 +123,8 @@ impl DestinationLocked {
             storage_public: storage_public.clone(),
             void: void.commitment(),
             live: live.commitment(),
+            signer: Tpm2b::empty(),
+            certificate: Tpm2b::empty(),
             signature: Tpm2b::empty(),
         };
         Ok(Self { slot: Slot { ticket, void, live } })

@@ -38,8 +38,11 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
+use vtpm_engine::instances::TicketFault;
 use vtpm_protocol::instance::InstanceState;
 use vtpm_protocol::rc::ResponseCode;
+
+use crate::trust::Untrusted;
 
 pub use state::State;
 
@@ -81,9 +84,15 @@ pub enum StepError {
         /// The step.
         step: Step,
     },
-    /// The ticket is for another instance, names no storage key or a wrong one, or is signed in an unknown way.
+    /// The ticket is for another instance, names no storage key or a wrong one.
     #[error("the ticket is not for this instance or names no usable storage key")]
     Ticket,
+    /// The ticket's signature is missing or not good.
+    #[error("{0}")]
+    Signature(TicketFault),
+    /// The ticket's signature is good, but not that of a destination that is trusted here.
+    #[error("the destination is not trusted: {0}")]
+    Untrusted(Untrusted),
     /// S is not the key that the ticket names.
     #[error("the storage key is not the one that the ticket names")]
     StorageKey,
@@ -145,7 +154,7 @@ impl StepError {
             Self::Digest => ResponseCode::VALUE.parameter(1),
             Self::Incomplete => ResponseCode::INSUFFICIENT.parameter(1),
             Self::Unsound => ResponseCode::SENSITIVE,
-            Self::Receipt => ResponseCode::SIGNATURE.parameter(1),
+            Self::Receipt | Self::Signature(_) | Self::Untrusted(_) => ResponseCode::SIGNATURE.parameter(1),
             Self::NoEscrow => ResponseCode::DISABLED,
         }
     }

@@ -331,13 +331,10 @@ fn a_ticket_for_another_instance_or_without_a_sound_storage_key_is_refused() {
     bad.storage_public = Tpm2b::empty();
     bad.storage_name = Tpm2b::empty();
     assert_eq!(lock(bad), Some(StepError::Ticket));
-    let mut bad = good.clone();
+    let mut bad = good;
     let mut name = bad.storage_name.to_vec();
     name[5] ^= 1;
     bad.storage_name = Tpm2b::new(name).unwrap();
-    assert_eq!(lock(bad), Some(StepError::Ticket));
-    let mut bad = good;
-    bad.signature = Tpm2b::new(vec![1]).unwrap();
     assert_eq!(lock(bad), Some(StepError::Ticket));
 }
 

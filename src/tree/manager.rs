@@ -5,6 +5,7 @@
 //! then lets the second happen. Until then the target stays locked.
 
 mod commands;
+mod peers;
 
 use std::sync::{Arc, MutexGuard};
 
@@ -23,6 +24,7 @@ use super::instance::{Inner, Instance, restore};
 use super::persistence::{Ops, Stored, name};
 use super::{Topology, Tree, TreeEvent};
 use crate::migration::content;
+use crate::migration::destination::DestinationLocked;
 use crate::migration::state::Settled;
 use crate::migration::{State, StepError};
 use crate::sentence;
@@ -45,6 +47,8 @@ enum Effect<'a> {
     Birth { child: Arc<Instance>, _parent: Option<MutexGuard<'a, Inner>>, _births: MutexGuard<'a, ()> },
     /// The target is gone.
     Death { target: MutexGuard<'a, Inner>, handle: u32 },
+    /// Nothing: records of the processing instance that are read from the store each time.
+    Own,
 }
 
 /// What becomes of the TPM of an instance.
@@ -65,6 +69,16 @@ pub(super) struct Transaction<'a> {
     /// The longest response that fits where the command came from.
     limit: usize,
     pending: Option<Pending<'a>>,
+    /// The instance that CreateInstance is about to make, while its ticket is being signed.
+    draft: Option<Draft<'a>>,
+}
+
+/// An instance without its ticket.
+struct Draft<'a> {
+    slot: DestinationLocked,
+    ops: Ops,
+    effect: Effect<'a>,
+    handle: u32,
 }
 
 /// The target of a command, locked.
@@ -93,7 +107,7 @@ impl<'a> Transaction<'a> {
         processing: &'a Instance,
         limit: usize,
     ) -> Self {
-        Self { tree, topology, processing, limit, pending: None }
+        Self { tree, topology, processing, limit, pending: None, draft: None }
     }
 
     pub(super) fn is_pending(&self) -> bool {
@@ -102,7 +116,7 @@ impl<'a> Transaction<'a> {
 
     /// Whether the pending command makes or destroys an instance.
     pub(super) fn moves_topology(&self) -> bool {
-        self.pending.as_ref().is_some_and(|p| !matches!(p.effect, Effect::Change { .. }))
+        self.pending.as_ref().is_some_and(|p| matches!(p.effect, Effect::Birth { .. } | Effect::Death { .. }))
     }
 
     /// The operations, for the batch.
@@ -122,6 +136,7 @@ impl<'a> Transaction<'a> {
                 }
                 None
             }
+            Effect::Own => None,
             Effect::Birth { child, .. } => {
                 self.tree.exchange_topology(|t| drop(t.insert(child.handle(), child.clone())));
                 Some(TreeEvent::Created(child))
@@ -138,6 +153,7 @@ impl<'a> Transaction<'a> {
     /// The batch is not durable, or the command failed.
     pub(super) fn forget(&mut self) {
         self.pending = None;
+        self.draft = None;
     }
 
     /// What is in memory of the target may not be what the store has.

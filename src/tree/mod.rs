@@ -37,7 +37,7 @@ mod persistence;
 mod provision;
 mod replay;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -53,12 +53,19 @@ pub use persistence::Persistence;
 pub use provision::RootOptions;
 
 use crate::migration::client::{Client, Transport, TransportError};
+use crate::sentence;
 use crate::store::{InstanceRow, StoreError};
 
 /// Persistent handle of the root's RSA-2048 storage key.
 pub const RSA_STORAGE_KEY: u32 = 0x8100_0001;
 /// Persistent handle of the root's ECC P-256 storage key, which `CreateInstance` puts into tickets unless another is named.
 pub const ECC_STORAGE_KEY: u32 = 0x8100_0002;
+/// Persistent handle of the root's attestation key, which signs tickets and certifies the other keys.
+pub const ATTESTATION_KEY: u32 = 0x8100_0003;
+/// Persistent handle of the root's key of the peer link.
+pub const LINK_KEY: u32 = 0x8100_0004;
+/// Persistent handle of the storage key that the root shares with others, if it does.
+pub const FLEET_KEY: u32 = 0x8100_0005;
 
 /// Why the tree could not be made or opened; for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +95,9 @@ pub enum TreeError {
         /// The response code.
         code: ResponseCode,
     },
+    /// A handle that is meant for a key of the root is in use.
+    #[error("the persistent handle 0x{0:08x} of the root holds another object than it should")]
+    ForeignKey(u32),
     /// A secret that was given does not fit.
     #[error("the owner authorization must have between 1 and 64 bytes")]
     OwnerAuth,
@@ -163,6 +173,10 @@ impl Tree {
         tree.exchange_topology(|t| *t = topology);
         boot::observe(&tree, boot)?;
         tree.root().start_root()?;
+        // Without these keys no instance arrives here, but those that are here are served.
+        if let Err(error) = tree.complete_root() {
+            log::error!("the root lacks keys for migrations: {}", sentence(&error));
+        }
         Ok(tree)
     }
 

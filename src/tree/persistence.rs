@@ -64,6 +64,9 @@ impl Persistence for Store {
 /// Names of records. The engine's records have a kind from 1 to 8 in front ([`RecordKey::to_bytes`]), the tree's own one
 /// from 0x80 on.
 pub(super) mod name {
+    use sha2::{Digest, Sha256};
+    use vtpm_protocol::instance::InstanceName;
+
     use super::{RecordKey, RecordName};
     use crate::store::StoreError;
 
@@ -78,6 +81,10 @@ pub(super) mod name {
     pub(crate) const RESET: RecordName = RecordName::kind(0x83);
     /// Of the root: the boot of the host in which the instances were used last.
     pub(crate) const BOOT: RecordName = RecordName::kind(0x84);
+    /// In front of what follows from the label of a peer: a [`PeerEntry`](vtpm_protocol::instance::PeerEntry).
+    pub(super) const PEER: u8 = 0x85;
+    /// Of the root: its [`Identity`](vtpm_protocol::instance::Identity), without the certificate.
+    pub(crate) const IDENTITY: RecordName = RecordName::kind(0x86);
     /// In front of the name of a record that is in the escrow.
     pub(super) const ESCROW: u8 = 0x90;
 
@@ -91,6 +98,13 @@ pub(super) mod name {
         let [a, b, c, d, e] = key.to_bytes();
         RecordName::new(&[ESCROW, a, b, c, d, e])
     }
+
+    /// The peer of a label, which is longer than a name may be.
+    pub(crate) fn peer(label: &InstanceName) -> Result<RecordName, StoreError> {
+        let mut name = vec![PEER];
+        name.extend(Sha256::digest(label.as_str()).iter().take(RecordName::MAX_BYTES.saturating_sub(1)));
+        RecordName::new(&name)
+    }
 }
 
 /// All records of an instance, sorted by what they are.
@@ -101,6 +115,8 @@ pub(super) struct Stored {
     pub(super) partial: Zeroizing<Vec<u8>>,
     pub(super) reset_owed: bool,
     pub(super) boot: Option<Zeroizing<Vec<u8>>>,
+    pub(super) identity: Option<Zeroizing<Vec<u8>>>,
+    pub(super) peers: Vec<Zeroizing<Vec<u8>>>,
     pub(super) live: Records,
     pub(super) escrow: Records,
 }
@@ -126,6 +142,10 @@ impl Stored {
                 stored.reset_owed = true;
             } else if name == name::BOOT {
                 stored.boot = Some(value);
+            } else if name == name::IDENTITY {
+                stored.identity = Some(value);
+            } else if bytes.first() == Some(&name::PEER) {
+                stored.peers.push(value);
             } else {
                 log::warn!("{id} has a {name} that this program does not know; it is left alone");
             }

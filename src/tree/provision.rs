@@ -1,20 +1,22 @@
-//! `vtpmd init`: the root instance in an empty store.
+//! `vtpmd init`: the root instance in an empty store; and the keys that a root of an earlier release lacks.
 
 use std::sync::Arc;
 
 use vtpm_engine::Tpm;
-use vtpm_protocol::codec::{Decode, Encode, Reader, encode_sized, encode_sized_with};
-use vtpm_protocol::instance::{INSTANCE_SELF, InstanceAttributes, InstanceName, Uuid};
+use vtpm_protocol::codec::{Decode, Encode, Reader, decode_exact, encode_sized, encode_sized_with};
+use vtpm_protocol::instance::{
+    CertifiedKey, INSTANCE_SELF, Identity, InstanceAttributes, InstanceName, KeyRole, Uuid,
+};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
     PublicId, PublicParms, Scheme, Tpm2b, TpmAlgId, TpmCc, TpmEccCurve, TpmHandle, TpmSt, TpmSu, TpmaObject,
-    TpmsEccPoint, TpmtPublic, TpmtSymDef, TpmtSymDefObject,
+    TpmsEccPoint, TpmtPublic, TpmtSignature, TpmtSymDef, TpmtSymDefObject,
 };
 use zeroize::Zeroizing;
 
 use super::environment::{Workshop, code_of};
-use super::persistence::{Ops, Persistence, name};
-use super::{Clock, ECC_STORAGE_KEY, RSA_STORAGE_KEY, Tree, TreeError};
+use super::persistence::{Ops, Persistence, Stored, name};
+use super::{ATTESTATION_KEY, Clock, ECC_STORAGE_KEY, LINK_KEY, RSA_STORAGE_KEY, Tree, TreeError};
 use crate::migration::State;
 use crate::store::{Batch, InstanceRow, Op};
 
@@ -42,8 +44,9 @@ impl RootOptions {
 }
 
 impl Tree {
-    /// Makes the root: a new TPM with the owner authorization given and two storage keys, an RSA-2048 one at
-    /// [`RSA_STORAGE_KEY`] and an ECC P-256 one at [`ECC_STORAGE_KEY`], which cannot be duplicated. All of it becomes durable at once.
+    /// Makes the root: a new TPM with the owner authorization given and four keys that cannot be duplicated: an attestation key at
+    /// [`ATTESTATION_KEY`], storage keys at [`RSA_STORAGE_KEY`] and [`ECC_STORAGE_KEY`], the key of the peer link at [`LINK_KEY`]. The first
+    /// certifies the others. All of it becomes durable at once.
     ///
     /// # Errors
     /// [`TreeError`]; the store is then as it was.
@@ -57,17 +60,18 @@ impl Tree {
             return Err(TreeError::NotEmpty);
         }
         let clock = Clock::start();
-        let mut root = Bench { tpm: Tpm::manufacture(&mut Workshop(&clock)), clock: &clock, auth };
-        root.run("TPM2_Startup", TpmCc::STARTUP, &[], None, &TpmSu::CLEAR.to_bytes())?;
+        let mut tpm = Tpm::manufacture(&mut Workshop(&clock));
+        let mut execute = |command: &[u8]| tpm.execute(&mut Workshop(&clock), 0, command);
+        let mut root = Bench { execute: &mut execute, auth };
+        root.run("TPM2_Startup", TpmCc::STARTUP, &[], &[], &TpmSu::CLEAR.to_bytes())?;
         let mut new_auth = Zeroizing::new(Vec::with_capacity(80));
         encode_sized(auth, &mut new_auth);
         for hierarchy in [TpmHandle::LOCKOUT, TpmHandle::OWNER] {
             let command = "TPM2_HierarchyChangeAuth";
-            root.run(command, TpmCc::HIERARCHY_CHANGE_AUTH, &[hierarchy.0], Some(&[]), &new_auth)?;
+            root.run(command, TpmCc::HIERARCHY_CHANGE_AUTH, &[hierarchy.0], &[&[]], &new_auth)?;
         }
-        root.storage_key(rsa_template(), RSA_STORAGE_KEY)?;
-        root.storage_key(ecc_template(), ECC_STORAGE_KEY)?;
-        root.run("TPM2_Shutdown", TpmCc::SHUTDOWN, &[], None, &TpmSu::CLEAR.to_bytes())?;
+        let identity = root.complete()?;
+        root.run("TPM2_Shutdown", TpmCc::SHUTDOWN, &[], &[], &TpmSu::CLEAR.to_bytes())?;
 
         let id = persistence.allocate_id();
         let mut ops = Ops::new(id);
@@ -79,57 +83,141 @@ impl Tree {
             uuid: options.uuid.0,
             attributes: InstanceAttributes::PRIVILEGED.bits(),
         }));
-        for (key, value) in root.tpm.records() {
+        for (key, value) in tpm.records() {
             ops.put(name::live(key)?, value);
         }
         ops.put(name::STATE, State::new_live().to_record());
+        ops.put(name::IDENTITY, Zeroizing::new(identity.to_bytes()));
         persistence.commit(Batch::new(ops.list))?;
+        Ok(())
+    }
+
+    /// Gives a root that an earlier release made the keys that it lacks, and certifies them. When they are all there, this reads only.
+    pub(super) fn complete_root(&self) -> Result<(), TreeError> {
+        let root = self.root();
+        let mut execute = |command: &[u8]| root.execute_long(command);
+        let mut bench = Bench { execute: &mut execute, auth: &self.owner_auth };
+        let known = Stored::read(&*self.persistence, root.id())?.identity;
+        let known = known.and_then(|record| decode_exact::<Identity>(&record).ok());
+        if let Some(known) = known
+            && bench.read_public(ATTESTATION_KEY).is_some_and(|public| *known.attestation == *public)
+        {
+            return Ok(());
+        }
+        let identity = bench.complete()?;
+        let mut ops = Ops::new(root.id());
+        ops.put(name::IDENTITY, Zeroizing::new(identity.to_bytes()));
+        self.persistence.commit(Batch::new(ops.list))?;
+        log::info!("the root has an attestation key and a link key now");
         Ok(())
     }
 }
 
-/// A TPM in the making.
+/// The persistent keys of a root, the attestation key first.
+fn root_keys() -> [(u32, Option<KeyRole>, TpmtPublic); 4] {
+    [
+        (ATTESTATION_KEY, None, signing_template(TpmaObject::RESTRICTED)),
+        (RSA_STORAGE_KEY, Some(KeyRole::RsaStorage), rsa_template()),
+        (ECC_STORAGE_KEY, Some(KeyRole::EccStorage), ecc_template()),
+        (LINK_KEY, Some(KeyRole::Link), signing_template(TpmaObject(0))),
+    ]
+}
+
+/// A TPM in the making, or one that is being completed.
 struct Bench<'a> {
-    tpm: Tpm,
-    clock: &'a Clock,
+    execute: &'a mut dyn FnMut(&[u8]) -> Vec<u8>,
     auth: &'a [u8],
 }
 
 impl Bench<'_> {
-    /// Executes a command, with a password for its first handle where one is given, and returns what follows the response header.
+    /// Executes a command, with a password for each of its first handles, and returns what follows the response header.
     fn run(
         &mut self,
         command: &'static str,
         code: TpmCc,
         handles: &[u32],
-        password: Option<&[u8]>,
+        passwords: &[&[u8]],
         parameters: &[u8],
     ) -> Result<Vec<u8>, TreeError> {
         let mut body = Zeroizing::new(Vec::with_capacity(1024));
         handles.iter().for_each(|h| h.encode(&mut body));
-        let tag = if let Some(password) = password {
-            let mut area = Zeroizing::new(Vec::with_capacity(128));
-            (TpmHandle::RS_PW, 0u16, 0u8).encode(&mut area);
-            encode_sized(password, &mut area);
+        let tag = if passwords.is_empty() {
+            TpmSt::NO_SESSIONS
+        } else {
+            let mut area = Zeroizing::new(Vec::with_capacity(256));
+            for password in passwords {
+                (TpmHandle::RS_PW, 0u16, 0u8).encode(&mut area);
+                encode_sized(password, &mut area);
+            }
             u32::try_from(area.len()).unwrap_or(u32::MAX).encode(&mut body);
             body.extend_from_slice(&area);
             TpmSt::SESSIONS
-        } else {
-            TpmSt::NO_SESSIONS
         };
         body.extend_from_slice(parameters);
         let mut bytes = Zeroizing::new(Vec::with_capacity(body.len().saturating_add(10)));
         let size = u32::try_from(body.len().saturating_add(10)).unwrap_or(u32::MAX);
         (tag, size, code).encode(&mut bytes);
         bytes.extend_from_slice(&body);
-        let response = self.tpm.execute(&mut Workshop(self.clock), 0, &bytes);
+        let response = (self.execute)(&bytes);
         match code_of(&response) {
             ResponseCode::SUCCESS => Ok(response.get(10..).unwrap_or_default().to_vec()),
             code => Err(TreeError::Root { command, code }),
         }
     }
 
-    fn storage_key(&mut self, template: TpmtPublic, at: u32) -> Result<(), TreeError> {
+    /// All keys of [`root_keys`]: those that are missing are made, and all are certified.
+    fn complete(&mut self) -> Result<Identity, TreeError> {
+        let mut attestation = Tpm2b::empty();
+        let mut keys = Vec::new();
+        for (handle, role, template) in root_keys() {
+            let public = match self.read_public(handle) {
+                Some(public) => public,
+                None => {
+                    self.make_key(&template, handle)?;
+                    self.read_public(handle).ok_or(TreeError::ForeignKey(handle))?
+                }
+            };
+            // What an operator may have put there is no key of ours.
+            let ours = decode_exact::<TpmtPublic>(&public).is_ok_and(|public| {
+                TpmtPublic { unique: template.unique.clone(), ..public }.to_bytes() == template.to_bytes()
+            });
+            if !ours {
+                return Err(TreeError::ForeignKey(handle));
+            }
+            match role {
+                None => attestation = public,
+                Some(role) => keys.push(self.certify(handle, role, public)?),
+            }
+        }
+        Ok(Identity { attestation, certificate: Tpm2b::empty(), keys })
+    }
+
+    /// `TPMT_PUBLIC` of a persistent object; `None` when there is none.
+    fn read_public(&mut self, handle: u32) -> Option<Tpm2b<1024>> {
+        let out = self.run("TPM2_ReadPublic", TpmCc::READ_PUBLIC, &[handle], &[], &[]).ok()?;
+        Tpm2b::decode(&mut Reader::new(&out)).ok()
+    }
+
+    fn certify(
+        &mut self,
+        handle: u32,
+        role: KeyRole,
+        public: Tpm2b<1024>,
+    ) -> Result<CertifiedKey, TreeError> {
+        let command = "TPM2_Certify";
+        let malformed = |code| TreeError::Root { command, code };
+        // No qualifying data, the scheme of the key.
+        let parameters = (0u16, TpmAlgId::NULL).to_bytes();
+        let handles = [handle, ATTESTATION_KEY];
+        let out = self.run(command, TpmCc::CERTIFY, &handles, &[&[], &[]], &parameters)?;
+        let mut r = Reader::new(&out);
+        let (_size, attest): (u32, Tpm2b<1024>) = Decode::decode(&mut r).map_err(malformed)?;
+        let signature = TpmtSignature::decode(&mut r).map_err(malformed)?;
+        let signature = Tpm2b::new(signature.to_bytes()).map_err(malformed)?;
+        Ok(CertifiedKey { role, public, attest, signature })
+    }
+
+    fn make_key(&mut self, template: &TpmtPublic, at: u32) -> Result<(), TreeError> {
         let mut parameters = Vec::new();
         // inSensitive: empty authorization, no data.
         encode_sized_with(&mut parameters, |o| (0u16, 0u16).encode(o));
@@ -137,15 +225,38 @@ impl Bench<'_> {
         // outsideInfo, creationPCR.
         (0u16, 0u32).encode(&mut parameters);
         let owner = [TpmHandle::OWNER.0];
-        let auth = self.auth.to_vec();
+        let auth = self.auth;
         let command = "TPM2_CreatePrimary";
-        let out = self.run(command, TpmCc::CREATE_PRIMARY, &owner, Some(&auth), &parameters)?;
+        let out = self.run(command, TpmCc::CREATE_PRIMARY, &owner, &[auth], &parameters)?;
         let malformed = |code| TreeError::Root { command, code };
         let transient = u32::decode(&mut Reader::new(&out)).map_err(malformed)?;
         let handles = [TpmHandle::OWNER.0, transient];
-        self.run("TPM2_EvictControl", TpmCc::EVICT_CONTROL, &handles, Some(&auth), &at.to_bytes())?;
-        self.run("TPM2_FlushContext", TpmCc::FLUSH_CONTEXT, &[], None, &transient.to_bytes())?;
-        Ok(())
+        let kept = self.run("TPM2_EvictControl", TpmCc::EVICT_CONTROL, &handles, &[auth], &at.to_bytes());
+        self.run("TPM2_FlushContext", TpmCc::FLUSH_CONTEXT, &[], &[], &transient.to_bytes())?;
+        kept.map(drop)
+    }
+}
+
+/// An ECC P-256 key that signs with ECDSA and SHA-256 and stays in its TPM, with these attributes besides.
+fn signing_template(more: TpmaObject) -> TpmtPublic {
+    let attributes = TpmaObject::FIXED_TPM
+        | TpmaObject::FIXED_PARENT
+        | TpmaObject::SENSITIVE_DATA_ORIGIN
+        | TpmaObject::USER_WITH_AUTH
+        | TpmaObject::NO_DA
+        | TpmaObject::SIGN_ENCRYPT
+        | more;
+    TpmtPublic {
+        name_alg: TpmAlgId::SHA256,
+        attributes,
+        auth_policy: Tpm2b::empty(),
+        parms: PublicParms::Ecc {
+            symmetric: TpmtSymDefObject(TpmtSymDef::Null),
+            scheme: Scheme::new(TpmAlgId::ECDSA, TpmAlgId::SHA256),
+            curve: TpmEccCurve::NIST_P256,
+            kdf: Scheme::NULL,
+        },
+        unique: PublicId::Ecc(TpmsEccPoint::default()),
     }
 }
 

@@ -47,6 +47,19 @@ impl Host {
         self.run_with(&[]);
     }
 
+    /// From here on this host takes tickets of the other one, which it calls by the name of its directory.
+    pub fn pin(&self, other: &Self) {
+        let identity = self.dir.join(format!("{}.identity", other.label()));
+        let path = identity.to_str().unwrap();
+        other.ctl(&["identity", "export", "--output", path]);
+        let fingerprint = other.json(&["identity", "show"])["fingerprint"].as_str().unwrap().to_owned();
+        self.ctl(&["peer", "add", &other.label(), "--identity", path, "--fingerprint", &fingerprint]);
+    }
+
+    fn label(&self) -> String {
+        self.dir.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
     /// As [`Self::run`], with more arguments.
     pub fn run_with(&mut self, arguments: &[&str]) {
         let mut program = self.vtpmd("run");
@@ -174,16 +187,30 @@ impl Raw {
         password: Option<&[u8]>,
         parameters: &dyn Encode,
     ) -> std::io::Result<(ResponseCode, Vec<u8>)> {
+        self.run_with(code, handles, password.as_slice(), parameters)
+    }
+
+    /// As [`Self::run`], with a password for each of the first handles.
+    pub fn run_with(
+        &mut self,
+        code: TpmCc,
+        handles: &[TpmHandle],
+        passwords: &[&[u8]],
+        parameters: &dyn Encode,
+    ) -> std::io::Result<(ResponseCode, Vec<u8>)> {
         let mut body = Vec::new();
         handles.iter().for_each(|h| h.encode(&mut body));
-        if let Some(password) = password {
-            let mut area = (TpmHandle::RS_PW, 0u16, 0u8).to_bytes();
-            encode_sized(password, &mut area);
+        if !passwords.is_empty() {
+            let mut area = Vec::new();
+            for password in passwords {
+                (TpmHandle::RS_PW, 0u16, 0u8).encode(&mut area);
+                encode_sized(password, &mut area);
+            }
             u32::try_from(area.len()).unwrap().encode(&mut body);
             body.append(&mut area);
         }
         parameters.encode(&mut body);
-        let tag = if password.is_some() { TpmSt::SESSIONS } else { TpmSt::NO_SESSIONS };
+        let tag = if passwords.is_empty() { TpmSt::NO_SESSIONS } else { TpmSt::SESSIONS };
         let size = u32::try_from(HEADER_SIZE + body.len()).unwrap();
         let command = [(tag, size, code).to_bytes(), body].concat();
         let response = self.transmit(&command)?;

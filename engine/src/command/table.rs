@@ -61,6 +61,10 @@ const NV_INDEX: &[HandleSpec] = &[user(K::NvAuth), any(K::NvIndex)];
 const SIGNED_WITH_PRIVACY: &[HandleSpec] = &[user(K::Endorsement), user(K::ObjectOrNull)];
 /// Owner authorization, then the target.
 const ON_INSTANCE: &[HandleSpec] = &[user(K::Owner), any(K::Instance)];
+/// Owner authorization, for what concerns the processing instance itself.
+const ON_SELF: &[HandleSpec] = &[user(K::Owner)];
+/// Owner authorization, the key that signs the ticket, then the parent.
+const WITH_SIGNER: &[HandleSpec] = &[user(K::Owner), user(K::ObjectOrNull), any(K::Instance)];
 /// Owner authorization, that of storage key S, then the target.
 const WITH_STORAGE_KEY: &[HandleSpec] = &[user(K::Owner), user(K::Object), any(K::Instance)];
 
@@ -197,7 +201,7 @@ pub static COMMANDS: &[Command] = &[
     row(CC::NV_READ_PUBLIC2, &[any(K::NvIndex)], ENC, nv::nv_read_public2),
     row(CC::READ_ONLY_CONTROL, &[user(K::Platform)], NV, hierarchy::read_only_control),
     row(CC::POLICY_TRANSPORT_SPDM, POLICY, DEC, policy::policy_transport_spdm),
-    instance_row(cc::CREATE_INSTANCE, ON_INSTANCE, NV, instance::create_instance),
+    instance_row(cc::CREATE_INSTANCE, WITH_SIGNER, NV, instance::create_instance),
     instance_row(cc::LOCK_INSTANCE, ON_INSTANCE, NV, instance::lock_instance),
     instance_row(cc::GET_INSTANCE_KEY, WITH_STORAGE_KEY, Flags { encrypt: true, public_key_authorizes: true, ..NV }, instance::get_instance_key),
     instance_row(cc::GET_INSTANCE_CAPABILITY, ON_INSTANCE, N, instance::get_instance_capability),
@@ -212,6 +216,10 @@ pub static COMMANDS: &[Command] = &[
     instance_row(cc::COMMIT_MIGRATION, ON_INSTANCE, NV_DEC_ENC, instance::commit_migration),
     instance_row(cc::ARM_INSTANCE, ON_INSTANCE, NV, instance::arm_instance),
     instance_row(cc::RESET_INSTANCE, ON_INSTANCE, NV, instance::reset_instance),
+    row(cc::ADD_PEER, ON_SELF, NV, instance::add_peer),
+    row(cc::REMOVE_PEER, ON_SELF, NV, instance::remove_peer),
+    row(cc::LIST_PEERS, ON_SELF, N, instance::list_peers),
+    row(cc::GET_IDENTITY, ON_SELF, N, instance::get_identity),
 ];
 
 /// The row of a code.

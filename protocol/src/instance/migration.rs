@@ -4,13 +4,15 @@ use super::{MigrationId, PieceInfo, PieceKind, Uuid, decode_list, encode_list};
 use crate::codec::{Decode, Encode, Reader, decode_exact};
 use crate::rc::ResponseCode;
 use crate::structure;
-use crate::tpm::{Tpm2b, Tpm2bName, TpmAlgId};
+use crate::tpm::{TPM_GENERATED, Tpm2b, Tpm2bName, TpmAlgId};
 use zeroize::Zeroizing;
 
 /// The longest encoded [`MigrationTicket`].
-pub const MAX_TICKET: usize = 2400;
+pub const MAX_TICKET: usize = 3700;
 const TICKET_MAGIC: u32 = 0x7654_504b; // "vTPK"
-const TICKET_VERSION: u16 = 1;
+const TICKET_VERSION: u16 = 2;
+/// What releases up to 0.2.0 wrote, without signature.
+const TICKET_VERSION_1: u16 = 1;
 
 const KEY_MAGIC: u32 = 0x7654_504d; // "vTPM"
 const KEY_VERSION: u16 = 1;
@@ -32,8 +34,8 @@ const MANIFEST_VERSION: u16 = 1;
 /// The most pieces that one instance can have.
 pub const MAX_PIECES: usize = 8192;
 
-/// The destination's word to the source, made by CreateInstance: what the migration is called, whom it is for, under which key, and
-/// the hashes of the two receipts.
+/// The destination's word to the source, made by CreateInstance: what the migration is called, whom it is for, under which key, the
+/// hashes of the two receipts, and who says so.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MigrationTicket {
     /// N.
@@ -49,7 +51,12 @@ pub struct MigrationTicket {
     pub void: [u8; 32],
     /// SHA-256 of the receipt that says "it lives here".
     pub live: [u8; 32],
-    /// `TPMT_SIGNATURE` of the destination parent over all before it; version 1 knows the empty one only.
+    /// `TPMT_PUBLIC` of the key that signs; empty when there is no signature or S itself authenticates the ticket.
+    pub signer: Tpm2b<1024>,
+    /// An X.509 certificate (DER) of the signer, or nothing. The signature does not cover it: it speaks for itself.
+    pub certificate: Tpm2b<1536>,
+    /// `TPMT_SIGNATURE` over [`Self::signed_bytes`]: of the signer, or with `TPM_ALG_HMAC` under a key that follows from S; empty when
+    /// unsigned.
     pub signature: Tpm2b<1024>,
 }
 
@@ -61,26 +68,62 @@ impl MigrationTicket {
     pub fn decode_sized(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         decode_exact(r.sized(MAX_TICKET)?)
     }
+
+    /// What the signature covers: `TPM_GENERATED_VALUE`, then the ticket from its magic up to the signer. A TPM hashes nothing that begins
+    /// with this value for a restricted key to sign, so that only CreateInstance gets such a signature of one; and no attestation has
+    /// the ticket's magic in the place of its type.
+    #[must_use]
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        let mut out = TPM_GENERATED.to_bytes();
+        self.encode_fields(&mut out);
+        self.signer.encode(&mut out);
+        out
+    }
+
+    fn encode_fields(&self, out: &mut Vec<u8>) {
+        (TICKET_MAGIC, TICKET_VERSION, self.migration_id, self.uuid).encode(out);
+        (&self.storage_name, &self.storage_public, self.void, self.live).encode(out);
+    }
 }
 
 impl Encode for MigrationTicket {
     fn encode(&self, out: &mut Vec<u8>) {
-        (TICKET_MAGIC, TICKET_VERSION, self.migration_id, self.uuid).encode(out);
-        (&self.storage_name, &self.storage_public, self.void, self.live, &self.signature).encode(out);
+        self.encode_fields(out);
+        (&self.signer, &self.certificate, &self.signature).encode(out);
     }
 }
 
 impl Decode for MigrationTicket {
+    /// A ticket of version 1 decodes as one without a signature, and is of version 2 from then on.
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
-        expect_version(r, TICKET_MAGIC, TICKET_VERSION)?;
+        let start = r.remaining();
+        let (magic, version): (u32, u16) = Decode::decode(r)?;
+        if magic != TICKET_MAGIC || !matches!(version, TICKET_VERSION_1 | TICKET_VERSION) {
+            return Err(ResponseCode::VALUE);
+        }
+        let migration_id = r.array()?;
+        let uuid = Uuid::decode(r)?;
+        let (storage_name, storage_public) = Decode::decode(r)?;
+        let (void, live) = (r.array()?, r.array()?);
+        let (signer, certificate) =
+            if version == TICKET_VERSION { Decode::decode(r)? } else { (Tpm2b::empty(), Tpm2b::empty()) };
+        let signature = Tpm2b::decode(r)?;
+        if version == TICKET_VERSION_1 && !signature.is_empty() {
+            return Err(ResponseCode::VALUE);
+        }
+        if start.saturating_sub(r.remaining()) > MAX_TICKET {
+            return Err(ResponseCode::SIZE);
+        }
         Ok(Self {
-            migration_id: r.array()?,
-            uuid: Uuid::decode(r)?,
-            storage_name: Decode::decode(r)?,
-            storage_public: Decode::decode(r)?,
-            void: r.array()?,
-            live: r.array()?,
-            signature: Decode::decode(r)?,
+            migration_id,
+            uuid,
+            storage_name,
+            storage_public,
+            void,
+            live,
+            signer,
+            certificate,
+            signature,
         })
     }
 }

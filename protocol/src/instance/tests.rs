@@ -16,7 +16,9 @@ fn ticket() -> MigrationTicket {
         storage_public: Tpm2b::new(vec![4; 90]).unwrap(),
         void: [5; 32],
         live: [6; 32],
-        signature: Tpm2b::empty(),
+        signer: Tpm2b::new(vec![7; 88]).unwrap(),
+        certificate: Tpm2b::new(vec![8; 300]).unwrap(),
+        signature: Tpm2b::new(vec![9; 70]).unwrap(),
     }
 }
 
@@ -35,12 +37,11 @@ fn header() -> PieceHeader {
 }
 
 #[test]
-fn command_codes_are_vendor_codes_without_gaps() {
-    for (i, (code, _)) in cc::ALL.iter().enumerate() {
-        assert_eq!(code.0, 0x2000_0001 + u32::try_from(i).unwrap());
-    }
+fn command_codes_are_vendor_codes_in_ascending_order() {
+    assert!(cc::ALL.is_sorted_by(|(a, _), (b, _)| a.0 < b.0));
+    assert!(cc::ALL.iter().all(|(code, _)| code.0 & 0xffff_ff00 == 0x2000_0000));
     assert!(cc::is_instance_command(cc::RESET_INSTANCE));
-    assert!(!cc::is_instance_command(TpmCc(0x2000_0010)));
+    assert!(!cc::is_instance_command(TpmCc(0x2000_00ff)));
 }
 
 #[test]
@@ -80,14 +81,92 @@ fn a_ticket_survives_its_bytes_and_only_whole() {
 }
 
 #[test]
-fn the_longest_ticket_is_within_the_cap() {
-    let longest = MigrationTicket {
-        storage_name: Tpm2b::new(vec![0; 66]).unwrap(),
+fn a_ticket_over_the_cap_is_refused() {
+    let with_certificate = |n| MigrationTicket {
         storage_public: Tpm2b::new(vec![0; 1024]).unwrap(),
-        signature: Tpm2b::new(vec![0; 1024]).unwrap(),
+        signer: Tpm2b::new(vec![0; 1024]).unwrap(),
+        certificate: Tpm2b::new(vec![0; n]).unwrap(),
         ..ticket()
     };
-    assert!(longest.to_bytes().len() <= MAX_TICKET);
+    let spare = MAX_TICKET - with_certificate(0).to_bytes().len();
+    let longest = with_certificate(spare);
+    assert_eq!(decode_exact(&longest.to_bytes()), Ok(longest));
+    let longer = with_certificate(spare + 1).to_bytes();
+    assert_eq!(decode_exact::<MigrationTicket>(&longer), Err(ResponseCode::SIZE));
+}
+
+#[test]
+fn the_signature_covers_all_but_certificate_and_itself() {
+    let signed = ticket().signed_bytes();
+    assert_eq!(signed[..10], [0xff, 0x54, 0x43, 0x47, 0x76, 0x54, 0x50, 0x4b, 0, 2]);
+    let end = ticket().to_bytes().len() - (2 + 300) - (2 + 70);
+    assert_eq!(signed[4..], ticket().to_bytes()[..end]);
+}
+
+/// Byte for byte what release 0.2.0 gave out.
+#[test]
+fn a_ticket_of_version_1_decodes_as_one_without_signature() {
+    let mut old = vec![0x76, 0x54, 0x50, 0x4b, 0, 1];
+    old.extend_from_slice(&[1; 32]);
+    old.extend_from_slice(&[2; 16]);
+    old.extend_from_slice(&[0, 3, 0, 0x0b, 3, 0, 90]);
+    old.extend_from_slice(&[4; 90]);
+    old.extend_from_slice(&[5; 32]);
+    old.extend_from_slice(&[6; 32]);
+    old.extend_from_slice(&[0, 0]);
+    let unsigned = MigrationTicket {
+        signer: Tpm2b::empty(),
+        certificate: Tpm2b::empty(),
+        signature: Tpm2b::empty(),
+        ..ticket()
+    };
+    assert_eq!(decode_exact(&old), Ok(unsigned));
+    // It had no signatures.
+    old.pop();
+    old.extend_from_slice(&[1, 7]);
+    assert_eq!(decode_exact::<MigrationTicket>(&old), Err(ResponseCode::VALUE));
+}
+
+#[test]
+fn an_address_is_a_host_and_a_port_or_nothing() {
+    for good in ["", "host:1", "a-b.example:65535", "127.0.0.1:8670", "[::1]:8670", "[fe80::1%eth0]:1"] {
+        let address = PeerAddress::new(good).unwrap();
+        assert_eq!((address.as_str(), address.is_empty()), (good, good.is_empty()));
+        assert_eq!(decode_exact(&address.to_bytes()), Ok(address));
+    }
+    for bad in
+        ["host", "host:", ":1", "host:0", "host:65536", "host:+1", "::1:80", "a b:1", "a\n:1", "[]:1", "ä:1"]
+    {
+        assert_eq!(PeerAddress::new(bad), Err(ResponseCode::VALUE), "{bad}");
+    }
+    assert_eq!(PeerAddress::new(&format!("{}:1", "a".repeat(255))), Err(ResponseCode::SIZE));
+}
+
+#[test]
+fn a_full_page_of_peers_fits_a_plain_response() {
+    let longest = PeerEntry {
+        label: InstanceName::new(&"a".repeat(64)).unwrap(),
+        kind: PeerKind::Authority,
+        rights: PeerRights::PREPARE,
+        credential: Tpm2b::new(vec![1; 2048]).unwrap(),
+        address: PeerAddress::new(&format!("{}:65535", "a".repeat(250))).unwrap(),
+    };
+    assert!(longest.to_bytes().len() <= MAX_CAP_PEER_BYTES);
+    const { assert!(MAX_CAP_PEER_BYTES + 5 + 10 + 4 + 150 <= 4096) };
+    assert_eq!(decode_exact(&longest.to_bytes()), Ok(longest));
+}
+
+#[test]
+fn the_longest_identity_is_within_its_cap() {
+    let whole = Tpm2b::new(vec![0; 1024]).unwrap();
+    let (public, attest, signature) = (whole.clone(), whole.clone(), whole.clone());
+    let key = CertifiedKey { role: KeyRole::Fleet, public, attest, signature };
+    let certificate = Tpm2b::new(vec![0; MAX_CERTIFICATE]).unwrap();
+    let mut identity = Identity { attestation: whole, certificate, keys: vec![key; MAX_CERTIFIED_KEYS] };
+    assert_eq!(identity.to_bytes().len(), MAX_IDENTITY);
+    assert_eq!(decode_exact(&identity.to_bytes()), Ok(identity.clone()));
+    identity.keys.push(identity.keys[0].clone());
+    assert_eq!(decode_exact::<Identity>(&identity.to_bytes()), Err(ResponseCode::SIZE));
 }
 
 #[test]
@@ -108,6 +187,7 @@ fn commands_survive_their_bytes() {
         name,
         attributes: InstanceAttributes::default(),
         storage_public: Tpm2b::empty(),
+        certificate: Tpm2b::new(*b"certificate").unwrap(),
     });
     same(&CreateInstanceOut { instance: INSTANCE_FIRST, ticket: ticket() });
     same(&LockInstanceIn { ticket: ticket(), flags: LockFlags::STRICT });

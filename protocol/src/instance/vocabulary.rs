@@ -224,6 +224,41 @@ impl Decode for LockFlags {
     }
 }
 
+/// What a peer may do here beyond being a destination. 32 bits; bits that have no meaning must be clear.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PeerRights(u32);
+
+impl PeerRights {
+    /// Bit 0: it may prepare instances here over the link.
+    pub const PREPARE: Self = Self(1);
+
+    /// From the bits.
+    ///
+    /// # Errors
+    /// `TPM_RC_RESERVED_BITS` when a bit without a meaning is set.
+    pub const fn from_bits(bits: u32) -> Result<Self, ResponseCode> {
+        if bits & !Self::PREPARE.0 != 0 { Err(ResponseCode::RESERVED_BITS) } else { Ok(Self(bits)) }
+    }
+
+    /// Whether the peer may prepare instances here.
+    #[must_use]
+    pub const fn may_prepare(self) -> bool {
+        self.0 & Self::PREPARE.0 != 0
+    }
+}
+
+impl Encode for PeerRights {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+    }
+}
+
+impl Decode for PeerRights {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Self::from_bits(u32::decode(r)?)
+    }
+}
+
 macro_rules! enumeration {
     ($(#[$m:meta])* $name:ident : $repr:ty { $($(#[$vm:meta])* $v:ident = $n:expr, $text:expr;)* }) => {
         $(#[$m])*
@@ -344,5 +379,31 @@ enumeration! {
         Live = 1, "live";
         /// It will never live here: the `void` receipt.
         Void = 2, "void";
+    }
+}
+
+enumeration! {
+    /// How a peer is recognized.
+    PeerKind: u8 {
+        /// By its attestation key: the credential is the `TPMT_PUBLIC` of it.
+        Pinned = 1, "pinned";
+        /// By a certificate: the credential is the X.509 certificate (DER) of the authority that issues them.
+        Authority = 2, "authority";
+        /// Not by this entry, which is an address only: one of the other two recognizes who answers there.
+        Address = 3, "address";
+    }
+}
+
+enumeration! {
+    /// What a certified key of a root is for.
+    KeyRole: u8 {
+        /// The RSA storage key.
+        RsaStorage = 1, "rsa-storage";
+        /// The ECC storage key.
+        EccStorage = 2, "ecc-storage";
+        /// The key of its end of the peer link.
+        Link = 3, "link";
+        /// The storage key that it shares with other roots.
+        Fleet = 4, "fleet";
     }
 }

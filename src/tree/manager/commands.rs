@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vtpm_engine::Tpm;
-use vtpm_engine::instances::InstanceManager;
+use vtpm_engine::instances::{InstanceManager, TicketFault, VerifiedTicket};
 use vtpm_protocol::instance::migration::PIECE_OVERHEAD;
 use vtpm_protocol::instance::{
-    ArmInstanceIn, CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
-    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, INSTANCE_SELF, InstanceCapability,
-    InstanceCapabilityData, LimitTag, ListInstancesIn, ListInstancesOut, LockInstanceIn, MAX_CAP_HANDLES,
-    MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND, PieceKind, ReceiptIn, ReceiptOut,
-    SetInstanceDataIn, UnlockInstanceIn,
+    CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
+    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, INSTANCE_SELF, Identity, InstanceCapability,
+    InstanceCapabilityData, InstanceName, LimitTag, ListInstancesIn, ListInstancesOut, ListPeersIn,
+    ListPeersOut, LockFlags, MAX_CAP_HANDLES, MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND,
+    MigrationTicket, PeerEntry, PieceKind, ReceiptIn, ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
 
-use super::{Effect, Pending, Target, TpmChange, Transaction, live_name, refused, store_failed};
+use super::{Draft, Effect, Pending, Target, TpmChange, Transaction, live_name, refused, store_failed};
 use crate::migration::content::{self, PieceId};
 use crate::migration::destination::DestinationLocked;
 use crate::migration::source::{Armed, Export, ExportNext};
@@ -50,11 +50,11 @@ impl InstanceManager for Transaction<'_> {
         Err(ResponseCode::HIERARCHY)
     }
 
-    fn create_instance(
+    fn draft_instance(
         &mut self,
         parent: u32,
         input: &CreateInstanceIn,
-    ) -> Result<CreateInstanceOut, ResponseCode> {
+    ) -> Result<MigrationTicket, ResponseCode> {
         self.check_descendant(parent, true)?;
         let parent = self.find(parent)?;
         if !parent.attributes().privileged() {
@@ -90,18 +90,34 @@ impl InstanceManager for Transaction<'_> {
             .map_err(|_| ResponseCode::FAILURE)?;
         let mut ops = Ops::new(id);
         ops.list.push(Op::CreateInstance(row));
-        ops.put(name::STATE, State::DestinationLocked(slot).to_record());
         let effect = Effect::Birth { child: Arc::new(child), _parent: parent_lock, _births: births };
+        self.draft = Some(Draft { slot, ops, effect, handle });
+        Ok(ticket)
+    }
+
+    fn create_instance(&mut self, ticket: MigrationTicket) -> Result<CreateInstanceOut, ResponseCode> {
+        let Draft { mut slot, mut ops, effect, handle } = self.draft.take().ok_or(ResponseCode::FAILURE)?;
+        let MigrationTicket { signer, certificate, signature, .. } = ticket.clone();
+        let drafted = slot.slot.ticket;
+        slot.slot.ticket = MigrationTicket { signer, certificate, signature, ..drafted };
+        if slot.slot.ticket != ticket {
+            return Err(ResponseCode::FAILURE);
+        }
+        ops.put(name::STATE, State::DestinationLocked(slot).to_record());
         self.pending = Some(Pending { ops: ops.list, effect });
         Ok(CreateInstanceOut { instance: handle, ticket })
     }
 
-    fn lock_instance(&mut self, instance: u32, input: &LockInstanceIn) -> Result<(), ResponseCode> {
+    fn lock_instance(
+        &mut self,
+        instance: u32,
+        ticket: VerifiedTicket,
+        flags: LockFlags,
+    ) -> Result<(), ResponseCode> {
         let target = self.target(instance)?;
+        let ticket = self.admit(target.instance, ticket)?;
         let state = target.inner.state.clone();
-        let state = state
-            .lock(target.instance.uuid(), input.ticket.clone(), input.flags)
-            .map_err(refused(target.instance))?;
+        let state = state.lock(target.instance.uuid(), ticket, flags).map_err(refused(target.instance))?;
         if !self.children(target.instance.handle()).is_empty() {
             return Err(ResponseCode::PARENT);
         }
@@ -117,6 +133,13 @@ impl InstanceManager for Transaction<'_> {
         Self::put_records(&mut ops, &records)?;
         self.change(target, ops, state, TpmChange::Remove);
         Ok(())
+    }
+
+    fn refuse_ticket(&mut self, instance: u32, fault: TicketFault) -> ResponseCode {
+        match self.find(instance) {
+            Ok(instance) => refused(instance)(StepError::Signature(fault)),
+            Err(code) => code,
+        }
     }
 
     fn get_instance_key(
@@ -282,9 +305,15 @@ impl InstanceManager for Transaction<'_> {
         Ok(())
     }
 
-    fn arm_instance(&mut self, instance: u32, input: &ArmInstanceIn) -> Result<(), ResponseCode> {
+    fn arm_instance(
+        &mut self,
+        instance: u32,
+        ticket: Option<VerifiedTicket>,
+        flags: LockFlags,
+    ) -> Result<(), ResponseCode> {
         let target = self.target(instance)?;
-        let armed = input.ticket.clone().map(|ticket| Armed { ticket, flags: input.flags });
+        let ticket = ticket.map(|ticket| self.admit(target.instance, ticket)).transpose()?;
+        let armed = ticket.map(|ticket| Armed { ticket, flags });
         let uuid = target.instance.uuid();
         let state = target.inner.state.clone().arm(uuid, armed).map_err(refused(target.instance))?;
         let ops = Ops::new(target.instance.id());
@@ -347,5 +376,21 @@ impl InstanceManager for Transaction<'_> {
             outcome: inner.state.outcome(),
             ticket: inner.state.ticket().cloned(),
         })
+    }
+
+    fn add_peer(&mut self, entry: &PeerEntry) -> Result<(), ResponseCode> {
+        self.put_peer(entry)
+    }
+
+    fn remove_peer(&mut self, label: &InstanceName) -> Result<(), ResponseCode> {
+        self.delete_peer(label)
+    }
+
+    fn list_peers(&mut self, input: &ListPeersIn) -> Result<ListPeersOut, ResponseCode> {
+        self.page_of_peers(input)
+    }
+
+    fn identity(&mut self) -> Result<Identity, ResponseCode> {
+        self.stored_identity()
     }
 }

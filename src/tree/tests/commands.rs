@@ -33,6 +33,7 @@ fn input(name: &str, uuid: u8, attributes: InstanceAttributes) -> CreateInstance
         name: InstanceName::new(name).unwrap(),
         attributes,
         storage_public: Tpm2b::empty(),
+        certificate: Tpm2b::empty(),
     }
 }
 

@@ -32,6 +32,7 @@ impl Pair {
 
     fn with(storage: u32, flags: LockFlags) -> Self {
         let (source, destination) = (Host::with_vm(0), Host::new(1));
+        source.trust(&destination);
         source.vm().execute(0, &extend(0x42), None);
         define_nv(&source.vm());
         make_persistent(&source.vm());
@@ -320,7 +321,9 @@ fn the_stream_of_another_instance_is_refused() {
 #[test]
 fn a_ticket_for_another_uuid_arms_nothing() {
     let source = Host::with_vm(0);
-    let ticket = Host::new(1).client().prepare("vm", Uuid([5; 16]), ECC_STORAGE_KEY).unwrap().ticket;
+    let destination = Host::new(1);
+    source.trust(&destination);
+    let ticket = destination.client().prepare("vm", Uuid([5; 16]), ECC_STORAGE_KEY).unwrap().ticket;
     let armed = source.client().arm(source.vm().handle(), Some(ticket), LockFlags::default());
     assert!(
         matches!(armed, Err(ClientError::Refused { code, .. }) if code == ResponseCode::TICKET.parameter(1))
@@ -471,6 +474,7 @@ fn an_instance_moves_on_from_host_to_host() {
     let before = pcr16(&pair.source.vm());
     pair.load(&pair.save()).unwrap();
     let third = Host::new(2);
+    pair.destination.trust(&third);
     let ticket = third.client().prepare("vm", UUID, ECC_STORAGE_KEY).unwrap().ticket;
     let there = pair.destination.vm();
     pair.destination.client().arm(there.handle(), Some(ticket), LockFlags::default()).unwrap();

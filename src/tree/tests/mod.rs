@@ -4,14 +4,16 @@ mod boot;
 mod commands;
 mod memory;
 mod migration;
+mod trust;
 
 use std::sync::{Arc, OnceLock};
 
+use sha2::{Digest, Sha256};
 use vtpm_backend::device::TpmDevice;
 use vtpm_protocol::codec::{Decode, Encode, Reader, encode_sized, encode_sized_with};
-use vtpm_protocol::instance::Uuid;
+use vtpm_protocol::instance::{InstanceName, PeerAddress, PeerEntry, PeerKind, PeerRights, Uuid};
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{TpmCc, TpmHandle, TpmSt, TpmSu};
+use vtpm_protocol::tpm::{Tpm2b, TpmCc, TpmHandle, TpmSt, TpmSu};
 use zeroize::Zeroizing;
 
 use self::memory::{Content, Memory};
@@ -19,6 +21,8 @@ use super::environment::code_of;
 use super::provision::ecc_template;
 use super::{Instance, LocalTransport, RootOptions, Tree};
 use crate::migration::client::Client;
+
+pub(crate) use trust::identity_of as root_identity;
 
 const UUID: Uuid = Uuid([0x11; 16]);
 const AUTH: &[u8] = b"owner of the root";
@@ -53,6 +57,20 @@ impl Host {
 
     fn client(&self) -> Client<LocalTransport> {
         self.tree.local_client()
+    }
+
+    /// From here on this host takes tickets of the other one.
+    fn trust(&self, other: &Self) {
+        let attestation = other.client().identity().unwrap().attestation;
+        let label = format!("host-{}", hex::encode(Sha256::digest(&*attestation)));
+        let entry = PeerEntry {
+            label: InstanceName::new(&label[..16]).unwrap(),
+            kind: PeerKind::Pinned,
+            rights: PeerRights::default(),
+            credential: Tpm2b::new(attestation.to_vec()).unwrap(),
+            address: PeerAddress::default(),
+        };
+        self.client().add_peer(&entry).unwrap();
     }
 
     fn vm(&self) -> Arc<Instance> {

@@ -2,17 +2,22 @@
 //! here as for any command; what they do to the tree is behind [`crate::instances::InstanceManager`].
 
 mod get_instance_key;
+mod peers;
 mod set_instance_key;
 #[cfg(test)]
 mod tests;
+pub(crate) mod ticket;
+#[cfg(test)]
+mod trust_tests;
 
 pub use get_instance_key::get_instance_key;
+pub use peers::{add_peer, get_identity, is_attestation_key, list_peers, remove_peer};
 pub use set_instance_key::set_instance_key;
 
 use super::{Context, Output, parameters};
 use crate::instances::InstanceManager;
 use vtpm_protocol::codec::Reader;
-use vtpm_protocol::instance::cc;
+use vtpm_protocol::instance::{ArmInstanceIn, CreateInstanceIn, LockInstanceIn, cc};
 use vtpm_protocol::rc::ResponseCode;
 
 /// The label, without its terminating zero, with which the key structure's seed is encrypted to storage key S.
@@ -39,6 +44,44 @@ pub fn check_descendant(cx: &mut Context<'_>) -> Result<(), ResponseCode> {
     tree(cx)?.check_descendant(target, allow_self).map_err(|e| e.handle(n))
 }
 
+/// CreateInstance, figure 10: the tree makes the ticket, the key at the second handle signs it.
+///
+/// # Errors
+/// Those of the parameters, of the tree, and of a key that cannot sign.
+pub fn create_instance(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
+    let (input,): (CreateInstanceIn,) = parameters(r)?;
+    let (signer, parent) = (cx.handle(1)?, target(cx)?);
+    let mut ticket = tree(cx)?.draft_instance(parent, &input)?;
+    ticket::sign(cx, signer, &input.certificate, &mut ticket)?;
+    Ok(Output::of(&tree(cx)?.create_instance(ticket)?))
+}
+
+/// LockInstance, figure 11, with a ticket whose signature is genuine.
+///
+/// # Errors
+/// Those of the parameters and of the tree.
+pub fn lock_instance(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
+    let (LockInstanceIn { ticket, flags },) = parameters(r)?;
+    let target = target(cx)?;
+    let verified = ticket::verify(cx.state, ticket);
+    let tree = tree(cx)?;
+    let ticket = verified.map_err(|fault| tree.refuse_ticket(target, fault))?;
+    Ok(Output::of(&tree.lock_instance(target, ticket, flags)?))
+}
+
+/// ArmInstance: the ticket for a device migration.
+///
+/// # Errors
+/// Those of the parameters and of the tree.
+pub fn arm_instance(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
+    let (ArmInstanceIn { ticket, flags },) = parameters(r)?;
+    let target = target(cx)?;
+    let verified = ticket.map(|ticket| ticket::verify(cx.state, ticket)).transpose();
+    let tree = tree(cx)?;
+    let ticket = verified.map_err(|fault| tree.refuse_ticket(target, fault))?;
+    Ok(Output::of(&tree.arm_instance(target, ticket, flags)?))
+}
+
 macro_rules! delegated {
     ($($(#[$m:meta])* $name:ident ( $($input:ident)? );)*) => {$(
         $(#[$m])*
@@ -56,10 +99,6 @@ macro_rules! delegated {
 }
 
 delegated! {
-    /// CreateInstance, figure 10.
-    create_instance(input);
-    /// LockInstance, figure 11.
-    lock_instance(input);
     /// GetInstanceCapability, figure 7, steps 702 and 706.
     get_instance_capability(input);
     /// GetInstanceData, figure 13.
@@ -74,8 +113,6 @@ delegated! {
     list_instances(input);
     /// GetInstanceInfo.
     get_instance_info();
-    /// ArmInstance: the ticket for a device migration.
-    arm_instance(input);
     /// ResetInstance: empties a half-imported instance.
     reset_instance();
     /// AbortMigration: the `void` receipt.

@@ -2,26 +2,31 @@
 
 use crate::crypto::{Curve, ecc};
 use crate::entity::object_name;
-use crate::instances::InstanceManager;
+use crate::instances::{InstanceManager, TicketAuthority, TicketFault, VerifiedTicket};
 use crate::secret::ecc_point;
 use crate::state::{Computed, Object, ObjectFlags};
 use crate::testing::TestTpm;
 use std::cell::RefCell;
 use std::rc::Rc;
-use vtpm_protocol::codec::decode_exact;
+use vtpm_protocol::codec::{Encode, decode_exact};
 use vtpm_protocol::instance::*;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::*;
 use zeroize::Zeroizing;
 
-const CHILD: TpmHandle = TpmHandle(0xa000_0001);
+pub(super) const CHILD: TpmHandle = TpmHandle(0xa000_0001);
 const STRANGER: TpmHandle = TpmHandle(0xa000_0002);
 const STRUCTURE: &[u8] = b"magic, id, keys";
 
+/// What the tests of the single commands see of the tree.
 #[derive(Default)]
-struct Seen {
-    calls: Vec<&'static str>,
+pub(super) struct Seen {
+    pub(super) calls: Vec<&'static str>,
     keys: Vec<Vec<u8>>,
+    /// Who vouched for the tickets that got through: the Name of the signer, or nothing for S.
+    pub(super) authorities: Vec<Vec<u8>>,
+    pub(super) faults: Vec<TicketFault>,
+    pub(super) peers: Vec<PeerEntry>,
 }
 
 struct FakeTree(Rc<RefCell<Seen>>);
@@ -37,11 +42,42 @@ impl InstanceManager for FakeTree {
     fn check_descendant(&mut self, instance: u32, _allow_self: bool) -> Result<(), ResponseCode> {
         if instance == CHILD.0 { Ok(()) } else { Err(ResponseCode::HIERARCHY) }
     }
-    fn create_instance(&mut self, _: u32, _: &CreateInstanceIn) -> Result<CreateInstanceOut, ResponseCode> {
-        self.note("create")
+    fn draft_instance(&mut self, _: u32, input: &CreateInstanceIn) -> Result<MigrationTicket, ResponseCode> {
+        self.0.borrow_mut().calls.push("draft");
+        let public: TpmtPublic = decode_exact(&input.storage_public)?;
+        Ok(MigrationTicket {
+            migration_id: [3; 32],
+            uuid: input.uuid,
+            storage_name: object_name(&public),
+            storage_public: input.storage_public.clone(),
+            void: [4; 32],
+            live: [5; 32],
+            signer: Tpm2b::empty(),
+            certificate: Tpm2b::empty(),
+            signature: Tpm2b::empty(),
+        })
     }
-    fn lock_instance(&mut self, _: u32, _: &LockInstanceIn) -> Result<(), ResponseCode> {
-        self.note("lock")
+    fn create_instance(&mut self, ticket: MigrationTicket) -> Result<CreateInstanceOut, ResponseCode> {
+        self.0.borrow_mut().calls.push("create");
+        Ok(CreateInstanceOut { instance: CHILD.0, ticket })
+    }
+    fn lock_instance(&mut self, _: u32, ticket: VerifiedTicket, _: LockFlags) -> Result<(), ResponseCode> {
+        let mut seen = self.0.borrow_mut();
+        seen.calls.push("lock");
+        seen.authorities.push(match ticket.authority() {
+            TicketAuthority::StorageKey => Vec::new(),
+            TicketAuthority::Signer(public, name) => {
+                assert_eq!(*name, object_name(public).to_vec());
+                assert_eq!(public.to_bytes(), *ticket.ticket().signer);
+                name.clone()
+            }
+        });
+        Ok(())
+    }
+    fn refuse_ticket(&mut self, instance: u32, fault: TicketFault) -> ResponseCode {
+        assert_eq!(instance, CHILD.0);
+        self.0.borrow_mut().faults.push(fault);
+        ResponseCode::SIGNATURE.parameter(1)
     }
     fn get_instance_key(&mut self, _: u32, _: &[u8]) -> Result<Zeroizing<Vec<u8>>, ResponseCode> {
         self.0.borrow_mut().calls.push("get key");
@@ -75,8 +111,30 @@ impl InstanceManager for FakeTree {
     fn unlock_instance(&mut self, _: u32, _: &UnlockInstanceIn) -> Result<(), ResponseCode> {
         self.note("unlock")
     }
-    fn arm_instance(&mut self, _: u32, _: &ArmInstanceIn) -> Result<(), ResponseCode> {
-        self.note("arm")
+    fn arm_instance(
+        &mut self,
+        _: u32,
+        ticket: Option<VerifiedTicket>,
+        _: LockFlags,
+    ) -> Result<(), ResponseCode> {
+        self.0.borrow_mut().calls.push(if ticket.is_some() { "arm" } else { "disarm" });
+        Ok(())
+    }
+    fn add_peer(&mut self, entry: &PeerEntry) -> Result<(), ResponseCode> {
+        self.0.borrow_mut().peers.push(entry.clone());
+        Ok(())
+    }
+    fn remove_peer(&mut self, label: &InstanceName) -> Result<(), ResponseCode> {
+        self.0.borrow_mut().peers.retain(|peer| peer.label != *label);
+        Ok(())
+    }
+    fn list_peers(&mut self, input: &ListPeersIn) -> Result<ListPeersOut, ResponseCode> {
+        let peers: Vec<_> = self.0.borrow().peers.iter().skip(input.first as usize).cloned().collect();
+        Ok(ListPeersOut { more: false, peers })
+    }
+    fn identity(&mut self) -> Result<Identity, ResponseCode> {
+        let attestation = Tpm2b::new(*b"ak").unwrap();
+        Ok(Identity { attestation, certificate: Tpm2b::empty(), keys: Vec::new() })
     }
     fn reset_instance(&mut self, _: u32) -> Result<(), ResponseCode> {
         self.note("reset")
@@ -95,7 +153,7 @@ impl InstanceManager for FakeTree {
     }
 }
 
-fn privileged() -> (TestTpm, Rc<RefCell<Seen>>) {
+pub(super) fn privileged() -> (TestTpm, Rc<RefCell<Seen>>) {
     let mut tpm = TestTpm::started();
     let seen = Rc::new(RefCell::new(Seen::default()));
     tpm.env.instances = Some(Box::new(FakeTree(seen.clone())));
@@ -105,7 +163,7 @@ fn privileged() -> (TestTpm, Rc<RefCell<Seen>>) {
 }
 
 /// Puts an ECC storage key with authorization `s` into slot 0; its public part alone into slot 1.
-fn storage_keys(tpm: &mut TestTpm) -> (TpmHandle, TpmHandle) {
+pub(super) fn storage_keys(tpm: &mut TestTpm) -> (TpmHandle, TpmHandle) {
     let (d, public) = ecc::generate(Curve::NistP256, &mut crate::command::EnvRandom(&mut tpm.env));
     let public = TpmtPublic {
         name_alg: TpmAlgId::SHA256,
@@ -150,7 +208,9 @@ fn storage_keys(tpm: &mut TestTpm) -> (TpmHandle, TpmHandle) {
 fn an_unprivileged_instance_does_not_know_the_commands() {
     let mut tpm = TestTpm::started();
     for (code, _) in cc::ALL {
-        assert_eq!(tpm.run(*code, &[TpmHandle::OWNER, CHILD], &()), Err(ResponseCode::COMMAND_CODE));
+        let handles: &[_] =
+            if cc::has_no_target(*code) { &[TpmHandle::OWNER] } else { &[TpmHandle::OWNER, CHILD] };
+        assert_eq!(tpm.run(*code, handles, &()), Err(ResponseCode::COMMAND_CODE));
     }
 }
 
@@ -175,7 +235,9 @@ fn owner_authorization_comes_before_the_target_and_the_target_before_storage_key
 fn every_command_needs_owner_authorization_and_a_descendant() {
     let (mut tpm, seen) = privileged();
     for (code, name) in cc::ALL {
-        if matches!(*code, cc::GET_INSTANCE_KEY | cc::SET_INSTANCE_KEY) {
+        if matches!(*code, cc::GET_INSTANCE_KEY | cc::SET_INSTANCE_KEY | cc::CREATE_INSTANCE)
+            || cc::has_no_target(*code)
+        {
             continue;
         }
         let mut run = |target, passwords: &[&[u8]]| {
