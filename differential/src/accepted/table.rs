@@ -222,6 +222,40 @@ pub const TABLE: &[Accepted] = &[
         ),
     )),
     rare(accepted(
+        &[C::IMPORT],
+        Code(Is(0), Is(0x2c4)),
+        "Part 2, 12.2.3.5: an RSA exponent is a prime above 2; libtpms takes even ones in public keys (seed 21, episode 525)",
+    )),
+    rare(spoilt(
+        "handle 1 changed",
+        only(
+            when::first_object_differs,
+            accepted(
+                &[C::VERIFY_SIGNATURE],
+                Code(In(&[0, 0x2db]), In(&[0, 0x2db])),
+                "the very key that made the signature, which the one side made and both verify (seed 31, episode 850)",
+            ),
+        ),
+    )),
+    rare(accepted(
+        &[C::LOAD, C::LOAD_EXTERNAL],
+        Code(Is(0x2d5), Is(0x2da)),
+        "a modulus may be longer here, as there are RSA keys of 4096 bits (seed 31, episode 524; seed 21, episode 66)",
+    )),
+    rare(spoilt(
+        "bytes changed: Put(6, [0, 0, 1, 89])",
+        accepted(
+            &[],
+            Code(Is(0x1d5), Is(0x2da)),
+            "made TPM2_RSA_Decrypt, whose ciphertext may be longer here, as there are RSA keys of 4096 bits (seed 21, episode 1314)",
+        ),
+    )),
+    rare(accepted(
+        &[C::VERIFY_SIGNATURE],
+        Code(Is(0x2da), Is(0x2d5)),
+        "a number of a signature may be longer in libtpms, which has BN_P638 (seed 21, episode 1174)",
+    )),
+    rare(accepted(
         &[C::LOAD],
         Code(Is(0x1d5), Is(0x1da)),
         "a private area may be longer here, as there are RSA keys of 4096 bits (seed 20, episode 1940)",

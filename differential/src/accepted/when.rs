@@ -1,6 +1,6 @@
 //! When an entry of the table holds, where command and codes do not tell.
 
-use crate::bytes::{THEIRS, nth_2b, u16_at, u32_at};
+use crate::bytes::{OURS, THEIRS, nth_2b, u16_at, u32_at};
 use crate::client::{Auth, Call, attr};
 
 /// Told by [`crate::generate::mutate`] of a change in front of bytes that are each side's own.
@@ -9,6 +9,11 @@ pub const BEFORE_BYTES_THAT_DIFFER: &str = "before bytes that differ";
 /// One of the handles is a persistent object's.
 pub fn works_with_persistent(call: &Call) -> bool {
     call.handles.iter().any(|e| e.handle[THEIRS] >> 24 == 0x81)
+}
+
+/// The first handle is another object on each side.
+pub fn first_object_differs(call: &Call) -> bool {
+    call.handles.first().is_some_and(|e| e.name[THEIRS] != e.name[OURS])
 }
 
 /// A session has an attribute of audit, but not audit itself.
