@@ -237,23 +237,41 @@ pub const TABLE: &[Accepted] = &[
             ),
         ),
     )),
-    rare(accepted(
-        &[C::LOAD, C::LOAD_EXTERNAL],
-        Code(Is(0x2d5), Is(0x2da)),
-        "a modulus may be longer here, as there are RSA keys of 4096 bits (seed 31, episode 524; seed 21, episode 66)",
+    rare(only(
+        when::has_a_size_of_rsa_4096,
+        accepted(
+            &[
+                C::START_AUTH_SESSION,
+                C::LOAD,
+                C::LOAD_EXTERNAL,
+                C::VERIFY_SIGNATURE,
+                C::RSA_ENCRYPT,
+                C::RSA_DECRYPT,
+            ],
+            Code(In(&[0x1d5, 0x2d5]), In(&[0x1da, 0x2da])),
+            "salts, moduli, signatures and messages may be longer here, as there are RSA keys of 4096 bits, and then are not there \
+             (seed 20, episode 157; seed 21, episodes 66, 3026 and 3481; seed 31, episode 524)",
+        ),
     )),
     rare(spoilt(
         "bytes changed: Put(6, [0, 0, 1, 89])",
-        accepted(
-            &[],
-            Code(Is(0x1d5), Is(0x2da)),
-            "made TPM2_RSA_Decrypt, whose ciphertext may be longer here, as there are RSA keys of 4096 bits (seed 21, episode 1314)",
+        only(
+            when::has_a_size_of_rsa_4096,
+            accepted(
+                &[],
+                Code(Is(0x1d5), Is(0x2da)),
+                "made TPM2_RSA_Decrypt, whose ciphertext may be longer here, as there are RSA keys of 4096 bits (seed 21, episode 1314)",
+            ),
         ),
     )),
-    rare(accepted(
-        &[C::VERIFY_SIGNATURE],
-        Code(Is(0x2da), Is(0x2d5)),
-        "a number of a signature may be longer in libtpms, which has BN_P638 (seed 21, episode 1174)",
+    rare(only(
+        when::has_a_size_of_bn_p638,
+        accepted(
+            &[C::CREATE, C::LOAD_EXTERNAL, C::IMPORT, C::ECDH_ZGEN, C::COMMIT, C::VERIFY_SIGNATURE],
+            Code(In(&[0x1da, 0x2da, 0x3da]), In(&[0x1d5, 0x2d5, 0x3d5])),
+            "coordinates and numbers on a curve may be longer in libtpms, which has BN_P638, and then are not there (seed 20, episodes 185, \
+             1734, 1752 and 2457; seed 21, episodes 1174 and 2385)",
+        ),
     )),
     rare(accepted(
         &[C::LOAD],
@@ -266,29 +284,9 @@ pub const TABLE: &[Accepted] = &[
         "a duplicate may be longer here, as there are RSA keys of 4096 bits (seed 20, episode 621)",
     )),
     rare(accepted(
-        &[C::START_AUTH_SESSION],
-        Code(Is(0x2d5), Is(0x2da)),
-        "a salt may be longer here, as there are RSA keys of 4096 bits (seed 20, episode 157)",
-    )),
-    rare(accepted(
         &[C::CREATE_LOADED],
         Code(Is(0x2d5), Is(0x2da)),
         "a template may be longer here, as there are RSA keys of 4096 bits (seed 20, episode 1274)",
-    )),
-    rare(accepted(
-        &[C::ECDH_ZGEN, C::COMMIT],
-        Code(Is(0x1da), Is(0x1d5)),
-        "a coordinate may be longer in libtpms, which has BN_P638 (seed 20, episodes 1752 and 2457)",
-    )),
-    rare(accepted(
-        &[C::LOAD_EXTERNAL],
-        Code(Is(0x2da), Is(0x2d5)),
-        "a coordinate may be longer in libtpms, which has BN_P638 (seed 20, episode 1734)",
-    )),
-    rare(accepted(
-        &[C::IMPORT],
-        Code(Is(0x3da), Is(0x3d5)),
-        "a private number on a curve may be longer in libtpms, which has BN_P638 (seed 20, episode 185)",
     )),
     rare(accepted(
         &[C::TEST_PARMS],
@@ -336,6 +334,14 @@ pub const TABLE: &[Accepted] = &[
             &[C::CONTEXT_LOAD],
             Code(Is(0x1da), Is(0x95)),
             "the size of the context was changed, which is another one on each side (seed 20, episode 550)",
+        ),
+    )),
+    rare(spoilt(
+        when::BEFORE_BYTES_THAT_DIFFER,
+        accepted(
+            &[C::POLICY_DUPLICATION_SELECT],
+            Code(In(&[0x1d5, 0x2d5]), In(&[0x1d5, 0x2d5])),
+            "a size was changed, so that a Name that differs is read as another size (seed 21, episode 2756)",
         ),
     )),
     rare(spoilt(

@@ -2,6 +2,7 @@
 
 use crate::bytes::{OURS, THEIRS, nth_2b, u16_at, u32_at};
 use crate::client::{Auth, Call, attr};
+use std::ops::RangeInclusive;
 
 /// Told by [`crate::generate::mutate`] of a change in front of bytes that are each side's own.
 pub const BEFORE_BYTES_THAT_DIFFER: &str = "before bytes that differ";
@@ -37,6 +38,22 @@ pub fn property_beyond_16_bits(call: &Call) -> bool {
 pub fn compares_signed(call: &Call) -> bool {
     let params = &call.params.0[THEIRS];
     matches!(u16_at(params, params.len().saturating_sub(2)), 2 | 4 | 6 | 8)
+}
+
+/// Somewhere in the parameters of one side stands a number of 16 bits that is in `range`.
+fn has_a_number_in(call: &Call, range: RangeInclusive<u16>) -> bool {
+    let has = |params: &Vec<u8>| params.windows(2).any(|b| range.contains(&u16::from_be_bytes([b[0], b[1]])));
+    call.params.0.iter().any(has)
+}
+
+/// Something may be as long as only an RSA key of 4096 bits makes it: libtpms 0.9 goes to 3072.
+pub fn has_a_size_of_rsa_4096(call: &Call) -> bool {
+    has_a_number_in(call, 385..=512)
+}
+
+/// Something may be as long as only BN_P638 makes it: here curves end with P-521.
+pub fn has_a_size_of_bn_p638(call: &Call) -> bool {
+    has_a_number_in(call, 67..=80)
 }
 
 /// `TPM2_PolicyCounterTimer` compares more of `TPMS_TIME_INFO` than the two counters: time, clock, or whether that is safe.
