@@ -131,13 +131,9 @@ fn a_changed_bit_anywhere_but_in_the_certificate_makes_it_no_identity_of_this_ho
         let mut changed = bytes.clone();
         changed[at] ^= 1;
         let Ok(document) = decode_exact::<Identity>(&changed) else { continue };
+        // With other attributes the same key is one with another Name, which nobody has pinned.
         if let Ok(verified) = identity::verify(document) {
-            panic!(
-                "byte {at} of {}: {} for {}",
-                bytes.len(),
-                hex::encode(verified.name()),
-                hex::encode(&name)
-            );
+            assert_ne!(verified.name(), name, "byte {at} of {}", bytes.len());
         }
     }
 }
