@@ -18,9 +18,12 @@ pub fn read_message(stream: &mut impl Read) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// A connection, and what was made over it.
+/// Asks one TPM: command in, response out.
+pub type Ask = Box<dyn FnMut(&[u8]) -> Vec<u8>>;
+
+/// A TPM, and what was made in it.
 pub struct Client {
-    stream: UnixStream,
+    ask: Ask,
     /// To be flushed.
     loaded: Vec<TpmHandle>,
     /// The owner's password.
@@ -52,8 +55,18 @@ fn authorized(code: TpmCc, handles: &[TpmHandle], passwords: &[&[u8]], parameter
 }
 
 impl Client {
+    /// The TPM behind a socket.
     pub fn connect(socket: &Path, owner: &[u8]) -> Self {
-        Self { stream: UnixStream::connect(socket).unwrap(), loaded: Vec::new(), owner: owner.to_vec() }
+        let mut stream = UnixStream::connect(socket).unwrap();
+        let ask = move |command: &[u8]| {
+            stream.write_all(command).unwrap();
+            read_message(&mut stream).unwrap_or_else(|| panic!("no answer to {command:02x?}"))
+        };
+        Self::new(Box::new(ask), owner)
+    }
+
+    pub fn new(ask: Ask, owner: &[u8]) -> Self {
+        Self { ask, loaded: Vec::new(), owner: owner.to_vec() }
     }
 
     /// A command that the owner authorizes.
@@ -61,15 +74,9 @@ impl Client {
         authorized(code, handles, &[&self.owner], parameters)
     }
 
-    /// The response, whatever it is.
-    fn ask(&mut self, command: &[u8]) -> Vec<u8> {
-        self.stream.write_all(command).unwrap();
-        read_message(&mut self.stream).unwrap_or_else(|| panic!("no answer to {command:02x?}"))
-    }
-
     /// The response of a command that must succeed.
     pub fn run(&mut self, command: &[u8]) -> Vec<u8> {
-        let response = self.ask(command);
+        let response = (self.ask)(command);
         assert_eq!(response[6..10], [0; 4], "{:02x?} to {command:02x?}", &response[6..10]);
         response
     }
@@ -104,7 +111,7 @@ impl Client {
     /// Microseconds of one command; what it made is taken away again outside of them.
     pub fn timed(&mut self, command: &[u8], case: &Case) -> f64 {
         let start = Instant::now();
-        let response = self.ask(command);
+        let response = (self.ask)(command);
         let took = start.elapsed().as_secs_f64() * 1e6;
         assert_eq!(response[6..10], [0; 4], "{}: {:02x?}", case.name, &response[6..10]);
         if case.makes_handle {
