@@ -460,10 +460,6 @@ fn explained<T>(result: std::result::Result<T, ClientError>, instance: &Instance
             }
             _ => format!("{name} is {state}, which does not go with this"),
         }
-    } else if code.is(ResponseCode::SIGNATURE) {
-        "the receipt is not one of this migration, or of its other outcome".to_owned()
-    } else if code.is(ResponseCode::DISABLED) {
-        format!("{name} was locked strictly, and what was exported is destroyed")
     } else if code.is(ResponseCode::PARENT) {
         format!("{name} has instances below it")
     } else {

@@ -22,6 +22,7 @@ use crate::tree::{ATTESTATION_KEY, FLEET_KEY};
 
 mod fleet;
 mod peers;
+mod words;
 
 /// The way to a privileged instance.
 pub trait Transport {
@@ -50,7 +51,7 @@ pub enum ClientError {
         command: &'static str,
     },
     /// The instance answered with an error.
-    #[error("{command} was answered with {code}")]
+    #[error("{command} was answered with {code}{}", words::because(command, *code))]
     Refused {
         /// The command.
         command: &'static str,
@@ -61,7 +62,7 @@ pub enum ClientError {
     #[error("the instance is {0}")]
     State(InstanceState),
     /// The stream was refused at the destination.
-    #[error("the stream is refused: {command} was answered with {code}")]
+    #[error("the stream is refused: {command} was answered with {code}{}", words::because(command, *code))]
     Rejected {
         /// The command.
         command: &'static str,

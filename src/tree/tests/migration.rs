@@ -19,18 +19,18 @@ use crate::migration::client::{ClientError, Departure};
 use crate::tree::{ECC_STORAGE_KEY, RSA_STORAGE_KEY};
 
 /// Two hosts: one with a running instance that is armed for the slot on the other.
-struct Pair {
-    source: Host,
-    destination: Host,
-    ticket: MigrationTicket,
+pub(super) struct Pair {
+    pub(super) source: Host,
+    pub(super) destination: Host,
+    pub(super) ticket: MigrationTicket,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(ECC_STORAGE_KEY, LockFlags::default())
     }
 
-    fn with(storage: u32, flags: LockFlags) -> Self {
+    pub(super) fn with(storage: u32, flags: LockFlags) -> Self {
         let (source, destination) = (Host::with_vm(0), Host::new(1));
         source.trust(&destination);
         source.vm().execute(0, &extend(0x42), None);
@@ -41,7 +41,7 @@ impl Pair {
         Self { source, destination, ticket }
     }
 
-    fn save(&self) -> Vec<u8> {
+    pub(super) fn save(&self) -> Vec<u8> {
         let mut stream = Vec::new();
         self.source.vm().save(&mut stream).unwrap();
         stream
@@ -51,23 +51,23 @@ impl Pair {
         self.destination.vm().load(&mut &*stream)
     }
 
-    fn source_state(&self) -> InstanceState {
+    pub(super) fn source_state(&self) -> InstanceState {
         self.source.vm().state().unwrap()
     }
 
-    fn destination_state(&self) -> InstanceState {
+    pub(super) fn destination_state(&self) -> InstanceState {
         self.destination.vm().state().unwrap()
     }
 
     /// Never two sides that execute guest commands.
-    fn assert_one_copy(&self) {
+    pub(super) fn assert_one_copy(&self) {
         let runs =
             [&self.source, &self.destination].map(|h| h.tree.by_name("vm").is_some_and(|i| i.executes()));
         assert_ne!(runs, [true, true]);
     }
 }
 
-fn frames(stream: &[u8]) -> Vec<Frame> {
+pub(super) fn frames(stream: &[u8]) -> Vec<Frame> {
     let mut decoder = StreamDecoder::new();
     decoder.feed(&stream[..decoder.wanted()]).unwrap();
     let mut rest = &stream[FRAME_PREFIX..];
@@ -85,7 +85,7 @@ fn frames(stream: &[u8]) -> Vec<Frame> {
     out
 }
 
-fn bytes(frames: &[Frame]) -> Vec<u8> {
+pub(super) fn bytes(frames: &[Frame]) -> Vec<u8> {
     let mut out = Vec::new();
     frames.iter().for_each(|f| f.encode(&mut out));
     out
@@ -295,7 +295,7 @@ fn reordered_repeated_and_missing_pieces_are_refused() {
     pair.load(&bytes(&cut)).unwrap();
 }
 
-fn split(data: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn split(data: &[u8]) -> Vec<Vec<u8>> {
     let mut r = vtpm_protocol::codec::Reader::new(data);
     let mut out = Vec::new();
     while !r.is_empty() {

@@ -1,5 +1,6 @@
 //! The tree with real engines, over a store in memory.
 
+mod attacks;
 mod boot;
 mod commands;
 mod memory;
