@@ -19,7 +19,7 @@ pub const COMMAND: Duration = Duration::from_secs(60);
 /// An emulated machine on a busy host loses processor time in the middle of the loops with which Linux tries its timer interrupt and
 /// measures the local APIC's timer: it then gives up ("IO-APIC + timer doesn't work"), or goes on with a timer that is far too slow and
 /// sleeps for good. The HPET says itself how fast it is, so nothing is tried or measured.
-const STEADY_CLOCK: &str = "no_timer_check nolapic_timer clocksource=hpet";
+const STEADY_CLOCK: &str = "no_timer_check nolapic_timer clocksource=hpet nohz=off highres=off";
 
 /// What a machine is made of.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct GuestBuilder {
     name: String,
     kernel: String,
     tpm: Option<PathBuf>,
-    incoming: Option<PathBuf>,
+    incoming: Option<String>,
     memory: u32,
     driver: bool,
     paused: bool,
@@ -67,7 +67,14 @@ impl GuestBuilder {
     /// Waits for a migration at this socket instead of booting.
     #[must_use]
     pub fn incoming(mut self, socket: &Path) -> Self {
-        self.incoming = Some(socket.to_owned());
+        self.incoming = Some(format!("unix:{}", socket.display()));
+        self
+    }
+
+    /// Takes its state from what a command of the host's writes, such as `cat file`, instead of booting.
+    #[must_use]
+    pub fn incoming_from_command(mut self, command: &str) -> Self {
+        self.incoming = Some(format!("exec:{command}"));
         self
     }
 
@@ -99,6 +106,7 @@ impl GuestBuilder {
     pub fn start(&self, setup: &Setup, directory: &Path) -> Result<Guest> {
         let file = |suffix: &str| directory.join(format!("{}{suffix}", self.name));
         let (monitor, serial, console) = (file(".qmp"), file(".agent"), file("-console.log"));
+        let out_of_band = file(".qmp-oob");
         let kernel = setup.guests.join(&self.kernel);
         let mut command_line = format!("console=ttyS0 quiet loglevel=5 panic=0 {STEADY_CLOCK}");
         if !self.driver {
@@ -120,6 +128,7 @@ impl GuestBuilder {
         add("-initrd", kernel.join("initramfs.cpio").display().to_string());
         add("-append", command_line);
         add("-qmp", format!("unix:{},server=on,wait=off", monitor.display()));
+        add("-qmp", format!("unix:{},server=on,wait=off", out_of_band.display()));
         add("-serial", format!("file:{}", console.display()));
         add("-serial", format!("unix:{},server=on,wait=off", serial.display()));
         if let Some(socket) = &self.tpm {
@@ -128,8 +137,8 @@ impl GuestBuilder {
             add("-device", "pcie-root-port,id=pcie1,chassis=1,slot=1".into());
             add("-device", "vhost-user-tpm-pci,id=tpm0,bus=pcie1,chardev=tpm".into());
         }
-        if let Some(socket) = &self.incoming {
-            add("-incoming", format!("unix:{}", socket.display()));
+        if let Some(incoming) = &self.incoming {
+            add("-incoming", incoming.clone());
         }
         if self.paused {
             arguments.push("-S".into());
@@ -151,7 +160,7 @@ impl GuestBuilder {
             }
         };
         let agent = Agent::connect(&serial, Duration::from_secs(10))?;
-        Ok(Guest { name: self.name.clone(), process, qmp, agent, console })
+        Ok(Guest { name: self.name.clone(), process, qmp, out_of_band, agent, console })
     }
 
     /// Starts it and waits for its agent.
@@ -171,6 +180,7 @@ pub struct Guest {
     name: String,
     process: Process,
     qmp: Qmp,
+    out_of_band: PathBuf,
     agent: Agent,
     console: PathBuf,
 }
@@ -185,6 +195,14 @@ impl Guest {
     /// Its monitor.
     pub fn qmp(&mut self) -> &mut Qmp {
         &mut self.qmp
+    }
+
+    /// A second monitor, whose commands may run while QEMU's lock is held.
+    ///
+    /// # Errors
+    /// As [`Qmp::connect`].
+    pub fn out_of_band(&self) -> Result<Qmp> {
+        Qmp::connect_out_of_band(&self.out_of_band, Duration::from_secs(10))
     }
 
     /// The QEMU process.

@@ -24,6 +24,13 @@ pub struct Qmp {
     next_id: u64,
 }
 
+/// A command whose answer has not come yet.
+#[derive(Debug)]
+pub struct Sent {
+    id: u64,
+    command: String,
+}
+
 /// How a migration stands, from `query-migrate`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -52,6 +59,22 @@ impl Qmp {
     /// # Errors
     /// [`Error::Timeout`] if it does not appear, [`Error::Io`] if QEMU hangs up.
     pub fn connect(socket: &Path, timeout: Duration) -> Result<Self> {
+        let mut qmp = Self::open(socket, timeout)?;
+        qmp.execute("qmp_capabilities", json!({}))?;
+        Ok(qmp)
+    }
+
+    /// As [`Self::connect`], for a monitor that takes commands while QEMU's lock is held.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_out_of_band(socket: &Path, timeout: Duration) -> Result<Self> {
+        let mut qmp = Self::open(socket, timeout)?;
+        qmp.execute("qmp_capabilities", json!({ "enable": ["oob"] }))?;
+        Ok(qmp)
+    }
+
+    fn open(socket: &Path, timeout: Duration) -> Result<Self> {
         let stream = wait_until(&format!("no monitor at {}", socket.display()), timeout, || {
             Ok(UnixStream::connect(socket).ok())
         })?;
@@ -66,9 +89,7 @@ impl Qmp {
                 }
             }
         });
-        let mut qmp = Self { stream, lines, events: VecDeque::new(), next_id: 0 };
-        qmp.execute("qmp_capabilities", json!({}))?;
-        Ok(qmp)
+        Ok(Self { stream, lines, events: VecDeque::new(), next_id: 0 })
     }
 
     /// Runs one command.
@@ -76,21 +97,52 @@ impl Qmp {
     /// # Errors
     /// [`Error::Qmp`] if QEMU refuses, [`Error::Timeout`] or [`Error::Ended`] if it does not answer.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        let sent = self.send("execute", command, arguments)?;
+        self.answer(&sent)
+    }
+
+    /// Sends a command without waiting: QEMU may hold the lock that it needs. [`Self::answer`] waits.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if QEMU hung up.
+    pub fn begin(&mut self, command: &str, arguments: Value) -> Result<Sent> {
+        self.send("execute", command, arguments)
+    }
+
+    /// Runs a command that does not wait for QEMU's lock, on a monitor made by [`Self::connect_out_of_band`].
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub fn execute_out_of_band(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        let sent = self.send("exec-oob", command, arguments)?;
+        self.answer(&sent)
+    }
+
+    fn send(&mut self, verb: &str, command: &str, arguments: Value) -> Result<Sent> {
         self.next_id = self.next_id.wrapping_add(1);
         let id = self.next_id;
-        let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
+        let mut line = json!({ verb: command, "arguments": arguments, "id": id }).to_string();
         line.push('\n');
         self.stream.write_all(line.as_bytes()).map_err(Error::io(format!("QMP {command}")))?;
+        Ok(Sent { id, command: command.to_owned() })
+    }
+
+    /// Waits for the answer to a command that was sent before.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub fn answer(&mut self, sent: &Sent) -> Result<Value> {
+        let Sent { id, command } = sent;
         let started = Instant::now();
         loop {
             let left = ANSWER.saturating_sub(started.elapsed());
             let value = self.receive(left, &format!("no answer to QMP {command}"))?;
             if value.get("event").is_some() {
                 self.events.push_back(value);
-            } else if value.get("id").and_then(Value::as_u64) == Some(id) {
+            } else if value.get("id").and_then(Value::as_u64) == Some(*id) {
                 if let Some(error) = value.get("error") {
                     let description = error.get("desc").and_then(Value::as_str).unwrap_or_default();
-                    return Err(Error::Qmp { command: command.into(), description: description.into() });
+                    return Err(Error::Qmp { command: command.clone(), description: description.into() });
                 }
                 return Ok(value.get("return").cloned().unwrap_or_default());
             }
@@ -111,6 +163,26 @@ impl Qmp {
     /// # Errors
     /// [`Error::Timeout`] if it does not come.
     pub fn wait_event(&mut self, name: &str, timeout: Duration) -> Result<Value> {
+        let event = self.next_event(name, timeout)?;
+        Ok(event.get("data").cloned().unwrap_or_default())
+    }
+
+    /// As [`Self::wait_event`]; returns when it happened, by the host's clock since 1970.
+    ///
+    /// # Errors
+    /// As [`Self::wait_event`].
+    pub fn wait_moment(&mut self, name: &str, timeout: Duration) -> Result<Duration> {
+        let event = self.next_event(name, timeout)?;
+        let part = |unit: &str| event.pointer(&format!("/timestamp/{unit}")).and_then(Value::as_u64);
+        match (part("seconds"), part("microseconds")) {
+            (Some(seconds), Some(micros)) => {
+                Ok(Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros)))
+            }
+            _ => Err(Error::Format { what: format!("the moment of {name}"), text: event.to_string() }),
+        }
+    }
+
+    fn next_event(&mut self, name: &str, timeout: Duration) -> Result<Value> {
         let started = Instant::now();
         loop {
             let event = match self.events.pop_front() {
@@ -121,7 +193,7 @@ impl Qmp {
                 }
             };
             if event.get("event").and_then(Value::as_str) == Some(name) {
-                return Ok(event.get("data").cloned().unwrap_or_default());
+                return Ok(event);
             }
         }
     }

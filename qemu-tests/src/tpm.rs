@@ -17,6 +17,8 @@ pub const ALG_SHA384: u16 = 0x000C;
 pub const ALG_SHA512: u16 = 0x000D;
 /// `TPM_RC_NV_DEFINED`
 pub const RC_NV_DEFINED: u32 = 0x14C;
+/// `TPM_RC_RETRY`
+pub const RC_RETRY: u32 = 0x922;
 
 const ST_NO_SESSIONS: u16 = 0x8001;
 const ST_SESSIONS: u16 = 0x8002;

@@ -15,6 +15,9 @@ pub struct Summary {
     pub commands: u64,
     /// Commands that did not succeed.
     pub failed: Vec<Failed>,
+    /// How often `TPM_RC_RETRY` reached the loop, which then sent the command again. The kernel's driver tries for two and a half seconds
+    /// before it passes that code on.
+    pub retried: u64,
     /// Commands that succeeded without effect.
     pub lost: u64,
     /// Commands that took effect twice.
@@ -62,11 +65,22 @@ pub struct Latency {
 }
 
 impl Summary {
-    /// Every command had its effect exactly once.
+    /// Every command had its effect exactly once, at the first try.
     ///
     /// # Errors
     /// [`Error::Differs`] with the summary.
     pub fn exactly_once(&self) -> Result<()> {
+        if self.retried > 0 {
+            return Err(Error::Differs(format!("the loop saw a TPM that was locked: {self:?}")));
+        }
+        self.exactly_once_in_the_end()
+    }
+
+    /// Every command had its effect exactly once; the TPM may have been locked in between.
+    ///
+    /// # Errors
+    /// [`Error::Differs`] with the summary.
+    pub fn exactly_once_in_the_end(&self) -> Result<()> {
         let counted = self.counter_last.checked_sub(self.counter_first) == Some(self.rounds);
         let clean = self.failed.is_empty() && self.lost == 0 && self.repeated == 0 && self.wrong == 0;
         if clean && counted && self.rounds > 0 {
