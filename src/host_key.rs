@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -118,9 +119,8 @@ impl HostKey {
         getrandom::fill(bytes.as_mut_slice()).map_err(HostKeyError::Random)?;
 
         let directory = directory_of(path);
-        let mut draft_name = OsString::from(".");
-        draft_name.push(path.file_name().unwrap_or_default());
-        draft_name.push(format!(".{}.new", std::process::id()));
+        let mut draft_name = draft_start(path);
+        draft_name.push(format!("{}{DRAFT_END}", std::process::id()));
         let draft = directory.join(draft_name);
 
         let published = write_draft(&draft, &bytes).and_then(|()| {
@@ -137,8 +137,10 @@ impl HostKey {
         Ok(Self(bytes))
     }
 
-    /// Reads the key at `path`, or makes it when nothing is there: what `vtpmd init` does.
+    /// Reads the key at `path`, or makes it when nothing is there: what `vtpmd init` does. What an earlier one left that was killed in
+    /// between is removed: its drafts are keys, or even other names of this one.
     pub fn load_or_create(path: &Path) -> Result<Self, HostKeyError> {
+        remove_drafts(path).map_err(io_error("remove the draft of", path))?;
         match Self::load(path) {
             Err(HostKeyError::Missing { .. }) => match Self::create(path) {
                 // Somebody else was quicker; theirs counts.
@@ -190,6 +192,34 @@ fn directory_of(path: &Path) -> &Path {
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HostKeyError {
     let path = path.to_owned();
     move |source| HostKeyError::Io { action, path, source }
+}
+
+/// The names of drafts begin with this and end with [`DRAFT_END`]; between them is the number of the process.
+fn draft_start(path: &Path) -> OsString {
+    let mut start = OsString::from(".");
+    start.push(path.file_name().unwrap_or_default());
+    start.push(".");
+    start
+}
+
+const DRAFT_END: &str = ".new";
+
+fn remove_drafts(path: &Path) -> io::Result<()> {
+    let start = draft_start(path);
+    let entries = match fs::read_dir(directory_of(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let rest = name.as_bytes().strip_prefix(start.as_bytes());
+        let process = rest.and_then(|rest| rest.strip_suffix(DRAFT_END.as_bytes()));
+        if process.is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn write_draft(draft: &Path, bytes: &[u8; KEY_BYTES]) -> Result<(), HostKeyError> {
@@ -254,6 +284,23 @@ mod tests {
             assert_ne!(*made.0, [0; 32]);
             assert_eq!(fs::metadata(path).unwrap().mode() & 0o7777, 0o600);
             assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft is left");
+        });
+    }
+
+    #[test]
+    fn drafts_of_a_killed_process_do_not_remain_nor_stand_in_the_way() {
+        in_directory(|path| {
+            let draft = |process: u32| path.with_file_name(format!(".host.key.{process}.new"));
+            // Killed before the draft got its name; in a container the next process has the same number.
+            fs::write(draft(std::process::id()), b"half a key").unwrap();
+            let made = HostKey::load_or_create(path).unwrap();
+            assert!(!draft(std::process::id()).exists());
+            // Killed when it had its name, and was not yet rid of the other.
+            fs::hard_link(path, draft(1)).unwrap();
+            let other = path.with_file_name(".host.key.mine.new");
+            fs::write(&other, b"not a draft").unwrap();
+            assert_eq!(*HostKey::load_or_create(path).unwrap().0, *made.0);
+            assert!(!draft(1).exists() && other.exists());
         });
     }
 

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod ctl;
 pub mod daemon;
+pub mod fault;
 pub mod host_key;
 pub mod migration;
 pub mod store;

@@ -30,6 +30,8 @@ pub fn init(config: &Config) -> Result<(), DaemonError> {
     remove_unfinished(&unfinished).map_err(made)?;
     let store = Arc::new(Store::create(&unfinished, &host_key)?);
     Tree::init(store.clone(), RootOptions::new(owner.into_bytes()))?;
+    // The log does not go along to the other name.
+    store.consolidate()?;
     if let Some(store) = Arc::into_inner(store) {
         store.close();
     }

@@ -342,6 +342,12 @@ impl Store {
         }
     }
 
+    /// Writes all that is in the log into the database file, durably: the file alone then has everything, and can be moved. Closing does
+    /// that as well, but cannot say that it failed.
+    pub fn consolidate(&self) -> Result<(), StoreError> {
+        self.ask(Request::EmptyLog)?
+    }
+
     /// Finishes the commits that wait, and closes the database. Dropping the store does the same.
     pub fn close(mut self) {
         self.stop();

@@ -173,8 +173,10 @@ fn fill(draft: &Path, host_key: &HostKey) -> Result<(), StoreError> {
             (identity, seal::key_check_value(host_key, &identity)),
         )
         .map_err(&failed)?;
+    // Closing does that, too, but says nothing when the medium is full, and the log does not go along to the other name.
+    empty_log(&connection, draft)?;
     connection.close().map_err(|(_, source)| failed(source))?;
-    // Closing wrote the log into the file and removed it; the file itself must be durable before it gets its name.
+    // The file itself must be durable before it gets its name.
     File::open(draft).and_then(|file| file.sync_all()).map_err(io_error("make durable", draft))
 }
 

@@ -19,6 +19,7 @@ use super::seal::WrappingKey;
 use super::{
     Batch, Counters, Durability, InstanceId, InstanceList, InstanceRow, Op, Record, Reserved, StoreError,
 };
+use crate::sentence;
 
 /// Bounds of one transaction, so that the first batch in it is not kept waiting by ever more behind it.
 const MOST_BATCHES: usize = 512;
@@ -33,6 +34,7 @@ pub(super) enum Request {
     Instances(Reply<Vec<InstanceRow>>),
     Damaged(Reply<Vec<(InstanceId, StoreError)>>),
     Records(InstanceId, Reply<Vec<Record>>),
+    EmptyLog(Reply<()>),
     Close,
     #[cfg(test)]
     Inspect(Box<dyn FnOnce(&mut Writer) + Send>),
@@ -84,7 +86,7 @@ impl Writer {
             Ok(()) => false,
             // What is in the log can be read there; a full medium is no reason not to start.
             Err(error @ StoreError::DiskFull { .. }) => {
-                log::warn!("the log of the state database could not be emptied: {error}");
+                log::warn!("the log of the state database could not be emptied: {}", sentence(&error));
                 true
             }
             Err(error) => return Err(error),
@@ -170,6 +172,12 @@ impl Writer {
                     });
                     let _ = reply.send(records);
                 }
+                Request::EmptyLog(reply) => {
+                    let path = this.path.clone();
+                    let emptied =
+                        this.ready().and_then(|database| schema::empty_log(&database.connection, &path));
+                    let _ = reply.send(emptied);
+                }
                 Request::Close => break,
                 #[cfg(test)]
                 Request::Inspect(inspect) => inspect(&mut this),
@@ -223,7 +231,11 @@ impl Writer {
             Ok(outcomes) => outcomes,
             // One batch may be too much for the medium while its neighbours are not: each gets its own try.
             Err(error) if batches.len() > 1 => {
-                log::warn!("a transaction of {} commits failed, trying them singly: {error}", batches.len());
+                log::warn!(
+                    "a transaction of {} commits failed, trying them singly: {}",
+                    batches.len(),
+                    sentence(&error)
+                );
                 batches.iter().flat_map(|batch| self.outcomes(std::slice::from_ref(batch))).collect()
             }
             Err(error) => vec![Err(error)],
@@ -247,7 +259,7 @@ impl Writer {
             self.database = Some(database);
             return Err(error);
         }
-        log::error!("the state database failed, opening it anew: {error}");
+        log::error!("the state database failed, opening it anew: {}", sentence(&error));
         schema::abandon(database.connection);
         match (self.recover(), outcomes) {
             (Ok(recovered), outcomes) => {
@@ -261,11 +273,11 @@ impl Writer {
                 }
             }
             (Err(source), None) => {
-                log::error!("the state database could not be opened anew: {source}");
+                log::error!("the state database could not be opened anew: {}", sentence(&source));
                 Err(error)
             }
             (Err(source), Some(outcomes)) => {
-                log::error!("the state database could not be opened anew: {source}");
+                log::error!("the state database could not be opened anew: {}", sentence(&source));
                 Ok(unknown(batches, outcomes, &source))
             }
         }
@@ -327,10 +339,12 @@ impl Writer {
             .prepare_cached("UPDATE ledger SET transactions = ?1")
             .and_then(|mut statement| statement.execute([next]))
             .map_err(undone)?;
+        crate::fault::step_begins();
         #[cfg(test)]
         let committed = self.faults.commit(connection);
         #[cfg(not(test))]
         let committed = run(connection, "COMMIT");
+        crate::fault::step_is_over(committed.is_ok());
         if let Err(error) = committed {
             return Err(Failure::AtCommit(failed(error), outcomes));
         }
@@ -388,7 +402,10 @@ impl Writer {
         let Some(database) = &self.database else { return };
         match schema::empty_log(&database.connection, &self.path) {
             Ok(()) => self.traces_remain = false,
-            Err(error) => log::warn!("traces of a deleted instance remain, and will be wiped later: {error}"),
+            Err(error) => log::warn!(
+                "traces of a deleted instance remain, and will be wiped later: {}",
+                sentence(&error)
+            ),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::manager::Transaction;
 use super::persistence::{Ops, name};
 use super::replay::LastCommand;
 use super::{Tree, TreeEvent};
+use crate::sentence;
 use crate::store::{Batch, Durability, InstanceId, StoreError};
 
 /// Milliseconds that never go back while the process lives, and go on over restarts as well as the host's clock does.
@@ -168,7 +169,7 @@ impl Environment for CommandEnvironment<'_> {
 
     fn commit(&mut self, changes: Vec<Change>, response: &[u8]) -> Result<(), CommitFailed> {
         self.try_commit(changes, response).map_err(|error| {
-            log::error!("{} could not be written: {error}", self.instance);
+            log::error!("{} could not be written: {}", self.instance, sentence(&error));
             if error.outcome_is_unknown() {
                 self.in_doubt = true;
                 if self.manager.as_ref().is_some_and(Transaction::moves_topology) {

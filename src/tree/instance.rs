@@ -23,7 +23,7 @@ use super::{Identity, Topology, Tree, TreeError, TreeEvent};
 use crate::migration::State;
 use crate::migration::client::{self, ClientError};
 use crate::sentence;
-use crate::store::{Batch, InstanceId, InstanceRow};
+use crate::store::{Batch, InstanceId, InstanceRow, StoreError};
 
 /// What lies under the lock of an instance.
 pub(super) struct Inner {
@@ -66,6 +66,27 @@ pub(super) fn error_response(code: ResponseCode) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER_SIZE);
     (TpmSt::NO_SESSIONS, 10u32, code.value()).encode(&mut out);
     out
+}
+
+/// Why an instance cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    /// The store failed, for now or because what it has was changed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// What the store has is no instance.
+    #[error("{0}")]
+    Content(String),
+}
+
+impl Unreadable {
+    fn response_code(&self) -> ResponseCode {
+        match self {
+            // The medium, which may work again: the guest tries again then, where FAILURE would tell it that its TPM is broken.
+            Self::Store(error) if !error.is_about_the_batch() => ResponseCode::NV_UNAVAILABLE,
+            Self::Store(_) | Self::Content(_) => ResponseCode::FAILURE,
+        }
+    }
 }
 
 /// Where a command comes from.
@@ -152,7 +173,8 @@ impl Instance {
     /// Takes the lock, and reads from the store what is not known.
     ///
     /// # Errors
-    /// `TPM_RC_FAILURE` when that fails (the log says why), or the instance is deleted.
+    /// `TPM_RC_NV_UNAVAILABLE` when the store does not answer for now, `TPM_RC_FAILURE` when what it has is no instance (the log says
+    /// why), or the instance is deleted.
     pub(super) fn enter(&self, tree: &Tree) -> Result<MutexGuard<'_, Inner>, ResponseCode> {
         let mut inner = self.inner.lock().unwrap_or_else(|poisoned| {
             self.inner.clear_poison();
@@ -164,19 +186,21 @@ impl Instance {
             return Err(ResponseCode::FAILURE);
         }
         if !inner.loaded {
-            self.load_inner(tree, &mut inner).map_err(|what| {
-                log::error!("instance {} cannot be read: {what}", self.name());
-                ResponseCode::FAILURE
+            self.load_inner(tree, &mut inner).map_err(|error| {
+                log::error!("instance {} cannot be read: {}", self.name(), sentence(&error));
+                error.response_code()
             })?;
         }
         Ok(inner)
     }
 
-    fn load_inner(&self, tree: &Tree, inner: &mut Inner) -> Result<(), String> {
-        let stored = Stored::read(&*tree.persistence, self.id()).map_err(|error| sentence(&error))?;
-        let record = stored.state.as_ref().ok_or("it has no state")?;
-        let state = State::from_record(record).map_err(|rc| format!("its state does not decode: {rc}"))?;
-        let tpm = if state.executes() { Some(restore(stored.live)?) } else { None };
+    fn load_inner(&self, tree: &Tree, inner: &mut Inner) -> Result<(), Unreadable> {
+        let stored = Stored::read(&*tree.persistence, self.id())?;
+        let record = stored.state.as_ref().ok_or_else(|| Unreadable::Content("it has no state".into()))?;
+        let state = State::from_record(record)
+            .map_err(|rc| Unreadable::Content(format!("its state does not decode: {rc}")))?;
+        let tpm =
+            if state.executes() { Some(restore(stored.live).map_err(Unreadable::Content)?) } else { None };
         let last = stored.last_command.as_ref().and_then(|bytes| LastCommand::from_record(bytes));
         let reset_recorded = stored.reset_owed;
         let reset_owed = inner.reset_owed || reset_recorded;
@@ -237,6 +261,7 @@ impl Instance {
         for event in events {
             tree.tell(&event);
         }
+        crate::fault::response_is_made();
         response
     }
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use vtpm_protocol::codec::{Encode, encode_sized};
@@ -19,12 +19,16 @@ pub struct Host {
 impl Host {
     /// A new state below `dir`, and a daemon on it.
     pub fn start(dir: &Path, name: &str) -> Self {
-        let dir = dir.join(name);
-        let mut host = Self { dir, child: None };
+        let mut host = Self::at(dir.join(name));
         let init = host.vtpmd("init").output().unwrap();
         assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
         host.run();
         host
+    }
+
+    /// A state at `dir` that is there or still to be made, with no daemon on it.
+    pub fn at(dir: PathBuf) -> Self {
+        Self { dir, child: None }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -84,15 +88,28 @@ impl Host {
         self.wait_for(program);
     }
 
-    fn wait_for(&mut self, mut program: Command) {
+    fn wait_for(&mut self, program: Command) {
+        let ended = self.launch(program);
+        assert!(ended.is_none(), "vtpmd ended: {ended:?}");
+    }
+
+    /// Starts `program` and waits until it answers, or has ended: how.
+    pub fn launch(&mut self, mut program: Command) -> Option<ExitStatus> {
         self.child = Some(program.spawn().unwrap());
         let until = Instant::now() + Duration::from_secs(60);
         while UnixStream::connect(self.runtime().join("root/tpm.sock")).is_err() {
-            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "vtpmd ended: {ended:?}");
+            if let Some(status) = self.ended() {
+                return Some(status);
+            }
             assert!(Instant::now() < until, "vtpmd does not answer");
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(5));
         }
+        None
+    }
+
+    /// How the daemon ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().unwrap())
     }
 
     /// SIGKILL.

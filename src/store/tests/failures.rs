@@ -127,6 +127,57 @@ fn store_opens_on_a_full_file_system_and_deletes_once_there_is_a_little_room() {
 }
 
 #[test]
+fn new_store_is_whole_or_not_there_however_little_room_there_is() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not run: only root can mount a small file system");
+        return;
+    }
+    let medium = SmallMedium::mount();
+    let (path, ballast) = (medium.0.path().join("vtpmd.sqlite"), medium.0.path().join("ballast"));
+    let (mut refused, mut made) = (0, 0);
+    for pages in 0..80 {
+        std::fs::write(&ballast, vec![1; (1 << 20) - pages * 4096]).unwrap();
+        match Store::create(&path, &key()) {
+            Ok(store) => {
+                made += 1;
+                store.close();
+                std::fs::remove_file(&path).unwrap();
+            }
+            Err(error) => {
+                assert!(matches!(error, StoreError::DiskFull { .. } | StoreError::Io { .. }), "{error:?}");
+                // A store that was made, but could not be opened for want of room, is complete all the same.
+                if path.exists() {
+                    std::fs::remove_file(&ballast).unwrap();
+                    drop(Store::open(&path, &key()).unwrap());
+                    std::fs::remove_file(&path).unwrap();
+                }
+                refused += 1;
+            }
+        }
+        let _ = std::fs::remove_file(&ballast);
+    }
+    assert!(refused > 5 && made > 5, "{refused} {made}");
+}
+
+#[test]
+fn consolidated_store_is_all_in_its_one_file() {
+    let place = Place::new();
+    let store = place.create();
+    let root = create_instance(&store, None, "root");
+    commit(&store, vec![put(root, A, b"1")]).unwrap();
+    store.consolidate().unwrap();
+    let copy = Place::new();
+    std::fs::copy(place.path(), copy.path()).unwrap();
+    assert_eq!(contents(&copy.open(), root), [(A, b"1".to_vec())]);
+
+    // What closing would keep to itself.
+    store.with_writer(|writer| writer.faults.recoveries = 1);
+    store.with_writer(|writer| writer.close());
+    assert!(matches!(store.consolidate(), Err(StoreError::Unavailable { .. })));
+    store.consolidate().unwrap();
+}
+
+#[test]
 fn failed_commit_that_did_not_take_place_is_tried_again_singly() {
     let place = Place::new();
     let store = place.create();

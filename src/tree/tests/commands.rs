@@ -128,6 +128,19 @@ fn after_a_commit_of_unknown_outcome_the_store_says_what_is() {
 }
 
 #[test]
+fn an_instance_that_cannot_be_read_for_now_is_unavailable_and_not_broken() {
+    let host = Host::with_vm(0);
+    host.memory.doubt.store(true, Ordering::SeqCst);
+    assert_eq!(code(&host.vm().execute(0, &extend(1), None)), ResponseCode::NV_UNAVAILABLE);
+    host.memory.doubt.store(false, Ordering::SeqCst);
+    // It must be read again, and that fails for as long as the medium does.
+    host.memory.unreadable.store(true, Ordering::SeqCst);
+    assert_eq!(code(&host.vm().execute(0, &get_random(), None)), ResponseCode::NV_UNAVAILABLE);
+    host.memory.unreadable.store(false, Ordering::SeqCst);
+    assert_eq!(code(&host.vm().execute(0, &get_random(), None)), ResponseCode::SUCCESS);
+}
+
+#[test]
 fn an_instance_whose_making_or_deletion_was_in_doubt_is_there_or_not_as_the_store_has_it() {
     let host = Host::new(0);
     host.memory.doubt.store(true, Ordering::SeqCst);

@@ -37,6 +37,8 @@ pub(super) struct Memory {
     pub(super) last_commit: AtomicU64,
     /// Commits take place, but fail with an unknown outcome.
     pub(super) doubt: AtomicBool,
+    /// Nothing can be read.
+    pub(super) unreadable: AtomicBool,
 }
 
 impl Memory {
@@ -133,6 +135,9 @@ impl Persistence for Memory {
     }
 
     fn records(&self, id: InstanceId) -> Result<Vec<NamedRecord>, StoreError> {
+        if self.unreadable.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable { source: Box::new(StoreError::Closed) });
+        }
         let records = self.content().records;
         Ok(records
             .into_iter()

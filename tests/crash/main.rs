@@ -1,0 +1,138 @@
+//! vtpmd is killed at every durable step of a migration, and its medium fails there, on either host; afterwards the migration is brought
+//! to an end by the ordinary commands, with one live copy and nothing lost.
+//!
+//! Needs the feature `fault-injection`; `scripts/test` runs it, and so does
+//! `cargo test -p vtpmd --features fault-injection --test crash -- --nocapture`. Each sweep repeats one migration with the fault at
+//! step 1, 2, 3 … of the daemon, until a run meets no fault any more.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+
+#[allow(dead_code, reason = "shared with tests/programs.rs, which uses the rest")]
+#[path = "../common/mod.rs"]
+mod common;
+mod init;
+mod machine;
+mod migration;
+mod site;
+mod tpm;
+
+use migration::{Fault, Migration, Way};
+
+/// What a sweep came to.
+#[derive(Default)]
+struct Sum {
+    steps: u32,
+    /// Ended with the loss that a strict lock is documented to have.
+    lost: u32,
+}
+
+/// One migration for each N, with the faults that `faults` names for it on source and destination, until neither strikes.
+fn sweep(what: &str, way: Way, strict: bool, faults: impl Fn(u64) -> [Option<Fault>; 2]) -> Sum {
+    let mut sum = Sum::default();
+    for n in 1..200 {
+        let faults = faults(n);
+        let told = format!("{what}, {faults:?}");
+        let outcome = std::panic::catch_unwind(|| Migration::start(way, strict, &faults).finish());
+        let outcome = outcome.unwrap_or_else(|_| panic!("failed: {told}"));
+        if outcome.struck == 0 {
+            println!("{what}: {} faults, {} lost as a strict lock can", sum.steps, sum.lost);
+            return sum;
+        }
+        sum.steps += outcome.struck;
+        sum.lost += u32::from(outcome.lost);
+    }
+    panic!("{what}: always another fault");
+}
+
+const KILLS: [&str; 3] = ["kill-before", "kill-after", "kill-unsent"];
+
+fn on_source(kind: &'static str) -> impl Fn(u64) -> [Option<Fault>; 2] {
+    move |n| [Some(Fault::new(kind, n)), None]
+}
+
+fn on_destination(kind: &'static str) -> impl Fn(u64) -> [Option<Fault>; 2] {
+    move |n| [None, Some(Fault::new(kind, n))]
+}
+
+#[test]
+fn source_is_killed_and_the_migration_succeeds() {
+    for kind in KILLS {
+        let sum = sweep(&format!("success, source, {kind}"), Way::Success, false, on_source(kind));
+        assert!(sum.steps > 5 && sum.lost == 0);
+    }
+}
+
+#[test]
+fn destination_is_killed_and_the_migration_succeeds() {
+    for kind in KILLS {
+        let sum = sweep(&format!("success, destination, {kind}"), Way::Success, false, on_destination(kind));
+        assert!(sum.steps > 5 && sum.lost == 0);
+    }
+}
+
+#[test]
+fn both_are_killed_and_the_migration_succeeds() {
+    let both =
+        |n| [Some(Fault::new(KILLS[n as usize % 3], n)), Some(Fault::new(KILLS[(n as usize + 1) % 3], n))];
+    let sum = sweep("success, both", Way::Success, false, both);
+    assert!(sum.steps > 16 && sum.lost == 0);
+}
+
+#[test]
+fn source_or_destination_is_killed_and_the_migration_is_given_up() {
+    for kind in KILLS {
+        let sum = sweep(&format!("abort, source, {kind}"), Way::Abort, false, on_source(kind));
+        assert!(sum.steps > 5 && sum.lost == 0);
+        let sum = sweep(&format!("abort, destination, {kind}"), Way::Abort, false, on_destination(kind));
+        assert!(sum.steps > 5 && sum.lost == 0);
+    }
+}
+
+#[test]
+fn under_a_strict_lock_never_two_copies_live() {
+    for kind in KILLS {
+        let sum = sweep(&format!("strict, source, {kind}"), Way::Success, true, on_source(kind));
+        // Where the last response that carried a piece died with the daemon, the piece did.
+        assert!(sum.steps > 5 && sum.lost <= 2);
+        let sum = sweep(&format!("strict, destination, {kind}"), Way::Success, true, on_destination(kind));
+        assert!(sum.steps > 5 && sum.lost == 0);
+    }
+    let sum = sweep("strict, given up, source", Way::AbortLocked, true, on_source("kill-after"));
+    assert!(sum.steps > 5 && sum.lost == 0);
+}
+
+#[test]
+fn death_in_the_first_command_decides_for_one_receipt() {
+    for kind in KILLS {
+        let sum = sweep(&format!("first command, {kind}"), Way::Decide, false, on_destination(kind));
+        assert!(sum.steps > 1 && sum.lost == 0);
+    }
+}
+
+#[test]
+fn medium_without_room_is_named_and_got_over() {
+    for kind in ["enospc", "enospc+"] {
+        let sum = sweep(&format!("success, source, {kind}"), Way::Success, false, on_source(kind));
+        assert!(sum.steps > 5 && sum.lost == 0);
+        let sum = sweep(&format!("success, destination, {kind}"), Way::Success, false, on_destination(kind));
+        assert!(sum.steps > 5 && sum.lost == 0);
+    }
+}
+
+#[test]
+fn medium_that_does_not_synchronise_is_named_and_got_over() {
+    for kind in ["fsync", "fsync+"] {
+        let sum = sweep(&format!("success, source, {kind}"), Way::Success, false, on_source(kind));
+        assert!(sum.steps > 5 && sum.lost == 0);
+        let sum = sweep(&format!("success, destination, {kind}"), Way::Success, false, on_destination(kind));
+        assert!(sum.steps > 5 && sum.lost == 0);
+    }
+    let sum = sweep("abort, destination, fsync+", Way::Abort, false, on_destination("fsync+"));
+    assert!(sum.steps > 5 && sum.lost == 0);
+}
