@@ -357,7 +357,9 @@ impl InstanceManager for Transaction<'_> {
         for child in page {
             match child.enter(self.tree) {
                 Ok(inner) => instances.push(self.summary(child, &inner)),
-                // One that cannot be read must not hide its siblings. The log has it.
+                // For now nothing can be read. Left out, the instance would seem to be gone.
+                Err(code @ ResponseCode::NV_UNAVAILABLE) => return Err(code),
+                // One that is broken must not hide its siblings. The log has it.
                 Err(_) => continue,
             }
         }

@@ -136,8 +136,11 @@ fn an_instance_that_cannot_be_read_for_now_is_unavailable_and_not_broken() {
     // It must be read again, and that fails for as long as the medium does.
     host.memory.unreadable.store(true, Ordering::SeqCst);
     assert_eq!(code(&host.vm().execute(0, &get_random(), None)), ResponseCode::NV_UNAVAILABLE);
+    // Nor does it seem to be gone.
+    assert_eq!(refused(host.client().find("vm")), ResponseCode::NV_UNAVAILABLE);
     host.memory.unreadable.store(false, Ordering::SeqCst);
     assert_eq!(code(&host.vm().execute(0, &get_random(), None)), ResponseCode::SUCCESS);
+    assert!(host.client().find("vm").unwrap().is_some());
 }
 
 #[test]
