@@ -7,9 +7,9 @@
 
 use vtpm_protocol::instance::{
     CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
-    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, Identity, InstanceName, ListInstancesIn,
-    ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags, MigrationTicket, PeerEntry, ReceiptIn,
-    ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
+    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetMigrationLogIn, GetMigrationLogOut,
+    Identity, InstanceName, ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags,
+    MigrationTicket, PeerEntry, ReceiptIn, ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
@@ -184,4 +184,10 @@ pub trait InstanceManager {
     /// # Errors
     /// A response code.
     fn identity(&mut self) -> Result<Identity, ResponseCode>;
+
+    /// The last migrations of the instances that the processing instance manages, the newest first.
+    ///
+    /// # Errors
+    /// A response code.
+    fn migration_log(&mut self, input: &GetMigrationLogIn) -> Result<GetMigrationLogOut, ResponseCode>;
 }

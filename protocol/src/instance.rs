@@ -9,6 +9,7 @@
 
 mod fleet;
 mod identity;
+mod log;
 pub mod migration;
 mod peer;
 mod vocabulary;
@@ -19,6 +20,7 @@ use crate::structure;
 use crate::tpm::{Tpm2b, TpmHt};
 pub use fleet::*;
 pub use identity::*;
+pub use log::*;
 pub use migration::MigrationTicket;
 pub use peer::*;
 pub use vocabulary::*;
@@ -75,6 +77,8 @@ pub mod cc {
         LIST_PEERS = 0x12;
         /// Handles: `@TPM_RH_OWNER`. No parameters.
         GET_IDENTITY = 0x14;
+        /// Handles: `@TPM_RH_OWNER`.
+        GET_MIGRATION_LOG = 0x15;
     }
 
     /// Whether a code is one of [`ALL`].
@@ -86,7 +90,7 @@ pub mod cc {
     /// Whether a command is about the processing instance itself: the owner is its only handle.
     #[must_use]
     pub fn has_no_target(code: TpmCc) -> bool {
-        matches!(code, ADD_PEER | REMOVE_PEER | LIST_PEERS | GET_IDENTITY)
+        matches!(code, ADD_PEER | REMOVE_PEER | LIST_PEERS | GET_IDENTITY | GET_MIGRATION_LOG)
     }
 }
 

@@ -245,6 +245,11 @@ pub enum Migrate {
         #[arg(long, conflicts_with_all = ["ticket", "strict"])]
         disarm: bool,
     },
+    /// Show the steps of the last migration with their times, also after the instance is gone
+    Status {
+        /// Of which instance [default: of all that the log has]
+        name: Option<String>,
+    },
     /// Give a migration up: on the destination first, which prints the receipt; then, with it, on the source
     Abort {
         /// Which

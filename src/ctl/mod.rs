@@ -4,6 +4,7 @@ mod args;
 mod fleet;
 mod output;
 mod reach;
+mod status;
 mod trust;
 
 pub use args::Arguments;
@@ -378,6 +379,7 @@ impl Ctl {
                 self.explained_ticket(armed, &instance, ticket.as_ref())?;
                 self.out.done(&name, word);
             }
+            Migrate::Status { name } => self.status(name.as_deref())?,
             Migrate::Abort { name, receipt } => {
                 let instance = self.find(&name)?;
                 let receipt = receipt.map_or(Ok(Vec::new()), |hex| bytes_32(&hex))?;

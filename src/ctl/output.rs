@@ -21,7 +21,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    fn print(&self, json: &Value, text: &str) {
+    pub(super) fn print(&self, json: &Value, text: &str) {
         if self.json { println!("{json}") } else { print!("{text}") }
     }
 

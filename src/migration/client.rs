@@ -21,6 +21,7 @@ use super::session::MigrationDigest;
 use crate::tree::{ATTESTATION_KEY, FLEET_KEY};
 
 mod fleet;
+mod log;
 mod peers;
 mod words;
 
@@ -562,7 +563,7 @@ impl<T: Transport> Client<T> {
         if result.is_err()
             && let Err(error) = self.reset(instance)
         {
-            log::warn!("a half-imported instance could not be emptied: {error}");
+            ::log::warn!("a half-imported instance could not be emptied: {error}");
         }
         result
     }

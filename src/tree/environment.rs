@@ -143,7 +143,7 @@ impl<'a> CommandEnvironment<'a> {
         let manager = self.manager.as_mut().filter(|_| code_of(response) == ResponseCode::SUCCESS);
         let mut list = ops.list;
         if let Some(manager) = manager {
-            let managed = manager.take_ops();
+            let managed = manager.take_ops(response.len());
             if !managed.is_empty() {
                 durability = Durability::Medium;
             }

@@ -5,6 +5,7 @@
 //! then lets the second happen. Until then the target stays locked.
 
 mod commands;
+mod log;
 mod peers;
 
 use std::sync::{Arc, MutexGuard};
@@ -71,6 +72,7 @@ pub(super) struct Transaction<'a> {
     pending: Option<Pending<'a>>,
     /// The instance that CreateInstance is about to make, while its ticket is being signed.
     draft: Option<Draft<'a>>,
+    logged: log::Logged,
 }
 
 /// An instance without its ticket.
@@ -88,14 +90,14 @@ struct Target<'a> {
 }
 
 fn store_failed(error: &StoreError) -> ResponseCode {
-    log::error!("{}", sentence(error));
+    ::log::error!("{}", sentence(error));
     ResponseCode::NV_UNAVAILABLE
 }
 
 /// A step that was refused is worth a line in the log: it is seldom, and the code alone says little.
 fn refused(instance: &Instance) -> impl Fn(StepError) -> ResponseCode + '_ {
     move |error| {
-        log::info!("instance {}: {error}", instance.name());
+        ::log::info!("instance {}: {error}", instance.name());
         error.response_code()
     }
 }
@@ -106,8 +108,10 @@ impl<'a> Transaction<'a> {
         topology: &'a Topology,
         processing: &'a Instance,
         limit: usize,
+        command: &[u8],
     ) -> Self {
-        Self { tree, topology, processing, limit, pending: None, draft: None }
+        let logged = log::Logged::new(tree, command);
+        Self { tree, topology, processing, limit, pending: None, draft: None, logged }
     }
 
     pub(super) fn is_pending(&self) -> bool {
@@ -119,13 +123,19 @@ impl<'a> Transaction<'a> {
         self.pending.as_ref().is_some_and(|p| matches!(p.effect, Effect::Birth { .. } | Effect::Death { .. }))
     }
 
-    /// The operations, for the batch.
-    pub(super) fn take_ops(&mut self) -> Vec<Op> {
-        self.pending.as_mut().map(|p| std::mem::take(&mut p.ops)).unwrap_or_default()
+    /// The operations, for the batch, and with them what they leave in the migration log. `response` is the length of the response.
+    pub(super) fn take_ops(&mut self, response: usize) -> Vec<Op> {
+        let logged = self.log_step(response);
+        let mut ops = self.pending.as_mut().map(|p| std::mem::take(&mut p.ops)).unwrap_or_default();
+        ops.extend(logged);
+        ops
     }
 
     /// The batch is durable: the memory follows.
     pub(super) fn apply(&mut self) -> Option<TreeEvent> {
+        if let Some(change) = self.logged.change.take() {
+            self.tree.log.apply(change);
+        }
         match self.pending.take()?.effect {
             Effect::Change { mut target, state, tpm } => {
                 target.state = *state;
@@ -154,6 +164,7 @@ impl<'a> Transaction<'a> {
     pub(super) fn forget(&mut self) {
         self.pending = None;
         self.draft = None;
+        self.logged.change = None;
     }
 
     /// What is in memory of the target may not be what the store has.
@@ -184,6 +195,7 @@ impl<'a> Transaction<'a> {
             return Err(ResponseCode::FAILURE);
         }
         let instance = self.find(handle)?;
+        self.logged.target = Some(instance.clone());
         Ok(Target { instance, inner: instance.enter(self.tree)? })
     }
 
@@ -227,7 +239,7 @@ impl<'a> Transaction<'a> {
     /// A TPM that goes on from these records on this host.
     fn thaw(&self, instance: &Instance, records: content::Records) -> Result<Box<Tpm>, ResponseCode> {
         let mut tpm = restore(records).map_err(|what| {
-            log::warn!("instance {}: {what}", instance.name());
+            ::log::warn!("instance {}: {what}", instance.name());
             StepError::Unsound.response_code()
         })?;
         tpm.thaw_clock(self.tree.clock.now_ms());

@@ -32,6 +32,7 @@
 mod boot;
 mod environment;
 mod instance;
+mod log;
 mod manager;
 mod persistence;
 mod provision;
@@ -131,6 +132,7 @@ pub struct Tree {
     listener: OnceLock<Listener>,
     /// The store does not know what came of a commit that made or destroyed an instance.
     in_doubt: AtomicBool,
+    log: log::MigrationLog,
 }
 
 impl Tree {
@@ -153,7 +155,7 @@ impl Tree {
         boot: Option<&[u8]>,
     ) -> Result<Arc<Self>, TreeError> {
         for (id, error) in persistence.damaged()? {
-            log::error!("{id} is left out: {error}");
+            ::log::error!("{id} is left out: {error}");
         }
         let rows = persistence.instances()?;
         let roots: Vec<u32> = rows.iter().filter(|r| r.parent.is_none()).map(|r| r.handle).collect();
@@ -168,6 +170,7 @@ impl Tree {
             max_instances: AtomicUsize::new(usize::MAX),
             listener: OnceLock::new(),
             in_doubt: AtomicBool::new(false),
+            log: log::MigrationLog::default(),
         });
         let topology = tree.arrange(rows, &Topology::new())?;
         tree.exchange_topology(|t| *t = topology);
@@ -175,7 +178,7 @@ impl Tree {
         tree.root().start_root()?;
         // Without these keys no instance arrives here, but those that are here are served.
         if let Err(error) = tree.complete_root() {
-            log::error!("the root lacks keys for migrations: {}", sentence(&error));
+            ::log::error!("the root lacks keys for migrations: {}", sentence(&error));
         }
         Ok(tree)
     }
@@ -190,7 +193,7 @@ impl Tree {
                 Some(id) => match handles.get(&id) {
                     Some(&handle) => Some(handle),
                     None => {
-                        log::error!("instance {} is left out: its parent is damaged", row.name);
+                        ::log::error!("instance {} is left out: its parent is damaged", row.name);
                         continue;
                     }
                 },

@@ -65,7 +65,7 @@ impl Persistence for Store {
 /// from 0x80 on.
 pub(super) mod name {
     use sha2::{Digest, Sha256};
-    use vtpm_protocol::instance::InstanceName;
+    use vtpm_protocol::instance::{InstanceName, Uuid};
 
     use super::{RecordKey, RecordName};
     use crate::store::StoreError;
@@ -85,6 +85,8 @@ pub(super) mod name {
     pub(super) const PEER: u8 = 0x85;
     /// Of the root: its [`Identity`](vtpm_protocol::instance::Identity), without the certificate.
     pub(crate) const IDENTITY: RecordName = RecordName::kind(0x86);
+    /// In front of what follows from a UUID: the [`LogEntry`](vtpm_protocol::instance::LogEntry) of its last migration.
+    pub(crate) const LOG: u8 = 0x87;
     /// In front of the name of a record that is in the escrow.
     pub(super) const ESCROW: u8 = 0x90;
 
@@ -103,6 +105,13 @@ pub(super) mod name {
     pub(crate) fn peer(label: &InstanceName) -> Result<RecordName, StoreError> {
         let mut name = vec![PEER];
         name.extend(Sha256::digest(label.as_str()).iter().take(RecordName::MAX_BYTES.saturating_sub(1)));
+        RecordName::new(&name)
+    }
+
+    /// The log of an instance, whose UUID is as long as a name may be.
+    pub(crate) fn log(uuid: Uuid) -> Result<RecordName, StoreError> {
+        let mut name = vec![LOG];
+        name.extend(Sha256::digest(uuid.0).iter().take(RecordName::MAX_BYTES.saturating_sub(1)));
         RecordName::new(&name)
     }
 }
@@ -146,6 +155,8 @@ impl Stored {
                 stored.identity = Some(value);
             } else if bytes.first() == Some(&name::PEER) {
                 stored.peers.push(value);
+            } else if bytes.first() == Some(&name::LOG) {
+                // Read by the log itself, once.
             } else {
                 log::warn!("{id} has a {name} that this program does not know; it is left alone");
             }

@@ -220,6 +220,7 @@ pub static COMMANDS: &[Command] = &[
     row(cc::REMOVE_PEER, ON_SELF, NV, instance::remove_peer),
     row(cc::LIST_PEERS, ON_SELF, N, instance::list_peers),
     row(cc::GET_IDENTITY, ON_SELF, N, instance::get_identity),
+    row(cc::GET_MIGRATION_LOG, ON_SELF, N, instance::get_migration_log),
 ];
 
 /// The row of a code.

@@ -407,3 +407,45 @@ enumeration! {
         Fleet = 4, "fleet";
     }
 }
+
+enumeration! {
+    /// Which end of a migration a host is.
+    MigrationSide: u8 {
+        /// From where the instance leaves.
+        Source = 1, "source";
+        /// Where it is to arrive.
+        Destination = 2, "destination";
+    }
+}
+
+enumeration! {
+    /// A step of a migration in the log: the low byte of the code of its command, or what is no command.
+    LoggedStep: u8 {
+        /// CreateInstance.
+        Prepare = 0x01, "prepare";
+        /// LockInstance.
+        Lock = 0x02, "lock";
+        /// GetInstanceKey.
+        GetKey = 0x03, "get-key";
+        /// GetInstanceData.
+        GetData = 0x05, "get-data";
+        /// DeleteInstance.
+        Delete = 0x06, "delete";
+        /// SetInstanceKey.
+        SetKey = 0x07, "set-key";
+        /// SetInstanceData.
+        SetData = 0x08, "set-data";
+        /// UnlockInstance.
+        Unlock = 0x09, "unlock";
+        /// AbortMigration.
+        Abort = 0x0c, "abort";
+        /// CommitMigration.
+        Commit = 0x0d, "commit";
+        /// ArmInstance.
+        Arm = 0x0e, "arm";
+        /// ResetInstance.
+        Reset = 0x0f, "reset";
+        /// The first command of the guest at the destination: from here on the instance lives there.
+        FirstCommand = 0x80, "first-command";
+    }
+}

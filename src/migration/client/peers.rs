@@ -16,7 +16,7 @@ use crate::tree::{ATTESTATION_KEY, FLEET_KEY};
 
 impl<T: Transport> Client<T> {
     /// A command about the processing instance itself: owner authorization, parameters in, parameters out.
-    fn on_self<O: Decode>(&self, code: TpmCc, input: &impl Encode) -> Result<O> {
+    pub(super) fn on_self<O: Decode>(&self, code: TpmCc, input: &impl Encode) -> Result<O> {
         let name = command_name(code);
         let out = self.raw((code, name), &[TpmHandle::OWNER.0], &[&self.owner_auth], &input.to_bytes())?;
         decode_exact(&out).map_err(|_| ClientError::Malformed { command: name })

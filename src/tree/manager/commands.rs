@@ -8,10 +8,11 @@ use vtpm_engine::instances::{InstanceManager, TicketFault, VerifiedTicket};
 use vtpm_protocol::instance::migration::PIECE_OVERHEAD;
 use vtpm_protocol::instance::{
     CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
-    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, INSTANCE_SELF, Identity, InstanceCapability,
-    InstanceCapabilityData, InstanceName, LimitTag, ListInstancesIn, ListInstancesOut, ListPeersIn,
-    ListPeersOut, LockFlags, MAX_CAP_HANDLES, MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND,
-    MigrationTicket, PeerEntry, PieceKind, ReceiptIn, ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
+    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetMigrationLogIn, GetMigrationLogOut,
+    INSTANCE_SELF, Identity, InstanceCapability, InstanceCapabilityData, InstanceName, LimitTag,
+    ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags, MAX_CAP_HANDLES,
+    MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND, MigrationTicket, PeerEntry, PieceKind,
+    ReceiptIn, ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
@@ -88,9 +89,11 @@ impl InstanceManager for Transaction<'_> {
         };
         let child = Instance::new(self.processing.tree_handle(), row.clone(), Some(parent.handle()))
             .map_err(|_| ResponseCode::FAILURE)?;
+        let child = Arc::new(child);
+        self.logged.draft = Some((ticket.clone(), child.clone()));
         let mut ops = Ops::new(id);
         ops.list.push(Op::CreateInstance(row));
-        let effect = Effect::Birth { child: Arc::new(child), _parent: parent_lock, _births: births };
+        let effect = Effect::Birth { child, _parent: parent_lock, _births: births };
         self.draft = Some(Draft { slot, ops, effect, handle });
         Ok(ticket)
     }
@@ -390,6 +393,10 @@ impl InstanceManager for Transaction<'_> {
 
     fn list_peers(&mut self, input: &ListPeersIn) -> Result<ListPeersOut, ResponseCode> {
         self.page_of_peers(input)
+    }
+
+    fn migration_log(&mut self, input: &GetMigrationLogIn) -> Result<GetMigrationLogOut, ResponseCode> {
+        self.page_of_log(input)
     }
 
     fn identity(&mut self) -> Result<Identity, ResponseCode> {

@@ -3,6 +3,7 @@
 mod attacks;
 mod boot;
 mod commands;
+mod log;
 mod memory;
 mod migration;
 mod trust;
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 
 use self::memory::{Content, Memory};
 use super::environment::code_of;
+use super::persistence::name;
 use super::provision::ecc_template;
 use super::{Instance, LocalTransport, RootOptions, Tree};
 use crate::migration::client::Client;
@@ -88,8 +90,11 @@ impl Host {
         host
     }
 
+    /// All that is durable, but for the migration log, which tells of attempts that changed nothing else.
     fn content(&self) -> Content {
-        self.memory.content()
+        let mut content = self.memory.content();
+        content.records.retain(|(_, record), _| record.as_bytes().first() != Some(&name::LOG));
+        content
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::migration::client::{ClientError, Departure};
 use crate::store::InstanceId;
-use crate::tree::persistence::name;
 use crate::tree::{ATTESTATION_KEY, ECC_STORAGE_KEY, FLEET_KEY, LINK_KEY, RSA_STORAGE_KEY};
 use crate::trust::tests::{Authority, Subject, peer};
 use crate::trust::{self, identity};

@@ -1,11 +1,14 @@
-//! AddPeer, RemovePeer, ListPeers, GetIdentity: whom the processing instance trusts, and what it shows of itself.
+//! AddPeer, RemovePeer, ListPeers, GetIdentity, GetMigrationLog: whom the processing instance trusts, what it shows of itself, and what it
+//! has done.
 
 use super::tree;
 use crate::command::{Context, Output, parameters};
 use crate::entity::object_name;
 use crate::secret::is_asymmetric;
 use vtpm_protocol::codec::{Reader, decode_exact};
-use vtpm_protocol::instance::{CERTIFICATE_INDEX, ListPeersIn, PeerEntry, PeerKind, RemovePeerIn};
+use vtpm_protocol::instance::{
+    CERTIFICATE_INDEX, GetMigrationLogIn, ListPeersIn, PeerEntry, PeerKind, RemovePeerIn,
+};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{Tpm2b, TpmHandle, TpmaNv, TpmaObject, TpmtPublic};
 
@@ -61,6 +64,15 @@ pub fn remove_peer(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, R
 pub fn list_peers(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (input,): (ListPeersIn,) = parameters(r)?;
     Ok(Output::of(&tree(cx)?.list_peers(&input)?))
+}
+
+/// GetMigrationLog.
+///
+/// # Errors
+/// Those of the parameters and of the tree.
+pub fn get_migration_log(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
+    let (input,): (GetMigrationLogIn,) = parameters(r)?;
+    Ok(Output::of(&tree(cx)?.migration_log(&input)?))
 }
 
 /// GetIdentity: what the tree keeps, with the certificate in NV as it is now.

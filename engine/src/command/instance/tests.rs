@@ -132,6 +132,9 @@ impl InstanceManager for FakeTree {
         let peers: Vec<_> = self.0.borrow().peers.iter().skip(input.first as usize).cloned().collect();
         Ok(ListPeersOut { more: false, peers })
     }
+    fn migration_log(&mut self, _: &GetMigrationLogIn) -> Result<GetMigrationLogOut, ResponseCode> {
+        Ok(GetMigrationLogOut { more: false, entries: Vec::new() })
+    }
     fn identity(&mut self) -> Result<Identity, ResponseCode> {
         let attestation = Tpm2b::new(*b"ak").unwrap();
         Ok(Identity { attestation, certificate: Tpm2b::empty(), keys: Vec::new() })

@@ -1,0 +1,27 @@
+//! The migration log, from the client's side.
+
+use vtpm_protocol::instance::{GetMigrationLogIn, GetMigrationLogOut, LogEntry, Uuid, cc};
+
+use super::{Client, Result, Transport};
+
+impl<T: Transport> Client<T> {
+    /// The last migration of the instance with that UUID, or of all that the log has, the newest first; with as many GetMigrationLog as
+    /// it takes.
+    ///
+    /// # Errors
+    /// [`ClientError`](super::ClientError).
+    pub fn migration_log(&self, uuid: Option<Uuid>) -> Result<Vec<LogEntry>> {
+        let uuid = uuid.unwrap_or(Uuid([0; 16]));
+        let mut all = Vec::new();
+        loop {
+            let first = u32::try_from(all.len()).unwrap_or(u32::MAX);
+            let input = GetMigrationLogIn { uuid, first, count: u32::MAX };
+            let page: GetMigrationLogOut = self.on_self(cc::GET_MIGRATION_LOG, &input)?;
+            let more = page.more && !page.entries.is_empty();
+            all.extend(page.entries);
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+}
