@@ -29,11 +29,7 @@ pub(super) struct Modulus {
 
 impl Modulus {
     pub(super) fn new(n: &[Word]) -> Self {
-        let lowest = n.first().copied().unwrap_or(1);
-        // Each step doubles the bits that are right; of an odd number three are to begin with.
-        let inverse = (0..5).fold(lowest, |inverse, _| {
-            inverse.wrapping_mul(Word::wrapping_sub(2, lowest.wrapping_mul(inverse)))
-        });
+        let inverse = inverse(n.first().copied().unwrap_or(1));
         let mut modulus =
             Self { n: Zeroizing::new(n.to_vec()), inverse: inverse.wrapping_neg(), one: zero(n.len()) };
         modulus.one = modulus.make_one();
@@ -229,6 +225,12 @@ impl Modulus {
 /// Zero, of so many words.
 pub(super) fn zero(len: usize) -> Words {
     Zeroizing::new(vec![0; len])
+}
+
+/// The inverse of an odd word modulo the size of a word.
+pub(super) fn inverse(odd: Word) -> Word {
+    // Each step doubles the bits that are right; of an odd number three are to begin with.
+    (0..5).fold(odd, |inverse, _| inverse.wrapping_mul(Word::wrapping_sub(2, odd.wrapping_mul(inverse))))
 }
 
 fn wide(word: Word) -> WideWord {

@@ -23,11 +23,11 @@
 
 use std::sync::LazyLock;
 
-use crypto_bigint::{BoxedUint, Limb, NonZero, Reciprocal, Word};
+use crypto_bigint::{BoxedUint, Limb, NonZero, Word};
 use zeroize::Zeroizing;
 
 use super::CryptoError;
-use super::montgomery::{Modulus, Words, zero};
+use super::montgomery::{Modulus, Words, inverse, zero};
 use super::rng::RandomSource;
 
 /// Candidates with a factor below this are not tested further.
@@ -36,13 +36,24 @@ const SMALL_PRIME_LIMIT: usize = 16384;
 /// How often a base may be redrawn; each draw is out of range with a probability below one quarter.
 const MAX_BASE_DRAWS: u32 = 256;
 
-/// Odd primes whose product fits a word, so that one long division serves them all.
+/// How many groups are tried at a time: each is a chain of products that wait for each other.
+const GROUPS: usize = 4;
+
+/// Odd primes whose product fits a word, so that one pass over a number serves them all.
 struct SmallPrimeGroup {
-    reciprocal: Reciprocal,
-    primes: Vec<Word>,
+    product: Word,
+    /// Of the product, modulo the size of a word.
+    inverse: Word,
+    primes: Vec<SmallPrime>,
 }
 
-static SMALL_PRIMES: LazyLock<Vec<SmallPrimeGroup>> = LazyLock::new(|| {
+/// An odd prime. A word is a multiple of it just if the word times the inverse, modulo the size of a word, is no larger than a quotient can be.
+struct SmallPrime {
+    inverse: Word,
+    largest_quotient: Word,
+}
+
+static SMALL_PRIMES: LazyLock<Vec<[SmallPrimeGroup; GROUPS]>> = LazyLock::new(|| {
     let mut groups = Vec::new();
     let mut product: Word = 1;
     let mut primes: Vec<Word> = Vec::new();
@@ -50,19 +61,28 @@ static SMALL_PRIMES: LazyLock<Vec<SmallPrimeGroup>> = LazyLock::new(|| {
         match product.checked_mul(prime) {
             Some(larger) => product = larger,
             None => {
-                groups.extend(group(product, core::mem::take(&mut primes)));
+                groups.push(group(product, &core::mem::take(&mut primes)));
                 product = prime;
             }
         }
         primes.push(prime);
     }
-    groups.extend(group(product, primes));
-    groups
+    groups.push(group(product, &primes));
+    let mut groups = groups.into_iter();
+    let mut out = Vec::new();
+    while groups.len() > 0 {
+        // The last ones may have no primes.
+        out.push(core::array::from_fn(|_| groups.next().unwrap_or_else(|| group(1, &[]))));
+    }
+    out
 });
 
-fn group(product: Word, primes: Vec<Word>) -> Option<SmallPrimeGroup> {
-    let product = NonZero::new(Limb(product)).into_option()?;
-    Some(SmallPrimeGroup { reciprocal: Reciprocal::new(product), primes })
+fn group(product: Word, primes: &[Word]) -> SmallPrimeGroup {
+    let small = |&prime: &Word| SmallPrime {
+        inverse: inverse(prime),
+        largest_quotient: Word::MAX.checked_div(prime).unwrap_or(0),
+    };
+    SmallPrimeGroup { product, inverse: inverse(product), primes: primes.iter().map(small).collect() }
 }
 
 pub(super) fn odd_primes_below(limit: usize) -> impl Iterator<Item = Word> {
@@ -81,10 +101,21 @@ pub(super) fn odd_primes_below(limit: usize) -> impl Iterator<Item = Word> {
         .filter_map(|(number, _)| Word::try_from(number).ok())
 }
 
-fn has_small_factor(candidate: &BoxedUint) -> bool {
-    SMALL_PRIMES.iter().any(|group| {
-        let rest = candidate.rem_limb_with_reciprocal(&group.reciprocal).0;
-        group.primes.iter().any(|prime| rest.checked_rem(*prime) == Some(0))
+fn has_small_factor(candidate: &[Word]) -> bool {
+    SMALL_PRIMES.iter().any(|groups| {
+        // From the lowest word on, a multiple of the product is taken off that makes the word zero, and the words move down by one. What
+        // is left at the end, negated, is the number divided by a power of two, modulo the product.
+        let mut left: [Word; GROUPS] = [0; GROUPS];
+        for &word in candidate {
+            for (left, group) in left.iter_mut().zip(groups) {
+                let (rest, borrow) = word.overflowing_sub(*left);
+                let (_, above) = rest.wrapping_mul(group.inverse).carrying_mul(group.product, 0);
+                *left = above.wrapping_add(Word::from(borrow));
+            }
+        }
+        left.iter().zip(groups).any(|(left, group)| {
+            group.primes.iter().any(|p| left.wrapping_mul(p.inverse) <= p.largest_quotient)
+        })
     })
 }
 
@@ -134,7 +165,7 @@ fn draw_prime(
             set_bit(&mut candidate, bit);
         }
         if other.is_some_and(|other| too_close(other, &candidate, bits))
-            || has_small_factor(&candidate)
+            || has_small_factor(candidate.as_words())
             || candidate.rem_limb(e) == Limb::ONE
         {
             continue;
@@ -256,6 +287,35 @@ mod tests {
     use super::*;
     use crate::crypto::{HashAlg, KdfaStream};
     use crypto_bigint::{Odd, Resize};
+
+    #[test]
+    fn small_factors_are_those_of_a_division() {
+        let mut stream = KdfaStream::new(HashAlg::Sha256, b"factors", b"TEST", b"");
+        let primes: Vec<Word> = odd_primes_below(SMALL_PRIME_LIMIT).collect();
+        let mut with = 0;
+        for bits in [64, 512, 1024] {
+            for _ in 0..200 {
+                let number = draw_number(bits, &mut stream).unwrap();
+                let expected = primes
+                    .iter()
+                    .any(|&prime| number.rem_limb(NonZero::new(Limb(prime)).unwrap()) == Limb::ZERO);
+                assert_eq!(has_small_factor(number.as_words()), expected, "{:?}", *number);
+                with += usize::from(expected);
+            }
+        }
+        assert!((400..580).contains(&with), "{with}");
+        // Each prime alone is seen, as the whole number and as a factor of one.
+        let large =
+            BoxedUint::from(65537_u32).resize(256).wrapping_mul(BoxedUint::from(0xffff_fffb_u32).resize(256));
+        assert!(!has_small_factor(large.as_words()));
+        for prime in primes {
+            let prime = BoxedUint::from(Limb(prime)).resize(256);
+            assert!(has_small_factor(prime.as_words()));
+            assert!(has_small_factor(large.wrapping_mul(&prime).as_words()));
+        }
+        assert!(has_small_factor(&[0; 4]));
+        assert!(!has_small_factor(&[1, 0, 0, 0]));
+    }
 
     #[test]
     fn rounds_say_what_crypto_primes_says() {
