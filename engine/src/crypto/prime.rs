@@ -333,14 +333,17 @@ mod tests {
                 .map(BoxedUint::from),
         );
         let mut passed = 0;
-        for number in numbers {
+        for (i, number) in numbers.into_iter().enumerate() {
             let number = number.resize(256);
             let theirs = crypto_primes::hazmat::MillerRabin::new(Odd::new(number.clone()).unwrap());
             let ours = MillerRabin::new(&number);
             let expected = theirs.test_base_two().is_probably_prime();
             assert_eq!(ours.passes_base_two(), expected, "{number:?}");
             passed += usize::from(expected);
-            for base in [2, 3, 5, 7, 61, 0x1234_5678_9abc_def1_u64] {
+            // All of the listed ones, and some of the others.
+            let bases =
+                if i % 16 == 0 || i >= 2000 { [3, 61, 0x1234_5678_9abc_def1_u64].as_slice() } else { &[] };
+            for &base in bases {
                 let base = BoxedUint::from(base).resize(256).rem(number.as_nz_vartime().unwrap());
                 // crypto-primes takes no base below 2 or above -2.
                 if base > BoxedUint::one_with_precision(256)
