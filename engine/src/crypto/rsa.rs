@@ -1,24 +1,24 @@
 //! RSA keys, as a TPM holds them: a modulus, an exponent, and one of the two primes.
 //!
-//! The arithmetic of the private key uses the Chinese remainder theorem (`crt.rs`), is constant in time and blinded (`blinding.rs`), and
-//! its result is checked against the public key before anyone sees it, so that a faulty computation does not give away a prime.
-//! Paddings are in `padding.rs`, with what they do to stay constant in time.
+//! The arithmetic of the private key is that of the `rsa` crate: CRT, constant time, blinded, its result
+//! checked against the public key before anyone sees it (so a faulty computation does not give away a prime).
+//! The random numbers for the blinding come from a stream under a key made of the prime and the input, so that
+//! an operation needs no random source and gives the same result whenever it is repeated; who does not know the
+//! prime cannot foresee them. Paddings are in `padding.rs`, with what they do to stay
+//! constant in time.
 
-mod blinding;
-mod crt;
-
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use crypto_bigint::{BoxedUint, ConcatenatingMul, NonZero, Odd, Word};
+use rsa::hazmat::rsa_decrypt_and_check;
+use rsa::traits::PublicKeyParts;
 use zeroize::Zeroizing;
 
-use blinding::Blinding;
-use crt::Crt;
-
 use super::hash::{HashAlg, ct_eq};
+use super::kdf::KdfaStream;
 use super::mac::hmac;
 use super::montgomery::{Modulus, Words};
-use super::rng::RandomSource;
+use super::rng::{CryptoRngAdapter, RandomSource};
 use super::{CryptoError, padding, prime};
 
 /// The modulus sizes that keys may have, in bits.
@@ -225,14 +225,13 @@ fn factors(
     Ok((p, Zeroizing::new(q)))
 }
 
-/// A private key. Its secrets are zeroed when it is dropped.
+/// A private key, with what is computed from it before it is used. Its secrets are zeroed when it is dropped.
 pub struct RsaPrivate {
+    key: rsa::RsaPrivateKey,
     public: RsaPublic,
-    crt: Crt,
-    /// Of what the random numbers for the blinding are made.
-    blinding_key: Zeroizing<Vec<u8>>,
-    /// That of the last operation.
-    blinding: Mutex<Option<Blinding>>,
+    /// The first factor, as it was handed in.
+    p: Zeroizing<Vec<u8>>,
+    blinding: Zeroizing<Vec<u8>>,
 }
 
 impl RsaPrivate {
@@ -271,17 +270,21 @@ impl RsaPrivate {
     /// two factors of half its length without a common divisor, or the exponent has no inverse.
     pub fn from_parts(n: &[u8], e: u32, p: &[u8]) -> Result<RsaPrivate, CryptoError> {
         let public = RsaPublic::new(n, e)?;
+        let own = Zeroizing::new(p.to_vec());
         let (p, q) = factors(&public, p)?;
-        let blinding_key =
-            Zeroizing::new(hmac(HashAlg::Sha256, &p.to_be_bytes(), &[b"BLINDING KEY"]).to_vec());
-        let crt = Crt::new(&p, &q, public.e)?;
-        Ok(RsaPrivate { public, crt, blinding_key, blinding: Mutex::new(None) })
+        let blinding = Zeroizing::new(hmac(HashAlg::Sha256, &p.to_be_bytes(), &[b"BLINDING KEY"]).to_vec());
+        // With both factors below 2^half and their product above 2^(2 half - 1), neither is 1.
+        let (p, q, e) = (BoxedUint::clone(&p), BoxedUint::clone(&q), BoxedUint::from(public.e));
+        let key = rsa::RsaPrivateKey::from_p_q(p, q, e).map_err(|_| CryptoError::Binding)?;
+        if key.n().as_ref() != public.n.as_ref() {
+            return Err(CryptoError::Binding);
+        }
+        Ok(RsaPrivate { key, public, p: own, blinding })
     }
 
     /// Whether this is the key that [`Self::from_parts`] makes of these. The time does not depend on the prime.
     pub fn is_of_parts(&self, n: &[u8], e: u32, p: &[u8]) -> bool {
-        let own: Zeroizing<Vec<u8>> = Zeroizing::new(bytes(self.crt.p()).collect());
-        self.public.is_of(n, e) && ct_eq(&own, p)
+        self.public.is_of(n, e) && ct_eq(&self.p, p)
     }
 
     /// The public part.
@@ -353,22 +356,11 @@ impl RsaPrivate {
 
     fn private_op(&self, block: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
         let number = self.public.read_block(block)?;
-        let Arithmetic { n, .. } = self.public.arithmetic();
-        let blinding = self.next_blinding(block)?;
-        let result = blinding.remove(n, &self.crt.power(&blinding.apply(n, number.as_words())));
-        let check = self.public.power(&result);
-        let same = check.iter().zip(number.as_words()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0;
-        if same { Ok(self.public.to_bytes(&result)) } else { Err(CryptoError::Fault) }
-    }
-
-    fn next_blinding(&self, block: &[u8]) -> Result<Blinding, CryptoError> {
-        let mut kept = self.blinding.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = match kept.take().and_then(|last| last.next(&self.public)) {
-            Some(next) => next,
-            None => Blinding::new(&self.public, &self.blinding_key, block)?,
-        };
-        *kept = Some(next.clone());
-        Ok(next)
+        let mut stream = KdfaStream::new(HashAlg::Sha256, &self.blinding, b"BLINDING", block);
+        let result = rsa_decrypt_and_check(&self.key, Some(&mut CryptoRngAdapter(&mut stream)), &number)
+            .map(Zeroizing::new)
+            .map_err(|_| CryptoError::Fault)?;
+        Ok(Zeroizing::new(result.to_be_bytes().into_vec()))
     }
 }
 

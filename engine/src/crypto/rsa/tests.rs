@@ -5,7 +5,6 @@ use crypto_bigint::Resize;
 use proptest::prelude::*;
 
 use super::*;
-use crate::crypto::KdfaStream;
 use crate::crypto::padding::encode_rsassa;
 
 /// The vectors of `openssl.txt`, by name.
@@ -204,28 +203,6 @@ fn either_prime_makes_the_same_key() {
     let digest = HashAlg::Sha256.digest(&[b"vtpmd"]);
     let other = RsaPrivate::from_parts(&vector("N2048"), 65537, &vector("Q2048")).unwrap();
     assert_eq!(other.sign_rsassa(HashAlg::Sha256, &digest).unwrap(), vector("RSASSA_sha256"));
-}
-
-#[test]
-fn each_operation_is_blinded_in_another_way_and_gives_the_same() {
-    let key = key(1024);
-    let other = self::key(2048);
-    let mut seen = std::collections::HashSet::new();
-    // Over the end of what one random number serves.
-    for i in 0..70_u8 {
-        let sealed = key.public().encrypt_raw(&[1, i]).unwrap();
-        let opened = key.decrypt_raw(&sealed).unwrap();
-        assert_eq!(opened[126..], [1, i]);
-        let last = key.blinding.lock().unwrap().clone().unwrap();
-        let Arithmetic { n, .. } = key.public.arithmetic();
-        let blinded = last.apply(n, &[0; 16].map(|_: u8| 3));
-        assert!(seen.insert(blinded.to_vec()));
-        // What the key has kept is of no consequence for another one of the same parts.
-        assert_eq!(self::key(1024).decrypt_raw(&sealed).unwrap(), opened);
-    }
-    let signature = |key: &RsaPrivate| key.sign_rsassa(HashAlg::Sha256, &[7; 32]).unwrap();
-    let first = signature(&other);
-    (0..40).for_each(|_| assert_eq!(signature(&other), first));
 }
 
 #[test]
