@@ -9,12 +9,17 @@
 //!
 //! [limits]
 //! instances    = 1024                      # of the whole tree, the root included
+//!
+//! [link]                                   # to the daemons of other hosts; without this table there is none
+//! listen       = "192.0.2.7:8670"          # where they connect; without it this host asks, but does not answer
+//! connections  = 64                        # at once
 //! ```
 //!
 //! Everything may be left out. A key that is not known is an error, so that a misspelt one does not go unnoticed.
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +71,7 @@ pub enum ConfigError {
         key: &'static str,
     },
     /// A limit admits nothing.
-    #[error("{path}: limits.{key} must not be 0")]
+    #[error("{path}: {key} must not be 0")]
     ZeroLimit {
         /// The file.
         path: PathBuf,
@@ -130,6 +135,22 @@ impl Default for Limits {
     }
 }
 
+/// The link to the daemons of other hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinkConfig {
+    /// Where they connect.
+    pub listen: Option<SocketAddr>,
+    /// The most of them connected at once.
+    pub connections: u32,
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self { listen: None, connections: 64 }
+    }
+}
+
 /// The configuration in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -145,6 +166,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// What is refused.
     pub limits: Limits,
+    /// The link to other hosts, if there is one.
+    pub link: Option<LinkConfig>,
 }
 
 impl Default for Config {
@@ -156,6 +179,7 @@ impl Default for Config {
             socket_group: None,
             log_level: LogLevel::default(),
             limits: Limits::default(),
+            link: None,
         }
     }
 }
@@ -219,6 +243,7 @@ struct ConfigFile {
     socket_group: Option<String>,
     log_level: Option<LogLevel>,
     limits: Limits,
+    link: Option<LinkConfig>,
 }
 
 impl ConfigArgs {
@@ -246,6 +271,7 @@ impl ConfigArgs {
             socket_group: socket_group.or(file.socket_group),
             log_level: log_level.unwrap_or(file.log_level),
             limits: file.limits,
+            link: file.link,
         }
     }
 }
@@ -268,7 +294,7 @@ impl Config {
                 message: error.message().trim_end().to_owned(),
             }
         })?;
-        let ConfigFile { state_dir, runtime_dir, host_key, socket_group, log_level, limits } = file;
+        let ConfigFile { state_dir, runtime_dir, host_key, socket_group, log_level, limits, link } = file;
         for (key, value) in
             [("state_dir", &state_dir), ("runtime_dir", &runtime_dir), ("host_key", &host_key)]
         {
@@ -277,7 +303,10 @@ impl Config {
             }
         }
         if limits.instances == 0 {
-            return Err(ConfigError::ZeroLimit { path: path.to_owned(), key: "instances" });
+            return Err(ConfigError::ZeroLimit { path: path.to_owned(), key: "limits.instances" });
+        }
+        if link.as_ref().is_some_and(|link| link.connections == 0) {
+            return Err(ConfigError::ZeroLimit { path: path.to_owned(), key: "link.connections" });
         }
         let default = Self::default();
         Ok(Self {
@@ -287,6 +316,7 @@ impl Config {
             socket_group,
             log_level: log_level.unwrap_or_default(),
             limits,
+            link,
         })
     }
 
@@ -354,7 +384,8 @@ mod tests {
     #[test]
     fn every_key_is_taken_over() {
         let config = parse(
-            "state_dir = '/s'\nruntime_dir = '/r'\nhost_key = '/k'\nsocket_group = 'kvm'\nlog_level = 'trace'\n[limits]\ninstances = 3\n",
+            "state_dir = '/s'\nruntime_dir = '/r'\nhost_key = '/k'\nsocket_group = 'kvm'\nlog_level = 'trace'\n[limits]\ninstances = 3\n\
+             [link]\nlisten = '127.0.0.1:8670'\nconnections = 9\n",
         );
         let expected = Config {
             state_dir: "/s".into(),
@@ -363,6 +394,7 @@ mod tests {
             socket_group: Some("kvm".into()),
             log_level: LogLevel::Trace,
             limits: Limits { instances: 3 },
+            link: Some(LinkConfig { listen: "127.0.0.1:8670".parse().ok(), connections: 9 }),
         };
         assert_eq!(config.unwrap(), expected);
     }
@@ -375,6 +407,8 @@ mod tests {
             ("[limits]\ninstances = -1\n", 2, "invalid value"),
             ("\nlog_level = 'loud'", 2, "loud"),
             ("state_dir = '/s'\nruntime_dir = \n", 2, ""),
+            ("[link]\nlisten = 'everywhere'\n", 2, "socket address"),
+            ("[link]\nport = 5\n", 2, "port"),
         ] {
             let message = parse(text).unwrap_err().to_string();
             assert!(message.starts_with(&format!("/etc/x.toml:{line}: ")), "{message}");
@@ -390,7 +424,11 @@ mod tests {
         ));
         assert!(matches!(
             parse("limits.instances = 0"),
-            Err(ConfigError::ZeroLimit { key: "instances", .. })
+            Err(ConfigError::ZeroLimit { key: "limits.instances", .. })
+        ));
+        assert!(matches!(
+            parse("link.connections = 0"),
+            Err(ConfigError::ZeroLimit { key: "link.connections", .. })
         ));
     }
 
@@ -398,8 +436,11 @@ mod tests {
     fn command_line_goes_over_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("c.toml");
-        fs::write(&file, "state_dir = '/s'\nhost_key = '/k'\nlog_level = 'warn'\nlimits.instances = 5\n")
-            .unwrap();
+        fs::write(
+            &file,
+            "state_dir = '/s'\nhost_key = '/k'\nlog_level = 'warn'\nlimits.instances = 5\nlink = {}\n",
+        )
+        .unwrap();
         let load = |words: &[&str]| {
             let words = [&["vtpmd", "--config", file.to_str().unwrap()], words].concat();
             Program::try_parse_from(words).unwrap().config.load().unwrap()
@@ -421,6 +462,7 @@ mod tests {
             socket_group: Some("7".into()),
             log_level: LogLevel::Debug,
             limits: Limits { instances: 5 },
+            link: Some(LinkConfig::default()),
         };
         assert_eq!(config, expected);
     }

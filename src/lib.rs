@@ -5,6 +5,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod fault;
 pub mod host_key;
+pub mod link;
 pub mod migration;
 pub mod store;
 pub mod tree;

@@ -377,3 +377,23 @@ fn a_manager_starts_one_back_end_with_qemus_conventions() {
     drop(ours);
     assert!(child.wait().unwrap().success(), "it ends with its connection");
 }
+
+#[test]
+fn a_daemon_without_a_link_has_no_thread_for_it_and_one_with_it_few() {
+    let threads = |configuration: &str| -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut host = Host::start(dir.path(), "a");
+        host.terminate();
+        let file = dir.path().join("vtpmd.toml");
+        std::fs::write(&file, configuration).unwrap();
+        host.run_with(&["--config", file.to_str().unwrap()]);
+        std::thread::sleep(Duration::from_millis(300));
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", host.pid())).unwrap();
+        let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap());
+        names.map(|name| name.trim().to_owned()).filter(|name| name.starts_with("link")).collect()
+    };
+    assert_eq!(threads(""), Vec::<String>::new());
+    let mut with = threads("[link]\nlisten = '127.0.0.1:0'\n");
+    with.sort();
+    assert_eq!(with, ["link courier", "link listener"]);
+}

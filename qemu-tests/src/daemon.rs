@@ -18,6 +18,7 @@ pub struct Daemon {
     state: PathBuf,
     runtime: PathBuf,
     log: PathBuf,
+    configuration: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -34,6 +35,7 @@ impl Daemon {
             state: directory.join(format!("{name}-state")),
             runtime: directory.join(format!("{name}-run")),
             log: directory.join(format!("{name}.log")),
+            configuration: None,
             process: None,
         };
         run(&daemon.program, daemon.arguments("init"))?;
@@ -42,13 +44,29 @@ impl Daemon {
     }
 
     fn arguments(&self, command: &str) -> Vec<String> {
-        vec![
+        let mut arguments = vec![
             command.to_owned(),
             "--state-dir".into(),
             self.state.display().to_string(),
             "--runtime-dir".into(),
             self.runtime.display().to_string(),
-        ]
+        ];
+        if let Some(file) = &self.configuration {
+            arguments.extend(["--config".into(), file.display().to_string()]);
+        }
+        arguments
+    }
+
+    /// Starts it again with this configuration.
+    ///
+    /// # Errors
+    /// As [`Self::restart`]; [`Error::Io`] if the file cannot be written.
+    pub fn configure(&mut self, text: &str) -> Result<()> {
+        let file = self.state.with_extension("toml");
+        std::fs::write(&file, text).map_err(Error::io(file.display().to_string()))?;
+        self.configuration = Some(file);
+        self.kill()?;
+        self.restart()
     }
 
     /// Starts it again after [`Self::kill`].
@@ -136,11 +154,25 @@ impl Daemon {
     /// # Errors
     /// [`Error::Status`] if one of them fails.
     pub fn pin(&self, other: &Self, directory: &Path) -> Result<()> {
+        self.pin_at(other, directory, &[])
+    }
+
+    /// As [`Self::pin`], in place of what it was before, with the address of its link.
+    ///
+    /// # Errors
+    /// [`Error::Status`] if one of them fails.
+    pub fn pin_link(&self, other: &Self, directory: &Path, address: &str) -> Result<()> {
+        self.control(&["peer", "remove", &other.name])?;
+        self.pin_at(other, directory, &["--address", address])
+    }
+
+    fn pin_at(&self, other: &Self, directory: &Path, more: &[&str]) -> Result<()> {
         let identity = directory.join(format!("{}.identity", other.name)).display().to_string();
         // vtpmctl overwrites nothing.
         let _ = std::fs::remove_file(&identity);
         other.control(&["identity", "export", "--output", &identity])?;
-        self.control(&["peer", "add", &other.name, "--identity", &identity]).map(drop)
+        let add = ["peer", "add", &other.name, "--identity", &identity];
+        self.control(&[&add[..], more].concat()).map(drop)
     }
 
     /// Runs `vtpmctl` on this daemon and returns what it printed.

@@ -1,12 +1,13 @@
 //! Two daemons, one the source and one the destination of migrations.
 
 use crate::daemon::Daemon;
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, ensure};
 use crate::guest::{Guest, GuestBuilder};
 use crate::qmp::Migration;
 use crate::relay::{Relay, Tamper};
 use crate::setup::Setup;
 use serde::Deserialize;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,6 +52,25 @@ impl Hosts {
         source.pin(&destination, scratch)?;
         destination.pin(&source, scratch)?;
         Ok(Self { source, destination, scratch: scratch.to_owned(), attempts: 0 })
+    }
+
+    /// As [`Self::start`], with a peer link between the two.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_linked(setup: &Setup, scratch: &Path) -> Result<Self> {
+        let mut hosts = Self::start(setup, scratch)?;
+        // Both are taken at the same time, so that they differ.
+        let free = || TcpListener::bind("127.0.0.1:0").map_err(Error::io("a free port"));
+        let ports = [free()?, free()?];
+        let [one, two] = ports.each_ref().map(|port| port.local_addr().map_err(Error::io("a free port")));
+        let (one, two) = (one?.to_string(), two?.to_string());
+        drop(ports);
+        hosts.source.configure(&format!("[link]\nlisten = '{one}'\n"))?;
+        hosts.destination.configure(&format!("[link]\nlisten = '{two}'\n"))?;
+        hosts.source.pin_link(&hosts.destination, scratch, &two)?;
+        hosts.destination.pin_link(&hosts.source, scratch, &one)?;
+        Ok(hosts)
     }
 
     /// The way back: source and destination change places.

@@ -39,6 +39,7 @@ impl Doors {
         match event {
             TreeEvent::Created(instance) => self.open(instance),
             TreeEvent::Deleted(instance) => self.close(instance),
+            TreeEvent::Moved(_) | TreeEvent::Resumed(_) | TreeEvent::Migrating(..) => {}
         }
     }
 
@@ -74,6 +75,11 @@ impl Doors {
             drop(door);
             remove_dir(&self.runtime_dir.join(name));
         }
+    }
+
+    /// Whether a QEMU is connected to this instance.
+    pub(super) fn is_attached(&self, instance: u32) -> bool {
+        self.open_doors().get(&instance).is_some_and(|(_, door)| door.is_connected())
     }
 
     /// Closes all doors.

@@ -8,6 +8,7 @@ use vtpm_backend::vhost::FrontDoorError;
 use super::owner::OwnerAuthError;
 use crate::config::ConfigError;
 use crate::host_key::HostKeyError;
+use crate::link::LinkError;
 use crate::store::StoreError;
 use crate::tree::TreeError;
 
@@ -29,6 +30,9 @@ pub enum DaemonError {
     /// The instance tree.
     #[error("the instance tree cannot be used")]
     Tree(#[from] TreeError),
+    /// The link to other hosts.
+    #[error("the peer link cannot be opened")]
+    Link(#[from] LinkError),
     /// A front door.
     #[error("the vhost-user socket cannot be opened")]
     FrontDoor(#[from] FrontDoorError),

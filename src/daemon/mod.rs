@@ -15,13 +15,15 @@ pub use init::init;
 pub use owner::{OwnerAuth, OwnerAuthError};
 pub use single::{Endpoint, PRINTED_CAPABILITIES, serve_one};
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::config::Config;
+use crate::config::{Config, LinkConfig};
+use crate::link::{Link, LinkOptions};
 use crate::store::Store;
 use crate::tree::Tree;
 use doors::Doors;
@@ -43,6 +45,7 @@ pub fn root_socket(runtime_dir: &std::path::Path) -> PathBuf {
 /// A running daemon.
 pub struct Daemon {
     // In the order in which they end: no new commands, then the commands in flight, then the store.
+    link: Option<Arc<Link>>,
     raw_socket: RawSocket,
     doors: Arc<Doors>,
     tree: Arc<Tree>,
@@ -63,16 +66,25 @@ impl Daemon {
         let tree = Tree::open(store.clone(), owner.into_bytes())?;
         tree.set_limit(usize::try_from(config.limits.instances).unwrap_or(usize::MAX));
         let doors = Arc::new(Doors::new(&config.runtime_dir, config.socket_gid()?)?);
+        let link: Arc<OnceLock<Weak<Link>>> = Arc::default();
         tree.set_listener({
-            let doors = doors.clone();
-            move |event| doors.on_event(event)
+            let (doors, link) = (doors.clone(), link.clone());
+            move |event| {
+                doors.on_event(event);
+                if let Some(link) = link.get().and_then(Weak::upgrade) {
+                    link.on_event(event);
+                }
+            }
         });
+        // Before anything can happen to the tree that it should be told of.
+        let link =
+            config.link.as_ref().map(|options| open_link(options, &tree, &doors, &link)).transpose()?;
         for instance in tree.instances().into_iter().filter(|i| i.parent().is_some()) {
             doors.open(&instance);
         }
         let raw_socket = RawSocket::bind(&root_socket(&config.runtime_dir), tree.root())?;
         log::info!("{} instances, root at {}", tree.instances().len(), raw_socket.path().display());
-        Ok(Self { raw_socket, doors, tree, store })
+        Ok(Self { link, raw_socket, doors, tree, store })
     }
 
     /// The tree.
@@ -81,10 +93,17 @@ impl Daemon {
         &self.tree
     }
 
+    /// Where the daemons of other hosts connect, if they can.
+    #[must_use]
+    pub fn link_address(&self) -> Option<SocketAddr> {
+        self.link.as_ref()?.address()
+    }
+
     /// Ends in good order: commands in flight are finished and committed.
     pub fn stop(self) {
-        let Self { raw_socket, doors, tree, store } = self;
+        let Self { link, raw_socket, doors, tree, store } = self;
         drop(raw_socket);
+        drop(link);
         doors.close_all();
         drop(tree);
         drop(doors);
@@ -92,6 +111,24 @@ impl Daemon {
             store.close();
         }
     }
+}
+
+/// Opens the link, and has it told what happens to the tree.
+fn open_link(
+    config: &LinkConfig,
+    tree: &Arc<Tree>,
+    doors: &Arc<Doors>,
+    place: &OnceLock<Weak<Link>>,
+) -> Result<Arc<Link>, DaemonError> {
+    let options = LinkOptions {
+        listen: config.listen,
+        max_connections: usize::try_from(config.connections).unwrap_or(usize::MAX),
+    };
+    let doors = Arc::downgrade(doors);
+    let attached = move |instance| doors.upgrade().is_some_and(|doors| doors.is_attached(instance));
+    let link = Arc::new(Link::start(tree, options, attached)?);
+    let _ = place.set(Arc::downgrade(&link));
+    Ok(link)
 }
 
 /// Each instance takes two descriptors, and some sixteen while a QEMU is connected; the usual soft limit is 1024, and is what it is

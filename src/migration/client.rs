@@ -23,6 +23,7 @@ use crate::tree::{ATTESTATION_KEY, FLEET_KEY};
 mod fleet;
 mod log;
 mod peers;
+mod sign;
 mod words;
 
 /// The way to a privileged instance.

@@ -96,6 +96,8 @@ impl Unreadable {
 struct Origin {
     locality: u8,
     slot: Option<u16>,
+    /// A machine's front door, and not a client of the raw socket.
+    machine: bool,
     /// The longest response that fits there.
     limit: usize,
 }
@@ -159,6 +161,25 @@ impl Instance {
     pub fn state(&self) -> Option<InstanceState> {
         let tree = self.tree.upgrade()?;
         self.enter(&tree).ok().map(|inner| inner.state.kind())
+    }
+
+    /// As [`Self::state`]; but the TPM of an instance that was not used yet stays in the store.
+    #[must_use]
+    pub fn stored_state(&self) -> Option<InstanceState> {
+        let tree = self.tree.upgrade()?;
+        {
+            // What a panic left is read anew at the next use, and from the store here.
+            let inner = self.inner.lock().ok();
+            if inner.as_ref().is_some_and(|inner| inner.deleted) {
+                return None;
+            }
+            if let Some(inner) = inner.filter(|inner| inner.loaded) {
+                return Some(inner.state.kind());
+            }
+        }
+        let stored = Stored::read(&*tree.persistence, self.id());
+        let record = stored.inspect_err(|error| log::error!("{}", sentence(error))).ok()?.state?;
+        State::from_record(&record).ok().map(|state| state.kind())
     }
 
     /// Whether it is gone from the tree, for good.
@@ -237,7 +258,7 @@ impl Instance {
     /// the raw socket of the root, and for clients in the process.
     #[must_use]
     pub fn execute_long(&self, command: &[u8]) -> Vec<u8> {
-        self.run(command, &Origin { locality: 0, slot: None, limit: MAX_INSTANCE_COMMAND })
+        self.run(command, &Origin { locality: 0, slot: None, machine: false, limit: MAX_INSTANCE_COMMAND })
     }
 
     fn run(&self, command: &[u8], origin: &Origin) -> Vec<u8> {
@@ -256,7 +277,18 @@ impl Instance {
         let topology = tree.topology();
         let response = match self.enter(&tree) {
             Ok(mut inner) => {
+                let before = inner.state.kind();
                 let result = self.run_locked(&tree, &topology, &mut inner, command, origin, &mut events);
+                let event = match inner.state.kind() {
+                    after if after != before => Some(TreeEvent::Moved as fn(Arc<Self>) -> TreeEvent),
+                    // A machine that stands still sends nothing.
+                    _ if origin.machine && inner.state.source_locked() => Some(TreeEvent::Resumed as _),
+                    _ => None,
+                };
+                drop(inner);
+                if let Some((event, instance)) = event.zip(topology.get(&self.handle())) {
+                    events.push(event(instance.clone()));
+                }
                 result.unwrap_or_else(error_response)
             }
             Err(code) => error_response(code),
@@ -463,6 +495,12 @@ impl Instance {
         }
     }
 
+    fn tell(&self, event: impl FnOnce(Arc<Self>) -> TreeEvent) {
+        if let Some(tree) = self.tree.upgrade() {
+            tree.tell_of(self.handle(), event);
+        }
+    }
+
     fn tree_or_gone(&self) -> Result<Arc<Tree>, DeviceError> {
         self.tree.upgrade().ok_or_else(|| DeviceError::Internal("vtpmd is shutting down".into()))
     }
@@ -494,7 +532,7 @@ impl TpmDevice for Instance {
         if command.len() > MAX_COMMAND_SIZE {
             return error_response(ResponseCode::COMMAND_SIZE);
         }
-        self.run(command, &Origin { locality, slot, limit: MAX_RESPONSE_SIZE })
+        self.run(command, &Origin { locality, slot, machine: true, limit: MAX_RESPONSE_SIZE })
     }
 
     fn completed(&self, slot: u16) {
@@ -515,8 +553,9 @@ impl TpmDevice for Instance {
 
     fn machine_reset(&self) {
         let Some(tree) = self.tree.upgrade() else { return };
-        let Ok(mut inner) = self.enter(&tree) else { return };
-        let inner = &mut *inner;
+        let Ok(mut guard) = self.enter(&tree) else { return };
+        let inner = &mut *guard;
+        let before = inner.state.kind();
         if inner.state.source_locked() {
             self.owe_reset(&tree, inner);
         } else if inner.state.executes()
@@ -527,6 +566,11 @@ impl TpmDevice for Instance {
                 self.name()
             );
         }
+        let moved = inner.state.kind() != before;
+        drop(guard);
+        if moved {
+            tree.tell_of(self.handle(), TreeEvent::Moved);
+        }
     }
 
     fn run_state(&self, running: bool) {
@@ -535,6 +579,7 @@ impl TpmDevice for Instance {
                 "the machine of instance {} runs, but its TPM is locked; a receipt of the destination settles it",
                 self.name()
             );
+            self.tell(TreeEvent::Resumed);
         }
     }
 
@@ -544,10 +589,14 @@ impl TpmDevice for Instance {
             self.name(),
             if logging { "has begun" } else { "is over" }
         );
+        self.tell(|instance| TreeEvent::Migrating(instance, logging));
     }
 
     fn save(&self, out: &mut dyn Write) -> Result<(), DeviceError> {
         let tree = self.tree_or_gone()?;
+        if let Some(finder) = tree.ticket_finder.get() {
+            finder.await_ticket(self);
+        }
         let departure = self.ticket_to_go(&tree)?;
         tree.local_client().export(self.handle(), &departure, out)?;
         Ok(())

@@ -43,7 +43,7 @@ struct Pending<'a> {
 /// What a committed command does to the memory.
 enum Effect<'a> {
     /// The target stands elsewhere.
-    Change { target: MutexGuard<'a, Inner>, state: Box<State>, tpm: TpmChange },
+    Change { target: MutexGuard<'a, Inner>, handle: u32, state: Box<State>, tpm: TpmChange },
     /// There is a new instance.
     Birth { child: Arc<Instance>, _parent: Option<MutexGuard<'a, Inner>>, _births: MutexGuard<'a, ()> },
     /// The target is gone.
@@ -137,14 +137,16 @@ impl<'a> Transaction<'a> {
             self.tree.log.apply(change);
         }
         match self.pending.take()?.effect {
-            Effect::Change { mut target, state, tpm } => {
+            Effect::Change { mut target, handle, state, tpm } => {
+                let moved = target.state.kind() != state.kind();
                 target.state = *state;
                 match tpm {
                     TpmChange::Keep => {}
                     TpmChange::Remove => target.exchange_tpm(None),
                     TpmChange::Install(tpm) => target.exchange_tpm(Some(*tpm)),
                 }
-                None
+                let instance = self.topology.get(&handle).filter(|_| moved);
+                instance.cloned().map(TreeEvent::Moved)
             }
             Effect::Own => None,
             Effect::Birth { child, .. } => {
@@ -210,7 +212,8 @@ impl<'a> Transaction<'a> {
             ops.delete(name::LAST_COMMAND);
             ops.delete(name::RESET);
         }
-        let effect = Effect::Change { target: target.inner, state: Box::new(state), tpm };
+        let handle = target.instance.handle();
+        let effect = Effect::Change { target: target.inner, handle, state: Box::new(state), tpm };
         self.pending = Some(Pending { ops: ops.list, effect });
     }
 

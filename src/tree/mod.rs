@@ -7,7 +7,7 @@
 //! - [`Tree::root`], [`Tree::instances`], [`Tree::by_name`] find instances. An [`Instance`] is a
 //!   [`TpmDevice`](vtpm_backend::device::TpmDevice) for the front doors.
 //! - [`Tree::set_listener`] tells of instances made and deleted, with no lock held, before the response to the command leaves: the
-//!   place to open and close sockets.
+//!   place to open and close sockets; and of what the [peer link](crate::link) wants to know, which must not take time.
 //! - [`Instance::execute_long`] is for the raw socket of the root: it takes instance commands up to
 //!   [`MAX_INSTANCE_COMMAND`](vtpm_protocol::instance::MAX_INSTANCE_COMMAND), and any other command within its own limits.
 //! - [`Client`] sends the instance commands, in the process (over [`Tree::local_client`]) or over
@@ -110,6 +110,18 @@ pub enum TreeEvent {
     Created(Arc<Instance>),
     /// An instance is gone. It answers no command any more.
     Deleted(Arc<Instance>),
+    /// An instance stands elsewhere in a migration than before.
+    Moved(Arc<Instance>),
+    /// The machine of a source-locked instance runs: it says so, or wants its TPM. Told again with each sign of it.
+    Resumed(Arc<Instance>),
+    /// A live migration of the machine has begun (`true`), or is over or was called off.
+    Migrating(Arc<Instance>, bool),
+}
+
+/// Who may know of a ticket for an instance that is about to leave.
+pub trait TicketFinder: Send + Sync {
+    /// Waits for a bounded time until the instance is armed, or it is clear that it will not be. The machine stands still meanwhile.
+    fn await_ticket(&self, instance: &Instance);
 }
 
 /// All instances, by handle.
@@ -130,6 +142,7 @@ pub struct Tree {
     /// The most instances, the root included.
     max_instances: AtomicUsize,
     listener: OnceLock<Listener>,
+    ticket_finder: OnceLock<Arc<dyn TicketFinder>>,
     /// The store does not know what came of a commit that made or destroyed an instance.
     in_doubt: AtomicBool,
     log: log::MigrationLog,
@@ -169,6 +182,7 @@ impl Tree {
             births: Mutex::new(()),
             max_instances: AtomicUsize::new(usize::MAX),
             listener: OnceLock::new(),
+            ticket_finder: OnceLock::new(),
             in_doubt: AtomicBool::new(false),
             log: log::MigrationLog::default(),
         });
@@ -252,6 +266,11 @@ impl Tree {
         let _ = self.listener.set(Box::new(listener));
     }
 
+    /// Who is asked before a device migration begins. The first call counts; without one, only what is armed by then leaves.
+    pub fn set_ticket_finder(&self, finder: Arc<dyn TicketFinder>) {
+        let _ = self.ticket_finder.set(finder);
+    }
+
     /// How many instances there may be, the root included; those that are there stay. Without a call, as many as handles.
     pub fn set_limit(&self, max_instances: usize) {
         self.max_instances.store(max_instances, Ordering::Relaxed);
@@ -281,6 +300,13 @@ impl Tree {
     fn tell(&self, event: &TreeEvent) {
         if let Some(listener) = self.listener.get() {
             listener(event);
+        }
+    }
+
+    /// As [`Self::tell`], of an instance that is in the tree.
+    fn tell_of(&self, handle: u32, event: impl FnOnce(Arc<Instance>) -> TreeEvent) {
+        if let Some(instance) = self.topology().get(&handle) {
+            self.tell(&event(instance.clone()));
         }
     }
 }

@@ -112,6 +112,11 @@ impl Host {
         self.child.as_mut().and_then(|child| child.try_wait().unwrap())
     }
 
+    /// The number of the daemon's process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -196,13 +196,31 @@ pub struct LockFlags(u32);
 impl LockFlags {
     /// Bit 0: no escrow. A piece is destroyed as it is exported, and from the first one on nothing brings the instance back.
     pub const STRICT: Self = Self(1);
+    /// Bit 1: the peer link found the ticket; that of a later migration takes its place. Says nothing about the lock itself.
+    pub const AUTOMATIC: Self = Self(2);
 
     /// From the bits.
     ///
     /// # Errors
     /// `TPM_RC_RESERVED_BITS` when a bit without a meaning is set.
     pub const fn from_bits(bits: u32) -> Result<Self, ResponseCode> {
-        if bits & !Self::STRICT.0 != 0 { Err(ResponseCode::RESERVED_BITS) } else { Ok(Self(bits)) }
+        if bits & !(Self::STRICT.0 | Self::AUTOMATIC.0) != 0 {
+            Err(ResponseCode::RESERVED_BITS)
+        } else {
+            Ok(Self(bits))
+        }
+    }
+
+    /// These and those.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether the peer link found the ticket.
+    #[must_use]
+    pub const fn automatic(self) -> bool {
+        self.0 & Self::AUTOMATIC.0 != 0
     }
 
     /// Whether no escrow is kept.

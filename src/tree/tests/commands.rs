@@ -342,6 +342,9 @@ fn whoever_listens_hears_of_every_instance() {
         let (what, instance) = match event {
             TreeEvent::Created(instance) => ("created", instance),
             TreeEvent::Deleted(instance) => ("deleted", instance),
+            TreeEvent::Moved(instance) => ("moved", instance),
+            TreeEvent::Resumed(instance) => ("resumed", instance),
+            TreeEvent::Migrating(instance, _) => ("migrating", instance),
         };
         // No lock is held: the instance can be asked.
         let _ = instance.state();
@@ -349,7 +352,7 @@ fn whoever_listens_hears_of_every_instance() {
     });
     let made = host.client().create_fresh("vm", None).unwrap();
     host.client().delete(made.instance).unwrap();
-    assert_eq!(*heard.lock().unwrap(), ["created vm", "deleted vm"]);
+    assert_eq!(*heard.lock().unwrap(), ["created vm", "moved vm", "deleted vm"]);
 }
 
 #[test]
