@@ -9,6 +9,7 @@
 mod common;
 
 use common::Host;
+use serde_json::json;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 use vtpm_protocol::instance::{CreateInstanceIn, INSTANCE_SELF, InstanceAttributes, InstanceName, Uuid, cc};
@@ -195,6 +196,19 @@ fn an_instance_moves_as_a_file_once() {
             assert!(host.refused(&["delete", "guest"]).contains("not settled"));
             host.ctl(&["delete", "guest", "--force"]);
         }
+        // The log outlives the instance.
+        let status = a.json(&["migrate", "status", "guest"]);
+        assert_eq!((&status["side"], &status["state"]), (&json!("source"), &json!(null)));
+        let steps: Vec<_> =
+            status["steps"].as_array().unwrap().iter().map(|s| s["step"].as_str().unwrap()).collect();
+        assert_eq!(steps, ["lock", "get-key", "get-data", "delete"]);
+        assert!(status["steps"][2]["bytes"].as_u64().unwrap() > 1000);
+        let text = b.ctl(&["migrate", "status"]);
+        assert!(
+            text.contains("guest: gone from here\n") && text.contains("this is its destination"),
+            "{text}"
+        );
+        assert!(b.refused(&["migrate", "status", "other"]).contains("no instance"));
     }
 }
 
@@ -204,7 +218,7 @@ fn a_ticket_that_cannot_be_written_leaves_no_instance() {
     let host = Host::start(dir.path(), "a");
     let prepare = ["migrate", "prepare", "guest", "--uuid", UUID, "--ticket"];
     assert!(host.refused(&[&prepare[..], &["/nonexistent/ticket"]].concat()).contains("/nonexistent/ticket"));
-    assert_eq!(host.json(&["list"]), serde_json::json!([]));
+    assert_eq!(host.json(&["list"]), json!([]));
     let ticket = dir.path().join("ticket");
     host.ctl(&[&prepare[..], &[ticket.to_str().unwrap()]].concat());
 }
