@@ -47,6 +47,10 @@ pub trait TpmDevice: Send + Sync + 'static {
     /// The machine was reset: `_TPM_Init`. Idempotent.
     fn machine_reset(&self);
 
+    /// The queue was started: the guest can offer commands, so that its machine runs or is about to. Back ends that are told
+    /// [`Self::run_state`] may never call it.
+    fn queue_started(&self) {}
+
     /// The virtual machine runs (`true`) or is stopped.
     fn run_state(&self, running: bool);
 

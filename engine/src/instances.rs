@@ -9,7 +9,8 @@ use vtpm_protocol::instance::{
     CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
     GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetMigrationLogIn, GetMigrationLogOut,
     Identity, InstanceName, ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags,
-    MigrationTicket, PeerEntry, ReceiptIn, ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
+    MigrationTicket, PeerEntry, ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn,
+    UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
@@ -131,6 +132,13 @@ pub trait InstanceManager {
     /// # Errors
     /// A response code.
     fn reset_instance(&mut self, instance: u32) -> Result<(), ResponseCode>;
+
+    /// The policy of an instance that executes commands.
+    ///
+    /// # Errors
+    /// A response code.
+    fn set_instance_policy(&mut self, instance: u32, input: &SetInstancePolicyIn)
+    -> Result<(), ResponseCode>;
 
     /// At a destination: gives the migration up and reveals the `void` receipt. At a source: takes that receipt and makes the
     /// instance live again.

@@ -75,6 +75,8 @@ pub mod cc {
         REMOVE_PEER = 0x11;
         /// Handles: `@TPM_RH_OWNER`.
         LIST_PEERS = 0x12;
+        /// Handles: `@TPM_RH_OWNER`, instance.
+        SET_INSTANCE_POLICY = 0x13;
         /// Handles: `@TPM_RH_OWNER`. No parameters.
         GET_IDENTITY = 0x14;
         /// Handles: `@TPM_RH_OWNER`.
@@ -405,6 +407,15 @@ structure! {
 }
 
 structure! {
+    /// Parameters of SetInstancePolicy.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct SetInstancePolicyIn {
+        /// From the next lock on.
+        pub policy: MigrationPolicy,
+    }
+}
+
+structure! {
     /// Parameters of ListInstances.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct ListInstancesIn {
@@ -467,6 +478,10 @@ pub struct GetInstanceInfoOut {
     pub next: u32,
     /// Which receipt AbortMigration or CommitMigration would return.
     pub outcome: Outcome,
+    /// Its policy.
+    pub policy: MigrationPolicy,
+    /// The migration that brings or brought it here, or that was to: N of the ticket that this host gave out. Zeros when there is none.
+    pub arrival: MigrationId,
     /// The ticket: the one armed or locked with at a source, the one given out at a destination.
     pub ticket: Option<MigrationTicket>,
 }
@@ -475,6 +490,7 @@ impl Encode for GetInstanceInfoOut {
     fn encode(&self, out: &mut Vec<u8>) {
         self.summary.encode(out);
         (self.parent, self.children, self.next, self.outcome).encode(out);
+        (self.policy, self.arrival).encode(out);
         encode_sized_with(out, |o| {
             if let Some(ticket) = &self.ticket {
                 ticket.encode(o);
@@ -487,9 +503,10 @@ impl Decode for GetInstanceInfoOut {
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let summary = InstanceSummary::decode(r)?;
         let (parent, children, next, outcome) = Decode::decode(r)?;
+        let (policy, arrival) = Decode::decode(r)?;
         let bytes = r.sized(migration::MAX_TICKET)?;
         let ticket = if bytes.is_empty() { None } else { Some(crate::codec::decode_exact(bytes)?) };
-        Ok(Self { summary, parent, children, next, outcome, ticket })
+        Ok(Self { summary, parent, children, next, outcome, policy, arrival, ticket })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use vtpm_protocol::instance::MigrationPolicy;
 
 /// Manages the TPM instances of a vtpmd on this host.
 #[derive(Parser)]
@@ -108,6 +109,14 @@ pub enum Command {
         /// The migration digest, in hexadecimal digits
         #[arg(long, value_name = "HEX")]
         digest: Option<String>,
+    },
+    /// Show or set what becomes of a migration of which the source hears no end
+    Policy {
+        /// Which
+        name: String,
+        /// The policy, from the next migration on; it travels with the instance
+        #[arg(value_enum)]
+        policy: Option<Policy>,
     },
     /// Prepare, arm and settle migrations
     #[command(subcommand)]
@@ -271,6 +280,27 @@ pub enum Migrate {
         /// Which
         name: String,
     },
+}
+
+/// See [`MigrationPolicy`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Policy {
+    /// The source keeps what it exported until the destination's receipt settles it
+    Recoverable,
+    /// The source keeps nothing of what it exported
+    Strict,
+    /// As recoverable, but when the machine runs again on the source, so does its TPM: two copies can come to be
+    Availability,
+}
+
+impl From<Policy> for MigrationPolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Recoverable => Self::Recoverable,
+            Policy::Strict => Self::Strict,
+            Policy::Availability => Self::Availability,
+        }
+    }
 }
 
 /// The storage keys of the root.

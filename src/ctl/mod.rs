@@ -212,6 +212,14 @@ pub fn run(arguments: Arguments) -> Result<()> {
         }
         Command::Import { name, input } => ctl.import(&name, &input),
         Command::Unlock { name, digest } => ctl.unlock(&name, digest.as_deref()),
+        Command::Policy { name, policy } => {
+            let instance = ctl.find(&name)?;
+            if let Some(policy) = policy {
+                explained(ctl.client.set_policy(instance.instance, policy.into()), &instance)?;
+            }
+            ctl.out.done(&name, ctl.client.info(instance.instance)?.policy.as_str());
+            Ok(())
+        }
         Command::Migrate(command) => ctl.migrate(command),
         Command::Identity(command) => ctl.identity(command),
         Command::Peer(command) => ctl.peer(command),

@@ -63,17 +63,19 @@ impl Output {
         let migration = info.ticket.as_ref().map(|t| hex::encode(t.migration_id));
         if let Some(object) = json.as_object_mut() {
             object.insert("parent".into(), json!(parent));
+            object.insert("policy".into(), json!(info.policy.as_str()));
             object.insert("children".into(), json!(info.children));
             object.insert("migration_id".into(), json!(migration));
             object.insert("next_piece".into(), json!(info.next));
             object.insert("receipt".into(), json!(info.outcome.as_str()));
         }
         let mut text = format!(
-            "name:       {}\nuuid:       {}\nhandle:     0x{:08x}\nstate:      {}\nparent:     {parent}\nchildren:   {}\nsocket:     {}\n",
+            "name:       {}\nuuid:       {}\nhandle:     0x{:08x}\nstate:      {}\npolicy:     {}\nparent:     {parent}\nchildren:   {}\nsocket:     {}\n",
             i.name.as_str(),
             uuid(i),
             i.instance,
             i.state.as_str(),
+            info.policy.as_str(),
             info.children,
             self.socket(i.name.as_str()),
         );

@@ -4,13 +4,14 @@
 use std::io::{Read, Write};
 
 use vtpm_protocol::codec::{Decode, Encode, Reader, decode_exact, encode_sized};
+use vtpm_protocol::instance::migration::SealedPiece;
 use vtpm_protocol::instance::{
     ArmInstanceIn, CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
     GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetInstanceKeyOut, INSTANCE_FIRST,
     INSTANCE_SELF, InstanceAttributes, InstanceCapability, InstanceCapabilityData, InstanceName,
     InstanceState, InstanceSummary, LimitTag, ListInstancesIn, ListInstancesOut, LockFlags, LockInstanceIn,
-    Long2b, MAX_INSTANCE_COMMAND, MAX_INSTANCE_DATA, MigrationTicket, PieceKind, ReceiptIn, ReceiptOut,
-    SetInstanceDataIn, SetInstanceKeyIn, UnlockInstanceIn, Uuid, cc,
+    Long2b, MAX_INSTANCE_COMMAND, MAX_INSTANCE_DATA, MigrationPolicy, MigrationTicket, PieceKind, ReceiptIn,
+    ReceiptOut, SetInstanceDataIn, SetInstanceKeyIn, SetInstancePolicyIn, UnlockInstanceIn, Uuid, cc,
 };
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::stream::{Frame, StreamDecoder, StreamError, StreamHeader};
@@ -283,6 +284,14 @@ impl<T: Transport> Client<T> {
         self.on_instance(cc::ARM_INSTANCE, instance, &ArmInstanceIn { ticket, flags })
     }
 
+    /// SetInstancePolicy.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn set_policy(&self, instance: u32, policy: MigrationPolicy) -> Result<()> {
+        self.on_instance(cc::SET_INSTANCE_POLICY, instance, &SetInstancePolicyIn { policy })
+    }
+
     /// DeleteInstance.
     ///
     /// # Errors
@@ -534,7 +543,8 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// Reads a migration stream up to its end and recreates the instance from it.
+    /// Reads a migration stream up to its end and recreates the instance from it. An instance that was imported and has not executed a command yet
+    /// takes the same stream again, bit for bit, and stays as it is: QEMU may have failed behind it, and try once more.
     ///
     /// # Errors
     /// [`ClientError`]; the instance is then as empty as it was made, and takes the right stream afterwards.
@@ -548,6 +558,7 @@ impl<T: Transport> Client<T> {
         match info.summary.state {
             InstanceState::DestinationLocked => {}
             InstanceState::DestinationKeyed | InstanceState::Importing => self.reset(instance)?,
+            InstanceState::Imported => {}
             state => return Err(ClientError::State(state)),
         }
         if header.uuid != info.summary.uuid {
@@ -555,6 +566,9 @@ impl<T: Transport> Client<T> {
         }
         if expected.is_none_or(|ticket| ticket.migration_id != header.migration_id) {
             return Err(ClientError::Foreign("another migration of this instance"));
+        }
+        if info.summary.state == InstanceState::Imported {
+            return self.compare_frames(instance, &header, &mut frames);
         }
         let storage = self.find_storage_key(&header.storage_name)?.ok_or(ClientError::NoStorageKey)?;
         let result = self.import_frames(instance, storage, &mut frames).map_err(|error| match error {
@@ -567,6 +581,36 @@ impl<T: Transport> Client<T> {
             ::log::warn!("a half-imported instance could not be emptied: {error}");
         }
         result
+    }
+
+    /// The digest of a stream covers it, up to the key frame, which is another one each time: UnlockInstance says whether it is that of the stream which
+    /// was imported.
+    fn compare_frames(
+        &self,
+        instance: u32,
+        header: &StreamHeader,
+        frames: &mut FrameReader<'_>,
+    ) -> Result<()> {
+        let mut digest = MigrationDigest::initial(&header.migration_id, header.uuid);
+        let other = ClientError::Foreign("the instance as it was: it has another one already");
+        loop {
+            match frames.next()? {
+                Frame::Header(_) => return Err(ClientError::Foreign("two migrations")),
+                Frame::Key(_) => {}
+                Frame::Pieces(data) => {
+                    let mut r = Reader::new(&data);
+                    while !r.is_empty() {
+                        let Ok(piece) = SealedPiece::take(&mut r) else { return Err(other) };
+                        digest = digest.extended(piece.bytes);
+                    }
+                }
+                Frame::End(told) => {
+                    frames.expect_end()?;
+                    let same = digest.matches(&told) && self.unlock(instance, &told).is_ok();
+                    return if same { Ok(()) } else { Err(other) };
+                }
+            }
+        }
     }
 
     fn import_frames(&self, instance: u32, storage: u32, frames: &mut FrameReader<'_>) -> Result<()> {

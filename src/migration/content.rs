@@ -13,6 +13,41 @@ use super::StepError;
 /// The saved state of an instance, or a part of it.
 pub type Records = BTreeMap<RecordKey, Zeroizing<Vec<u8>>>;
 
+/// What an instance has in the store beside its [`State`](super::State), and what the steps of a migration move about.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The saved state of the TPM, or the part of it that is not exported or is imported already.
+    pub live: Records,
+    /// What was exported and waits for a receipt.
+    pub escrow: Records,
+    /// The content so far of an imported piece whose last part is still out.
+    pub partial: Zeroizing<Vec<u8>>,
+}
+
+impl Held {
+    /// The live records and those of the escrow.
+    #[must_use]
+    pub fn all(&self) -> Records {
+        self.live.iter().chain(&self.escrow).map(|(&key, value)| (key, value.clone())).collect()
+    }
+
+    /// The pieces leave the live state: into the escrow, or for good.
+    pub(super) fn take_out(&mut self, moved: &[PieceId], keep: bool) {
+        let (out, left) = std::mem::take(&mut self.live)
+            .into_iter()
+            .partition(|&(key, _)| moved.contains(&PieceId::of(key)));
+        self.live = left;
+        if keep {
+            self.escrow.append(&mut { out });
+        }
+    }
+
+    /// The escrow becomes the live state again.
+    pub(super) fn bring_back(&mut self) {
+        self.live.append(&mut self.escrow);
+    }
+}
+
 /// Names a piece other than the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PieceId {

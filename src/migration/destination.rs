@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 use vtpm_protocol::codec::{Reader, decode_exact};
 use vtpm_protocol::instance::migration::{KeyStructure, Manifest, MigrationTicket, PieceHeader, SealedPiece};
-use vtpm_protocol::instance::{PieceInfo, PieceKind, Uuid};
+use vtpm_protocol::instance::{MigrationPolicy, PieceInfo, PieceKind, Uuid};
 use vtpm_protocol::tpm::Tpm2b;
 use zeroize::Zeroizing;
 
 use super::StepError;
 use super::content::{self, PieceId, Records};
+use super::guard::Guard;
 use super::session::{MigrationDigest, Secret32, SessionKeys};
-use super::source::{Arrival, Live, storage_name};
+use super::source::{Arrival, Live, Past, Shown, storage_name};
 
 /// The most bytes of content that an import takes, over all pieces.
 pub const MAX_IMPORT: u64 = 16 << 20;
@@ -24,8 +25,10 @@ pub struct Slot {
     pub ticket: MigrationTicket,
     /// The receipt that it will never live here.
     pub void: Secret32,
-    /// The receipt that it lives here.
+    /// The receipt that it lives here; bound to the stream as soon as that is imported, see [`SessionKeys::bind_receipt`].
     pub live: Secret32,
+    /// Whether it is to be bound; those of version 1 were not.
+    pub bound: bool,
 }
 
 /// Empty.
@@ -61,6 +64,10 @@ pub struct Importing {
     pub open: Option<PieceInfo>,
     /// The manifest came, and agreed.
     pub complete: bool,
+    /// The policy in it.
+    pub policy: MigrationPolicy,
+    /// The past in it.
+    pub past: Past,
 }
 
 /// What one import step did.
@@ -78,6 +85,12 @@ pub struct Accepted {
 pub struct Imported {
     /// The slot.
     pub slot: Slot,
+    /// The digest of the stream that it came in; `None` when it came under a release that did not keep it.
+    pub digest: Option<MigrationDigest>,
+    /// The policy that came with it.
+    pub policy: MigrationPolicy,
+    /// The migrations before.
+    pub past: Past,
 }
 
 /// Given up.
@@ -92,7 +105,7 @@ pub struct Void {
 impl Slot {
     fn give_up(self) -> Void {
         // The other secret ends here, so that nobody can ever reveal it.
-        let Self { ticket, void, live: _ } = self;
+        let Self { ticket, void, live: _, bound: _ } = self;
         Void { ticket, void }
     }
 }
@@ -127,7 +140,7 @@ impl DestinationLocked {
             certificate: Tpm2b::empty(),
             signature: Tpm2b::empty(),
         };
-        Ok(Self { slot: Slot { ticket, void, live } })
+        Ok(Self { slot: Slot { ticket, void, live, bound: true } })
     }
 
     /// Takes the key structure that S decrypted.
@@ -137,7 +150,8 @@ impl DestinationLocked {
     pub fn set_key(self, structure: &[u8]) -> Result<DestinationKeyed, StepError> {
         let structure = KeyStructure::from_secret_bytes(structure).map_err(StepError::KeyStructure)?;
         let ticket = &self.slot.ticket;
-        if structure.migration_id != ticket.migration_id || structure.uuid != ticket.uuid {
+        let ours = structure.migration_id == ticket.migration_id && structure.uuid == ticket.uuid;
+        if !Guard::KeyMigration.holds(ours) {
             return Err(StepError::Foreign);
         }
         Ok(DestinationKeyed { slot: self.slot, keys: SessionKeys::from_structure(&structure) })
@@ -150,12 +164,17 @@ impl DestinationLocked {
     /// [`StepError::Digest`].
     pub fn unlock_fresh(self, digest: &[u8]) -> Result<Live, StepError> {
         let ticket = &self.slot.ticket;
-        if !MigrationDigest::initial(&ticket.migration_id, ticket.uuid).matches(digest) {
+        let initial = MigrationDigest::initial(&ticket.migration_id, ticket.uuid);
+        if !Guard::InitialDigest.holds(initial.matches(digest)) {
             return Err(StepError::Digest);
         }
-        let arrival =
-            if ticket.storage_name.is_empty() { Arrival::None } else { Arrival::Void(self.slot.void) };
-        Ok(Live { arrival, armed: None })
+        let expected = !ticket.storage_name.is_empty() && Guard::FreshShowsVoid.is_on();
+        let arrival = if expected {
+            Arrival::Void(Shown { migration_id: ticket.migration_id, receipt: self.slot.void })
+        } else {
+            Arrival::None
+        };
+        Ok(Live { arrival, armed: None, policy: MigrationPolicy::default(), past: Past::default() })
     }
 
     /// Gives the migration up.
@@ -171,7 +190,17 @@ impl DestinationKeyed {
     pub fn begin(self) -> Importing {
         let Self { slot, keys } = self;
         let digest = MigrationDigest::initial(&slot.ticket.migration_id, slot.ticket.uuid);
-        Importing { slot, keys, digest, next: 0, received: Vec::new(), open: None, complete: false }
+        Importing {
+            slot,
+            keys,
+            digest,
+            next: 0,
+            received: Vec::new(),
+            open: None,
+            complete: false,
+            policy: MigrationPolicy::default(),
+            past: Past::default(),
+        }
     }
 
     /// Forgets the keys.
@@ -212,7 +241,7 @@ impl Importing {
                 self.open = None;
                 let content = std::mem::take(&mut partial);
                 if id == PieceId::MANIFEST {
-                    self.check_manifest(&content)?;
+                    (self.policy, self.past) = self.check_manifest(&content)?;
                     self.complete = true;
                 } else {
                     records.append(&mut content::records_in(id, &content)?);
@@ -228,20 +257,24 @@ impl Importing {
     /// This migration, this instance, this sequence number, and a part that fits what came before it.
     fn check_next(&self, header: &PieceHeader, got: usize) -> Result<(), StepError> {
         let ticket = &self.slot.ticket;
-        if header.migration_id != ticket.migration_id || header.uuid != ticket.uuid {
+        let ours = header.migration_id == ticket.migration_id && header.uuid == ticket.uuid;
+        if !Guard::PieceMigration.holds(ours) {
             return Err(StepError::Foreign);
         }
-        if header.sequence != self.next || self.complete {
+        if !Guard::Sequence.holds(header.sequence == self.next) {
             return Err(StepError::Order);
         }
         let whole = PieceInfo { kind: header.kind, handle: header.handle, size: header.total };
-        let another = self.open.is_some_and(|open| open != whole);
-        if another || usize::try_from(header.offset).ok() != Some(got) {
+        let same = self.open.is_none_or(|open| open == whole);
+        if !Guard::Continues.holds(same && usize::try_from(header.offset).ok() == Some(got)) {
             return Err(StepError::Order);
         }
         let twice = self.received.iter().any(|p| (p.kind, p.handle) == (header.kind, header.handle));
+        if !Guard::Twice.holds(!twice && !self.complete) {
+            return Err(StepError::Order);
+        }
         let size: u64 = self.received.iter().map(|p| u64::from(p.size)).sum();
-        if twice || header.length == 0 || size.saturating_add(u64::from(header.total)) > MAX_IMPORT {
+        if header.length == 0 || size.saturating_add(u64::from(header.total)) > MAX_IMPORT {
             return Err(StepError::Order);
         }
         let ends = header.offset.saturating_add(header.length) >= header.total;
@@ -251,11 +284,16 @@ impl Importing {
         Ok(())
     }
 
-    fn check_manifest(&self, content: &[u8]) -> Result<(), StepError> {
+    fn check_manifest(&self, content: &[u8]) -> Result<(MigrationPolicy, Past), StepError> {
         let manifest: Manifest = decode_exact(content).map_err(StepError::Piece)?;
         let kinds: BTreeSet<PieceKind> = self.received.iter().map(|p| p.kind).collect();
         let whole = kinds.contains(&PieceKind::Permanent) && kinds.contains(&PieceKind::Volatile);
-        if whole && manifest.pieces == self.received { Ok(()) } else { Err(StepError::Incomplete) }
+        let listed = Guard::Manifest.holds(manifest.pieces == self.received);
+        if Guard::Whole.holds(whole) && listed {
+            Ok((manifest.policy, Past(manifest.past)))
+        } else {
+            Err(StepError::Incomplete)
+        }
     }
 
     /// Lifts the lock. The caller has checked that the records make a TPM.
@@ -263,13 +301,17 @@ impl Importing {
     /// # Errors
     /// [`StepError::Digest`], [`StepError::Incomplete`]: the digest is step 1708 of figure 17, and comes before anything of ours.
     pub fn unlock(self, digest: &[u8]) -> Result<Imported, StepError> {
-        if !self.digest.matches(digest) {
+        if !Guard::Digest.holds(self.digest.matches(digest)) {
             return Err(StepError::Digest);
         }
-        if !self.complete {
+        if !Guard::Complete.holds(self.complete) {
             return Err(StepError::Incomplete);
         }
-        Ok(Imported { slot: self.slot })
+        let Self { mut slot, keys, digest, policy, past, .. } = self;
+        if slot.bound {
+            slot.live = keys.bind_receipt(&slot.live, &digest);
+        }
+        Ok(Imported { slot, digest: Some(digest), policy, past })
     }
 
     /// Forgets keys and pieces.
@@ -298,8 +340,9 @@ impl Imported {
     #[must_use]
     pub fn first_command(self) -> Live {
         // The other secret ends here, so that nobody can ever reveal it.
-        let Slot { ticket: _, void: _, live } = self.slot;
-        Live { arrival: Arrival::Live(live), armed: None }
+        let Slot { ticket, void: _, live: receipt, bound: _ } = self.slot;
+        let shown = Shown { migration_id: ticket.migration_id, receipt };
+        Live { arrival: Arrival::Live(shown), armed: None, policy: self.policy, past: self.past }
     }
 
     /// Gives the migration up.

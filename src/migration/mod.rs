@@ -30,8 +30,10 @@
 pub mod client;
 pub mod content;
 pub mod destination;
+pub mod guard;
 #[cfg(test)]
 mod model;
+mod record;
 pub mod session;
 pub mod source;
 pub mod state;
@@ -67,6 +69,8 @@ pub enum Step {
     Unlock,
     /// ResetInstance.
     Reset,
+    /// SetInstancePolicy.
+    SetPolicy,
     /// AbortMigration.
     Abort,
     /// CommitMigration.
@@ -93,6 +97,9 @@ pub enum StepError {
     /// The ticket's signature is good, but not that of a destination that is trusted here.
     #[error("the destination is not trusted: {0}")]
     Untrusted(Untrusted),
+    /// The instance has come, gone or tried to go by this ticket before.
+    #[error("the ticket was used before; nothing waits for the instance at its destination any more")]
+    Spent,
     /// S is not the key that the ticket names.
     #[error("the storage key is not the one that the ticket names")]
     StorageKey,
@@ -142,7 +149,7 @@ impl StepError {
     pub const fn response_code(self) -> ResponseCode {
         match self {
             Self::Illegal { .. } => ResponseCode::SEQUENCE,
-            Self::Ticket => ResponseCode::TICKET.parameter(1),
+            Self::Ticket | Self::Spent => ResponseCode::TICKET.parameter(1),
             Self::StorageKey => ResponseCode::KEY.handle(2),
             Self::KeyStructure(rc) | Self::Piece(rc) => rc.parameter(1),
             Self::Foreign => ResponseCode::BINDING.parameter(1),

@@ -12,6 +12,7 @@ use vtpm_protocol::instance::{MigrationId, Uuid};
 use zeroize::Zeroizing;
 
 use super::StepError;
+use super::guard::Guard;
 
 /// 32 secret bytes: a key, or a receipt that is not revealed yet. Wiped when dropped, without `Debug`.
 #[derive(Clone)]
@@ -96,12 +97,25 @@ impl SessionKeys {
     /// [`StepError::Hmac`].
     pub fn open(&self, piece: &SealedPiece<'_>) -> Result<Zeroizing<Vec<u8>>, StepError> {
         let tag = self.mac().chain_update(piece.authenticated).finalize().into_bytes();
-        if !bool::from(tag.as_slice().ct_eq(&piece.hmac)) {
+        if !Guard::Hmac.holds(tag.as_slice().ct_eq(&piece.hmac).into()) {
             return Err(StepError::Hmac);
         }
         let mut content = Zeroizing::new(piece.ciphertext.to_vec());
         self.apply_keystream(piece.header.sequence, &mut content);
         Ok(content)
+    }
+
+    /// Hides a `live` receipt in such a way that only the source whose stream was imported finds it again, or finds it again: it does
+    /// both. The mask is `HMAC(hmacKey, "RECEIPT" || digest)`. Else a second instance with the same UUID that was locked with the same
+    /// ticket would take the receipt for its own, and be destroyed.
+    #[must_use]
+    pub fn bind_receipt(&self, receipt: &Secret32, digest: &MigrationDigest) -> Secret32 {
+        let mask = self.mac().chain_update(b"RECEIPT").chain_update(digest.0).finalize().into_bytes();
+        let mut bound = receipt.clone();
+        if Guard::ReceiptBound.is_on() {
+            bound.0.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+        }
+        bound
     }
 
     /// The counter block starts with the sequence number in its first four bytes and zeros behind, and counts 16-byte blocks

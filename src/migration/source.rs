@@ -4,16 +4,18 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq;
 use vtpm_protocol::codec::{Encode, decode_exact};
 use vtpm_protocol::instance::migration::{
-    KeyStructure, Manifest, MigrationTicket, PIECE_OVERHEAD, PieceHeader,
+    KeyStructure, MAX_PAST, Manifest, MigrationTicket, PIECE_OVERHEAD, PieceHeader,
 };
 use vtpm_protocol::instance::{
-    GetInstanceDataIn, GetInstanceDataOut, LockFlags, Long2b, MAX_INSTANCE_DATA, PieceInfo, PieceKind, Uuid,
+    GetInstanceDataIn, GetInstanceDataOut, LockFlags, Long2b, MAX_INSTANCE_DATA, MigrationId,
+    MigrationPolicy, PieceInfo, PieceKind, Uuid,
 };
 use vtpm_protocol::tpm::{Tpm2b, TpmAlgId, TpmtPublic};
 use zeroize::Zeroizing;
 
 use super::StepError;
 use super::content::{self, PieceId, Records};
+use super::guard::Guard;
 use super::session::{MigrationDigest, Secret32, SessionKeys};
 
 /// The shortest part into which a piece is cut. A buffer that leaves less room is refused, so that nobody makes the log of parts
@@ -26,9 +28,18 @@ pub enum Arrival {
     /// None.
     None,
     /// It lives here.
-    Live(Secret32),
+    Live(Shown),
     /// What was to come will never live here.
-    Void(Secret32),
+    Void(Shown),
+}
+
+/// A receipt that is shown to whoever asks.
+#[derive(Clone)]
+pub struct Shown {
+    /// N of the migration that it settles; zeros when the instance came under a release that did not keep it.
+    pub migration_id: MigrationId,
+    /// The receipt.
+    pub receipt: Secret32,
 }
 
 /// A ticket with which a device migration may lock the instance.
@@ -47,6 +58,28 @@ pub struct Live {
     pub arrival: Arrival,
     /// Whether and how it may leave.
     pub armed: Option<Armed>,
+    /// What becomes of a migration of which no end is heard.
+    pub policy: MigrationPolicy,
+    /// The migrations that are over, the newest last.
+    pub past: Past,
+}
+
+/// Migrations that an instance came, went or tried to go by, on this host or another: nobody waits for it with those tickets any more, and
+/// locked with one of them, it would never hear the end. The oldest of [`MAX_PAST`] are forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Past(pub(crate) Vec<MigrationId>);
+
+impl Past {
+    /// With one more.
+    #[must_use]
+    pub fn and(mut self, id: MigrationId) -> Self {
+        if !self.0.contains(&id) && id != [0; 32] {
+            self.0.push(id);
+        }
+        let excess = self.0.len().saturating_sub(MAX_PAST);
+        self.0.drain(..excess);
+        self
+    }
 }
 
 /// What a source remembers of the migration from the lock on.
@@ -58,6 +91,12 @@ pub struct SourceSession {
     pub flags: LockFlags,
     /// How the instance came here itself.
     pub arrival: Arrival,
+    /// Its policy.
+    pub policy: MigrationPolicy,
+    /// The migrations before.
+    pub past: Past,
+    /// The `live` receipt comes bound to the stream; those of version 1 did not.
+    pub bound: bool,
 }
 
 /// Locked; nothing left yet.
@@ -141,7 +180,7 @@ impl Live {
     /// [`StepError::Ticket`].
     pub fn arm(self, uuid: Uuid, armed: Option<Armed>) -> Result<Self, StepError> {
         if let Some(armed) = &armed {
-            check_ticket(&armed.ticket, uuid)?;
+            self.check_ticket(&armed.ticket, uuid)?;
         }
         Ok(Self { armed, ..self })
     }
@@ -156,18 +195,47 @@ impl Live {
         ticket: MigrationTicket,
         flags: LockFlags,
     ) -> Result<SourceLocked, StepError> {
-        check_ticket(&ticket, uuid)?;
-        Ok(SourceLocked { session: SourceSession { ticket, flags, arrival: self.arrival } })
+        self.check_ticket(&ticket, uuid)?;
+        let Self { arrival, armed: _, policy, past } = self;
+        let flags = if policy == MigrationPolicy::Strict { LockFlags::STRICT } else { flags };
+        Ok(SourceLocked { session: SourceSession { ticket, flags, arrival, policy, past, bound: true } })
+    }
+
+    /// Takes the `void` receipt of the migration that it is armed for: its ticket is dead, and is dropped before anything is locked
+    /// with it.
+    ///
+    /// # Errors
+    /// [`StepError::Receipt`].
+    pub fn disarm(self, receipt: &[u8]) -> Result<Self, StepError> {
+        let Self { armed, past, .. } = self;
+        let dead = armed.filter(|armed| commits(&armed.ticket.void, receipt)).ok_or(StepError::Receipt)?;
+        Ok(Self { armed: None, past: past.and(dead.ticket.migration_id), ..self })
+    }
+
+    /// The ticket is a new one for this instance.
+    fn check_ticket(&self, ticket: &MigrationTicket, uuid: Uuid) -> Result<(), StepError> {
+        check_ticket(ticket, uuid)?;
+        let id = ticket.migration_id;
+        let came = matches!(&self.arrival, Arrival::Live(s) | Arrival::Void(s) if s.migration_id == id);
+        let spent = came || self.past.0.contains(&id);
+        if Guard::SpentTicket.holds(!spent) { Ok(()) } else { Err(StepError::Spent) }
     }
 }
 
 /// The ticket is for this instance, and names a storage key whose Name is that of its public area.
 fn check_ticket(ticket: &MigrationTicket, uuid: Uuid) -> Result<(), StepError> {
     let name = storage_name(&ticket.storage_public).ok_or(StepError::Ticket)?;
-    if ticket.uuid != uuid || name != *ticket.storage_name {
+    let same_name = Guard::StorageName.holds(name == *ticket.storage_name);
+    if !Guard::TicketUuid.holds(ticket.uuid == uuid) || !same_name {
         return Err(StepError::Ticket);
     }
     Ok(())
+}
+
+/// Whether `receipt` is what `commitment` is the hash of.
+fn commits(commitment: &[u8; 32], receipt: &[u8]) -> bool {
+    let hash = Sha256::digest(receipt);
+    Guard::ReceiptCommitment.holds(receipt.len() == 32 && bool::from(hash.as_slice().ct_eq(commitment)))
 }
 
 /// The Name of the object whose `TPMT_PUBLIC` these bytes are (Part 1, "Names"); `None` when they are none or of a name algorithm
@@ -187,21 +255,32 @@ pub fn storage_name(public: &[u8]) -> Option<Vec<u8>> {
 
 impl SourceSession {
     fn check_storage_key(&self, name: &[u8]) -> Result<(), StepError> {
-        if *self.ticket.storage_name == *name { Ok(()) } else { Err(StepError::StorageKey) }
-    }
-
-    fn check_receipt(&self, receipt: &[u8], commitment: &[u8; 32]) -> Result<(), StepError> {
-        let hash = Sha256::digest(receipt);
-        if receipt.len() == 32 && bool::from(hash.as_slice().ct_eq(commitment)) {
-            Ok(())
-        } else {
-            Err(StepError::Receipt)
-        }
+        let same = Guard::StorageKey.holds(*self.ticket.storage_name == *name);
+        if same { Ok(()) } else { Err(StepError::StorageKey) }
     }
 
     fn back_to_life(self, receipt: &[u8]) -> Result<Live, StepError> {
-        self.check_receipt(receipt, &self.ticket.void)?;
-        Ok(Live { arrival: self.arrival, armed: None })
+        if commits(&self.ticket.void, receipt) { Ok(self.revived()) } else { Err(StepError::Receipt) }
+    }
+
+    /// What the next host is to know of: also how the instance came here.
+    #[must_use]
+    pub fn past_to_send(&self) -> Past {
+        match &self.arrival {
+            Arrival::Live(shown) | Arrival::Void(shown) => self.past.clone().and(shown.migration_id),
+            Arrival::None => self.past.clone(),
+        }
+    }
+
+    fn revived(self) -> Live {
+        let Self { ticket, arrival, policy, past, .. } = self;
+        Live { arrival, armed: None, policy, past: past.and(ticket.migration_id) }
+    }
+
+    /// The machine runs again here, and the destination's word is not waited for.
+    fn run(self) -> Option<Live> {
+        let unlocks = Guard::PolicyAvailability.holds(self.policy == MigrationPolicy::Availability);
+        unlocks.then(|| self.revived())
     }
 }
 
@@ -217,6 +296,12 @@ impl SourceLocked {
     ) -> Result<SourceKeyed, StepError> {
         self.session.check_storage_key(storage)?;
         Ok(SourceKeyed { session: self.session, keys: SessionKeys::random(fill) })
+    }
+
+    /// The machine runs again here: `None` where a receipt must settle it.
+    #[must_use]
+    pub fn run(self) -> Option<Live> {
+        self.session.run()
     }
 
     /// Takes the `void` receipt.
@@ -243,6 +328,12 @@ impl SourceKeyed {
         let Self { session, keys } = self;
         let digest = MigrationDigest::initial(&session.ticket.migration_id, session.ticket.uuid);
         Exporting { session, keys, digest, log: Vec::new() }
+    }
+
+    /// The machine runs again here: `None` where a receipt must settle it.
+    #[must_use]
+    pub fn run(self) -> Option<Live> {
+        self.session.run()
     }
 
     /// Takes the `void` receipt.
@@ -326,7 +417,8 @@ impl Exporting {
     fn manifest(&self, left: &[PieceInfo]) -> Vec<u8> {
         let out = self.log.iter().filter(|part| part.ends_piece() && part.id != PieceId::MANIFEST);
         let out = out.map(|p| PieceInfo { kind: p.id.kind, handle: p.id.handle, size: p.total });
-        Manifest { pieces: out.chain(left.iter().copied()).collect() }.to_bytes()
+        let pieces = out.chain(left.iter().copied()).collect();
+        Manifest { policy: self.session.policy, past: self.session.past_to_send().0, pieces }.to_bytes()
     }
 
     /// Exports the piece asked for, or as many as fit, from `live`, the records that are left. The same state, request and records
@@ -455,10 +547,21 @@ impl Exporting {
     /// # Errors
     /// [`StepError::Receipt`]; [`StepError::NoEscrow`] under a strict lock once a piece is out.
     pub fn abort(self, receipt: &[u8]) -> Result<Live, StepError> {
-        if self.session.flags.strict() && !self.log.is_empty() {
+        if self.is_final() {
             return Err(StepError::NoEscrow);
         }
         self.session.back_to_life(receipt)
+    }
+
+    /// The machine runs again here: `None` where a receipt must settle it, or nothing can.
+    #[must_use]
+    pub fn run(self) -> Option<Live> {
+        if self.is_final() { None } else { self.session.run() }
+    }
+
+    /// Under a strict lock, what is out is gone.
+    fn is_final(&self) -> bool {
+        !Guard::StrictIsFinal.holds(!self.session.flags.strict() || self.log.is_empty())
     }
 }
 
@@ -517,8 +620,16 @@ impl Exported {
     /// # Errors
     /// [`StepError::Receipt`].
     pub fn commit(self, receipt: &[u8]) -> Result<Gone, StepError> {
-        self.0.session.check_receipt(receipt, &self.0.session.ticket.live)?;
-        Ok(Gone(()))
+        let Exporting { session, keys, digest, .. } = self.0;
+        let receipt = Secret32::new(receipt.try_into().map_err(|_| StepError::Receipt)?);
+        let receipt = if session.bound { keys.bind_receipt(&receipt, &digest) } else { receipt };
+        if commits(&session.ticket.live, receipt.expose()) { Ok(Gone(())) } else { Err(StepError::Receipt) }
+    }
+
+    /// As [`Exporting::run`].
+    #[must_use]
+    pub fn run(self) -> Option<Live> {
+        self.0.run()
     }
 }
 

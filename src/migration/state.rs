@@ -1,21 +1,22 @@
-//! The state of an instance as one value, its steps, and its bytes in the store.
+//! The state of an instance as one value, and its steps. Those that move records take what the instance [holds](Held) beside
+//! its state, and leave it as it is to be made durable together with the state that they return. After an error neither counts.
 
-use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::instance::migration::MigrationTicket;
-use vtpm_protocol::instance::{InstanceState, LockFlags, Outcome, PieceInfo, PieceKind, Uuid};
-use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::instance::{
+    GetInstanceDataIn, GetInstanceDataOut, InstanceState, LockFlags, MigrationId, MigrationPolicy, Outcome,
+    Uuid,
+};
 use zeroize::Zeroizing;
 
-use super::content::PieceId;
-use super::destination::{DestinationKeyed, DestinationLocked, Imported, Importing, Slot, Void};
-use super::session::{MigrationDigest, Secret32, SessionKeys};
+use super::content::Held;
+use super::destination::{DestinationKeyed, DestinationLocked, Imported, Importing, Void};
+use super::guard::Guard;
+use super::session::Secret32;
 use super::source::{
-    Armed, Arrival, Exported, Exporting, Live, Part, SourceKeyed, SourceLocked, SourceSession,
+    Armed, Arrival, Export, ExportNext, Exported, Exporting, Live, Past, Shown, SourceKeyed, SourceLocked,
+    SourceSession,
 };
 use super::{Step, StepError};
-
-/// First two bytes of the record. A release that changes the layout counts on and goes on reading the older ones.
-const VERSION: u16 = 1;
 
 /// Where an instance stands.
 #[derive(Clone)]
@@ -48,15 +49,32 @@ pub enum Settled {
     Revealed(Option<State>, Secret32),
     /// A source lives again.
     Revived(State),
+    /// A live instance that was armed with a ticket that is dead now, and is not any more.
+    Disarmed(State),
     /// A source is gone.
     Gone,
+}
+
+/// What came out of UnlockInstance.
+pub enum Unlocked {
+    /// A new TPM is to be made.
+    Fresh(State),
+    /// What was imported executes from now on.
+    Imported(State),
+    /// It does already, and came in this very stream.
+    Again,
 }
 
 impl State {
     /// The state of an instance that was never migrated.
     #[must_use]
     pub const fn new_live() -> Self {
-        Self::Live(Live { arrival: Arrival::None, armed: None })
+        Self::Live(Live {
+            arrival: Arrival::None,
+            armed: None,
+            policy: MigrationPolicy::Recoverable,
+            past: Past(Vec::new()),
+        })
     }
 
     /// The state as the instance commands name it.
@@ -78,8 +96,8 @@ impl State {
 
     /// Whether the instance executes ordinary commands.
     #[must_use]
-    pub const fn executes(&self) -> bool {
-        matches!(self, Self::Live(_) | Self::Imported(_))
+    pub fn executes(&self) -> bool {
+        Guard::Locks.holds(matches!(self, Self::Live(_) | Self::Imported(_)))
     }
 
     /// Whether the source lock is engaged.
@@ -122,15 +140,102 @@ impl State {
         }
     }
 
+    fn session(&self) -> Option<&SourceSession> {
+        match self {
+            Self::SourceLocked(s) => Some(&s.session),
+            Self::SourceKeyed(s) => Some(&s.session),
+            Self::Exporting(s) => Some(&s.session),
+            Self::Exported(s) => Some(s.session()),
+            _ => None,
+        }
+    }
+
     fn arrival(&self) -> Option<&Arrival> {
         match self {
             Self::Live(s) => Some(&s.arrival),
-            Self::SourceLocked(s) => Some(&s.session.arrival),
-            Self::SourceKeyed(s) => Some(&s.session.arrival),
-            Self::Exporting(s) => Some(&s.session.arrival),
-            Self::Exported(s) => Some(&s.session().arrival),
+            other => other.session().map(|session| &session.arrival),
+        }
+    }
+
+    /// N of the migration that brings or brought the instance here, or that was to; `None` when it never was one's, or came under a release that
+    /// did not keep it.
+    #[must_use]
+    pub fn arrived_by(&self) -> Option<MigrationId> {
+        match self {
+            Self::DestinationLocked(s) => Some(s.slot.ticket.migration_id),
+            Self::DestinationKeyed(s) => Some(s.slot.ticket.migration_id),
+            Self::Importing(s) => Some(s.slot.ticket.migration_id),
+            Self::Imported(s) => Some(s.slot.ticket.migration_id),
+            Self::Void(s) => Some(s.ticket.migration_id),
+            other => match other.arrival() {
+                Some(Arrival::Live(shown) | Arrival::Void(shown)) => {
+                    Some(shown.migration_id).filter(|id| *id != [0; 32])
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// Whether a question about the end of migration `id` is one for this instance.
+    #[must_use]
+    pub fn answers_for(&self, id: &MigrationId) -> bool {
+        let known = self.arrived_by();
+        known.is_some_and(|known| Guard::RequestMigration.holds(known == *id))
+    }
+
+    /// What becomes of a migration of which no end is heard.
+    #[must_use]
+    pub fn policy(&self) -> MigrationPolicy {
+        match self {
+            Self::Live(s) => s.policy,
+            Self::Importing(s) => s.policy,
+            Self::Imported(s) => s.policy,
+            other => other.session().map(|session| session.policy).unwrap_or_default(),
+        }
+    }
+
+    /// The migrations that the next host is to know of.
+    #[must_use]
+    pub fn past_to_send(&self) -> Past {
+        self.session().map(SourceSession::past_to_send).unwrap_or_default()
+    }
+
+    /// SetInstancePolicy, from the next lock on.
+    ///
+    /// # Errors
+    /// [`StepError::Illegal`].
+    pub fn set_policy(self, policy: MigrationPolicy) -> Result<Self, StepError> {
+        match self {
+            Self::Live(s) => Ok(Self::Live(Live { policy, ..s })),
+            Self::Imported(s) => Ok(Self::Imported(Imported { policy, ..s })),
+            other => Err(other.illegal(Step::SetPolicy)),
+        }
+    }
+
+    /// An imported instance is about to execute its first command: the state that must be durable before it does. `None` for any other.
+    #[must_use]
+    pub fn first_command(&self) -> Option<Self> {
+        match self {
+            Self::Imported(s) if Guard::FirstCommandDestroysVoid.is_on() => {
+                Some(Self::Live(s.clone().first_command()))
+            }
             _ => None,
         }
+    }
+
+    /// The machine runs again on this host. `None` where that changes nothing: a source stays locked until a receipt comes, but for
+    /// one with the policy `availability`, whose escrow is there.
+    #[must_use]
+    pub fn machine_runs(self, held: &mut Held) -> Option<Self> {
+        let live = match self {
+            Self::SourceLocked(s) => s.run()?,
+            Self::SourceKeyed(s) => s.run()?,
+            Self::Exporting(s) => s.run()?,
+            Self::Exported(s) => s.run()?,
+            _ => return None,
+        };
+        held.bring_back();
+        Some(Self::Live(live))
     }
 
     /// Which receipt can be shown.
@@ -200,49 +305,124 @@ impl State {
         }
     }
 
+    /// GetInstanceData: the next state, when it is another one. What is out in full has left the live state then.
+    ///
+    /// # Errors
+    /// [`StepError`].
+    pub fn export(
+        self,
+        request: &GetInstanceDataIn,
+        held: &mut Held,
+    ) -> Result<(Option<Self>, GetInstanceDataOut), StepError> {
+        let exporting = match self {
+            Self::SourceKeyed(s) => s.begin(),
+            Self::Exporting(s) if request.sequence < s.next_sequence() => {
+                return Ok((None, s.repeat(request, &held.all())?));
+            }
+            Self::Exporting(s) => s,
+            Self::Exported(s) => return Ok((None, s.repeat(request, &held.all())?)),
+            other => return Err(other.illegal(Step::GetData)),
+        };
+        let strict = exporting.session.flags.strict();
+        let Export { next, out, moved } = exporting.export(request, &held.live)?;
+        held.take_out(&moved, !strict && Guard::Escrow.is_on());
+        let next = match next {
+            ExportNext::Exporting(s) => Self::Exporting(s),
+            ExportNext::Exported(s) => Self::Exported(s),
+        };
+        Ok((Some(next), out))
+    }
+
+    /// SetInstanceData.
+    ///
+    /// # Errors
+    /// [`StepError`].
+    pub fn accept(self, data: &[u8], held: &mut Held) -> Result<Self, StepError> {
+        let importing = match self {
+            Self::DestinationKeyed(s) => s.begin(),
+            Self::Importing(s) => s,
+            other => return Err(other.illegal(Step::SetData)),
+        };
+        let mut accepted = importing.accept(data, held.partial.clone())?;
+        held.live.append(&mut accepted.records);
+        held.partial = accepted.partial;
+        Ok(Self::Importing(accepted.next))
+    }
+
+    /// UnlockInstance. What was imported, the caller has yet to make a TPM of.
+    ///
+    /// # Errors
+    /// [`StepError`].
+    pub fn unlock(self, digest: &[u8]) -> Result<Unlocked, StepError> {
+        match self {
+            Self::DestinationLocked(s) => s.unlock_fresh(digest).map(|s| Unlocked::Fresh(Self::Live(s))),
+            Self::DestinationKeyed(_) => Err(StepError::Incomplete),
+            Self::Importing(s) => s.unlock(digest).map(|s| Unlocked::Imported(Self::Imported(s))),
+            Self::Imported(s) if s.digest.is_some_and(|own| own.matches(digest)) => Ok(Unlocked::Again),
+            Self::Imported(_) => Err(StepError::Digest),
+            other => Err(other.illegal(Step::Unlock)),
+        }
+    }
+
     /// ResetInstance.
     ///
     /// # Errors
     /// [`StepError`].
-    pub fn reset(self) -> Result<Self, StepError> {
-        match self {
-            Self::DestinationLocked(s) => Ok(Self::DestinationLocked(s)),
-            Self::DestinationKeyed(s) => Ok(Self::DestinationLocked(s.reset())),
-            Self::Importing(s) => Ok(Self::DestinationLocked(s.reset())),
-            other => Err(other.illegal(Step::Reset)),
-        }
+    pub fn reset(self, held: &mut Held) -> Result<Self, StepError> {
+        let empty = match self {
+            Self::DestinationLocked(s) => s,
+            Self::DestinationKeyed(s) => s.reset(),
+            Self::Importing(s) => s.reset(),
+            other => return Err(other.illegal(Step::Reset)),
+        };
+        *held = Held::default();
+        Ok(Self::DestinationLocked(empty))
     }
 
     /// AbortMigration. An empty receipt asks for one; any other is one.
     ///
     /// # Errors
     /// [`StepError`].
-    pub fn abort(self, receipt: &[u8]) -> Result<Settled, StepError> {
+    pub fn abort(self, receipt: &[u8], held: &mut Held) -> Result<Settled, StepError> {
         if receipt.is_empty() {
-            let void = match self {
-                Self::DestinationLocked(s) => s.give_up(),
-                Self::DestinationKeyed(s) => s.give_up(),
-                Self::Importing(s) => s.give_up(),
-                Self::Imported(s) => s.give_up(),
-                Self::Void(s) => return Ok(Settled::Revealed(None, s.void)),
-                other => {
-                    return match other.arrival() {
-                        Some(Arrival::Void(secret)) => Ok(Settled::Revealed(None, secret.clone())),
-                        _ => Err(other.illegal(Step::Abort)),
-                    };
-                }
-            };
-            let secret = void.void.clone();
-            return Ok(Settled::Revealed(Some(Self::Void(void)), secret));
+            return self.give_up(held);
         }
         let live = match self {
             Self::SourceLocked(s) => s.abort(receipt)?,
             Self::SourceKeyed(s) => s.abort(receipt)?,
             Self::Exporting(s) => s.abort(receipt)?,
             Self::Exported(s) => s.abort(receipt)?,
+            Self::Live(s) if s.armed.is_some() => {
+                return Ok(Settled::Disarmed(Self::Live(s.disarm(receipt)?)));
+            }
             other => return Err(other.illegal(Step::Abort)),
         };
+        held.bring_back();
         Ok(Settled::Revived(Self::Live(live)))
+    }
+
+    fn give_up(self, held: &mut Held) -> Result<Settled, StepError> {
+        let void = match self {
+            Self::DestinationLocked(s) => s.give_up(),
+            Self::DestinationKeyed(s) => s.give_up(),
+            Self::Importing(s) => s.give_up(),
+            Self::Imported(s) => s.give_up(),
+            Self::Void(s) => return Ok(Settled::Revealed(None, s.void)),
+            other => {
+                return match other.arrival() {
+                    Some(Arrival::Void(Shown { receipt, .. })) => {
+                        Ok(Settled::Revealed(None, receipt.clone()))
+                    }
+                    _ => Err(other.illegal(Step::Abort)),
+                };
+            }
+        };
+        let secret = void.void.clone();
+        if !Guard::GiveUpDestroysLive.is_on() {
+            return Ok(Settled::Revealed(None, secret));
+        }
+        *held = Held::default();
+        Ok(Settled::Revealed(Some(Self::Void(void)), secret))
     }
 
     /// CommitMigration. An empty receipt asks for one; any other is one.
@@ -251,8 +431,13 @@ impl State {
     /// [`StepError`].
     pub fn commit(self, receipt: &[u8]) -> Result<Settled, StepError> {
         if receipt.is_empty() {
+            if let Self::Imported(s) = &self
+                && !Guard::LiveAfterFirstCommand.is_on()
+            {
+                return Ok(Settled::Revealed(None, s.slot.live.clone()));
+            }
             return match self.arrival() {
-                Some(Arrival::Live(secret)) => Ok(Settled::Revealed(None, secret.clone())),
+                Some(Arrival::Live(Shown { receipt, .. })) => Ok(Settled::Revealed(None, receipt.clone())),
                 _ => Err(self.illegal(Step::Commit)),
             };
         }
@@ -261,180 +446,4 @@ impl State {
             other => Err(other.illegal(Step::Commit)),
         }
     }
-
-    /// The bytes for the store, with secrets in them.
-    #[must_use]
-    pub fn to_record(&self) -> Zeroizing<Vec<u8>> {
-        // Room for the largest state, so that no half-written copy is left where the buffer grew.
-        let entries = match self {
-            Self::Exporting(s) => s.log.len(),
-            Self::Exported(s) => s.0.log.len(),
-            Self::Importing(s) => s.received.len(),
-            _ => 0,
-        };
-        let room = 4096usize.saturating_add(entries.saturating_mul(32));
-        let mut out = Zeroizing::new(Vec::with_capacity(room));
-        (VERSION, self.kind()).encode(&mut out);
-        match self {
-            Self::Live(Live { arrival, armed }) => {
-                put_arrival(arrival, &mut out);
-                armed.is_some().encode(&mut out);
-                if let Some(Armed { ticket, flags }) = armed {
-                    (ticket, *flags).encode(&mut out);
-                }
-            }
-            Self::SourceLocked(SourceLocked { session }) => put_session(session, &mut out),
-            Self::SourceKeyed(SourceKeyed { session, keys }) => {
-                put_session(session, &mut out);
-                put_keys(keys, &mut out);
-            }
-            Self::Exporting(exporting) | Self::Exported(Exported(exporting)) => {
-                let Exporting { session, keys, digest, log } = exporting;
-                put_session(session, &mut out);
-                put_keys(keys, &mut out);
-                digest.0.encode(&mut out);
-                count(log.len()).encode(&mut out);
-                for Part { id: PieceId { kind, handle }, offset, total, length } in log {
-                    (*kind, *handle, *offset, *total, *length).encode(&mut out);
-                }
-            }
-            Self::DestinationLocked(DestinationLocked { slot }) => put_slot(slot, &mut out),
-            Self::DestinationKeyed(DestinationKeyed { slot, keys }) => {
-                put_slot(slot, &mut out);
-                put_keys(keys, &mut out);
-            }
-            Self::Importing(Importing { slot, keys, digest, next, received, open, complete }) => {
-                put_slot(slot, &mut out);
-                put_keys(keys, &mut out);
-                (digest.0, *next, *complete, open.is_some()).encode(&mut out);
-                if let Some(open) = open {
-                    open.encode(&mut out);
-                }
-                count(received.len()).encode(&mut out);
-                received.iter().for_each(|piece| piece.encode(&mut out));
-            }
-            Self::Imported(Imported { slot }) => put_slot(slot, &mut out),
-            Self::Void(Void { ticket, void }) => (ticket, *void.expose()).encode(&mut out),
-        }
-        out
-    }
-
-    /// From the bytes in the store.
-    ///
-    /// # Errors
-    /// A response code that says what does not decode; for the operator's log.
-    pub fn from_record(bytes: &[u8]) -> Result<Self, ResponseCode> {
-        let mut r = Reader::new(bytes);
-        if u16::decode(&mut r)? != VERSION {
-            return Err(ResponseCode::VALUE);
-        }
-        let r = &mut r;
-        let state = match InstanceState::decode(r)? {
-            InstanceState::Live => {
-                let arrival = get_arrival(r)?;
-                let armed = if bool::decode(r)? {
-                    let (ticket, flags) = Decode::decode(r)?;
-                    Some(Armed { ticket, flags })
-                } else {
-                    None
-                };
-                Self::Live(Live { arrival, armed })
-            }
-            InstanceState::SourceLocked => Self::SourceLocked(SourceLocked { session: get_session(r)? }),
-            InstanceState::SourceKeyed => {
-                Self::SourceKeyed(SourceKeyed { session: get_session(r)?, keys: get_keys(r)? })
-            }
-            InstanceState::Exporting => Self::Exporting(get_exporting(r)?),
-            InstanceState::Exported => Self::Exported(Exported(get_exporting(r)?)),
-            InstanceState::DestinationLocked => {
-                Self::DestinationLocked(DestinationLocked { slot: get_slot(r)? })
-            }
-            InstanceState::DestinationKeyed => {
-                Self::DestinationKeyed(DestinationKeyed { slot: get_slot(r)?, keys: get_keys(r)? })
-            }
-            InstanceState::Importing => {
-                let (slot, keys) = (get_slot(r)?, get_keys(r)?);
-                let (digest, next, complete, is_open): ([u8; 32], u32, bool, bool) = Decode::decode(r)?;
-                let open = if is_open { Some(PieceInfo::decode(r)?) } else { None };
-                let received = list(r, PieceInfo::decode)?;
-                let digest = MigrationDigest(digest);
-                Self::Importing(Importing { slot, keys, digest, next, received, open, complete })
-            }
-            InstanceState::Imported => Self::Imported(Imported { slot: get_slot(r)? }),
-            InstanceState::Void => Self::Void(Void { ticket: Decode::decode(r)?, void: get_secret(r)? }),
-        };
-        if r.is_empty() { Ok(state) } else { Err(ResponseCode::SIZE) }
-    }
-}
-
-fn count(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-fn list<T>(
-    r: &mut Reader<'_>,
-    item: impl Fn(&mut Reader<'_>) -> Result<T, ResponseCode>,
-) -> Result<Vec<T>, ResponseCode> {
-    // Grown as the items are read: a count that lies allocates nothing.
-    let mut out = Vec::new();
-    for _ in 0..u32::decode(r)? {
-        out.push(item(r)?);
-    }
-    Ok(out)
-}
-
-fn get_secret(r: &mut Reader<'_>) -> Result<Secret32, ResponseCode> {
-    Ok(Secret32::new(r.array()?))
-}
-
-fn put_arrival(arrival: &Arrival, out: &mut Vec<u8>) {
-    match arrival {
-        Arrival::None => Outcome::Open.encode(out),
-        Arrival::Live(secret) => (Outcome::Live, *secret.expose()).encode(out),
-        Arrival::Void(secret) => (Outcome::Void, *secret.expose()).encode(out),
-    }
-}
-
-fn get_arrival(r: &mut Reader<'_>) -> Result<Arrival, ResponseCode> {
-    Ok(match Outcome::decode(r)? {
-        Outcome::Open => Arrival::None,
-        Outcome::Live => Arrival::Live(get_secret(r)?),
-        Outcome::Void => Arrival::Void(get_secret(r)?),
-    })
-}
-
-fn put_session(SourceSession { ticket, flags, arrival }: &SourceSession, out: &mut Vec<u8>) {
-    (ticket, *flags).encode(out);
-    put_arrival(arrival, out);
-}
-
-fn get_session(r: &mut Reader<'_>) -> Result<SourceSession, ResponseCode> {
-    let (ticket, flags) = Decode::decode(r)?;
-    Ok(SourceSession { ticket, flags, arrival: get_arrival(r)? })
-}
-
-fn put_keys(SessionKeys { key, hmac }: &SessionKeys, out: &mut Vec<u8>) {
-    (*key.expose(), *hmac.expose()).encode(out);
-}
-
-fn get_keys(r: &mut Reader<'_>) -> Result<SessionKeys, ResponseCode> {
-    Ok(SessionKeys { key: get_secret(r)?, hmac: get_secret(r)? })
-}
-
-fn get_exporting(r: &mut Reader<'_>) -> Result<Exporting, ResponseCode> {
-    let (session, keys) = (get_session(r)?, get_keys(r)?);
-    let digest = MigrationDigest(r.array()?);
-    let log = list(r, |r| {
-        let (kind, handle, offset, total, length): (PieceKind, u32, u32, u32, u32) = Decode::decode(r)?;
-        Ok(Part { id: PieceId { kind, handle }, offset, total, length })
-    })?;
-    Ok(Exporting { session, keys, digest, log })
-}
-
-fn put_slot(Slot { ticket, void, live }: &Slot, out: &mut Vec<u8>) {
-    (ticket, *void.expose(), *live.expose()).encode(out);
-}
-
-fn get_slot(r: &mut Reader<'_>) -> Result<Slot, ResponseCode> {
-    Ok(Slot { ticket: Decode::decode(r)?, void: get_secret(r)?, live: get_secret(r)? })
 }

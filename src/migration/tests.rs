@@ -7,17 +7,17 @@ use vtpm_engine::env::RecordKey;
 use vtpm_protocol::codec::{Reader, decode_exact};
 use vtpm_protocol::instance::migration::{KeyStructure, PIECE_OVERHEAD, SealedPiece};
 use vtpm_protocol::instance::{
-    GetInstanceDataIn, InstanceState, LockFlags, MAX_INSTANCE_DATA, PieceKind, Uuid,
+    GetInstanceDataIn, InstanceState, LockFlags, MAX_INSTANCE_DATA, MigrationPolicy, Outcome, PieceKind, Uuid,
 };
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{Tpm2b, TpmtPublic};
 use zeroize::Zeroizing;
 
-use super::content::{PieceId, Records};
+use super::content::{Held, PieceId, Records};
 use super::destination::{Accepted, DestinationLocked, Importing};
 use super::session::MigrationDigest;
-use super::source::{ExportNext, Exporting, MIN_PART, storage_name};
-use super::state::{Settled, State};
+use super::source::{Armed, ExportNext, Exporting, MIN_PART, storage_name};
+use super::state::{Settled, State, Unlocked};
 use super::{Step, StepError};
 
 pub(super) const UUID: Uuid = Uuid([7; 16]);
@@ -235,13 +235,13 @@ fn what_was_exported_is_given_out_again_bit_for_bit() {
 fn a_strict_lock_gives_nothing_out_twice_and_never_comes_back() {
     let (source, destination) = keyed(LockFlags::STRICT);
     let void = *destination.slot.void.expose();
-    let before = State::Exporting(source.clone()).abort(&void);
+    let before = State::Exporting(source.clone()).abort(&void, &mut Held::default());
     assert!(matches!(before, Ok(Settled::Revived(State::Live(_)))));
     let stream = export_all(source, MAX_INSTANCE_DATA);
     let State::Exported(exported) = &stream.source else { panic!("exported") };
     let again = exported.repeat(&everything(0, MAX_INSTANCE_DATA), &records());
     assert_eq!(again.err(), Some(StepError::NoEscrow));
-    assert_eq!(stream.source.abort(&void).err(), Some(StepError::NoEscrow));
+    assert_eq!(stream.source.abort(&void, &mut Held::default()).err(), Some(StepError::NoEscrow));
 }
 
 #[test]
@@ -356,13 +356,21 @@ fn keys_go_to_the_storage_key_of_the_ticket_only() {
 #[test]
 fn only_the_right_receipt_settles_a_source() {
     let (source, destination) = keyed(LockFlags::default());
-    let (void, live) = (*destination.slot.void.expose(), *destination.slot.live.expose());
-    let exported = export_all(source.clone(), MAX_INSTANCE_DATA).source;
+    let (void, secret) = (*destination.slot.void.expose(), *destination.slot.live.expose());
+    let stream = export_all(source.clone(), MAX_INSTANCE_DATA);
+    let (importing, _) = import_all(destination, &stream.data).unwrap();
+    let live = *importing.unlock(&stream.digest).unwrap().slot.live.expose();
+    assert_ne!(live, secret);
+    let exported = stream.source;
+    assert_eq!(exported.clone().commit(&secret).err(), Some(StepError::Receipt));
     for bad in [&[0u8; 32][..], &void[..31], &[&void[..], &[0]].concat(), &live] {
-        assert_eq!(exported.clone().abort(bad).err(), Some(StepError::Receipt));
+        assert_eq!(exported.clone().abort(bad, &mut Held::default()).err(), Some(StepError::Receipt));
     }
     assert_eq!(exported.clone().commit(&void).err(), Some(StepError::Receipt));
-    assert!(matches!(exported.clone().abort(&void), Ok(Settled::Revived(State::Live(_)))));
+    assert!(matches!(
+        exported.clone().abort(&void, &mut Held::default()),
+        Ok(Settled::Revived(State::Live(_)))
+    ));
     assert!(matches!(exported.commit(&live), Ok(Settled::Gone)));
     // Before all is out, nothing can live there.
     let early = State::Exporting(source).commit(&live).err();
@@ -372,25 +380,120 @@ fn only_the_right_receipt_settles_a_source() {
 #[test]
 fn a_destination_reveals_exactly_one_receipt() {
     let (source, destination) = keyed(LockFlags::default());
-    let (void, live) = (*destination.slot.void.expose(), *destination.slot.live.expose());
+    let void = *destination.slot.void.expose();
     let stream = export_all(source, MAX_INSTANCE_DATA);
     let (importing, _) = import_all(destination, &stream.data).unwrap();
     let imported = importing.unlock(&stream.digest).unwrap();
+    let live = *imported.slot.live.expose();
     // Undecided: no live receipt.
     assert!(State::Imported(imported.clone()).commit(&[]).is_err());
     // It runs here: live, and void never again, also after its record was stored.
     let running = State::from_record(&State::Live(imported.clone().first_command()).to_record()).unwrap();
     assert!(matches!(running.clone().commit(&[]), Ok(Settled::Revealed(None, s)) if *s.expose() == live));
-    assert!(running.clone().abort(&[]).is_err());
+    assert!(running.clone().abort(&[], &mut Held::default()).is_err());
     assert!(!running.to_record().windows(32).any(|w| w == void));
     // It is given up: void, and live never again.
-    let Ok(Settled::Revealed(Some(given_up), secret)) = State::Imported(imported).abort(&[]) else {
+    let Ok(Settled::Revealed(Some(given_up), secret)) =
+        State::Imported(imported).abort(&[], &mut Held::default())
+    else {
         panic!("an undecided one can be given up")
     };
     assert_eq!(*secret.expose(), void);
     assert!(given_up.clone().commit(&[]).is_err());
     assert!(!given_up.to_record().windows(32).any(|w| w == live));
-    assert!(matches!(given_up.abort(&[]), Ok(Settled::Revealed(None, s)) if *s.expose() == void));
+    assert!(
+        matches!(given_up.abort(&[], &mut Held::default()), Ok(Settled::Revealed(None, s)) if *s.expose() == void)
+    );
+}
+
+#[test]
+fn a_live_receipt_is_of_no_use_to_another_source_that_was_locked_with_the_same_ticket() {
+    let (source, destination) = keyed(LockFlags::default());
+    let ticket = destination.slot.ticket.clone();
+    let stream = export_all(source, MAX_INSTANCE_DATA);
+    let (importing, _) = import_all(destination, &stream.data).unwrap();
+    let live = *importing.unlock(&stream.digest).unwrap().slot.live.expose();
+    let second = State::new_live().lock(UUID, ticket, LockFlags::default()).unwrap();
+    let (next, _) = second.get_key(&name(), &mut fill(&mut 77)).unwrap();
+    let Some(State::SourceKeyed(second)) = next else { panic!("keys were made") };
+    let second = export_all(second.begin(), MAX_INSTANCE_DATA).source;
+    assert_eq!(second.commit(&live).err(), Some(StepError::Receipt));
+    assert!(matches!(stream.source.commit(&live), Ok(Settled::Gone)));
+}
+
+#[test]
+fn the_void_receipt_disarms_a_source_that_is_not_locked_yet() {
+    let (_, destination) = locked(LockFlags::default());
+    let void = *destination.slot.void.expose();
+    let armed = Armed { ticket: destination.slot.ticket, flags: LockFlags::default() };
+    let armed = State::new_live().arm(UUID, Some(armed)).unwrap();
+    let held = &mut Held::default();
+    assert_eq!(armed.clone().abort(&[1; 32], held).err(), Some(StepError::Receipt));
+    let Ok(Settled::Disarmed(live)) = armed.abort(&void, held) else { panic!("disarmed") };
+    assert!(live.ticket().is_none() && live.executes());
+    let illegal = StepError::Illegal { state: InstanceState::Live, step: Step::Abort };
+    assert_eq!(live.abort(&void, held).err(), Some(illegal));
+}
+
+#[test]
+fn the_policy_travels_with_the_instance_and_decides_at_the_lock_and_when_the_machine_runs() {
+    for policy in [MigrationPolicy::Recoverable, MigrationPolicy::Strict, MigrationPolicy::Availability] {
+        let ticket = locked(LockFlags::default()).1;
+        let source = State::new_live().set_policy(policy).unwrap();
+        let source = source.lock(UUID, ticket.slot.ticket.clone(), LockFlags::default()).unwrap();
+        let illegal = StepError::Illegal { state: source.kind(), step: Step::SetPolicy };
+        assert_eq!(source.clone().set_policy(policy).err(), Some(illegal));
+        let (next, structure) = source.get_key(&name(), &mut fill(&mut 9)).unwrap();
+        let mut held = Held { live: records(), ..Held::default() };
+        let (exported, out) = next.unwrap().export(&everything(0, MAX_INSTANCE_DATA), &mut held).unwrap();
+        let exported = exported.unwrap();
+        let strict = policy == MigrationPolicy::Strict;
+        assert!(held.live.is_empty() && held.escrow.is_empty() == strict);
+        let mut arrived = Held::default();
+        let slot = State::DestinationLocked(ticket).set_key(&structure).unwrap();
+        let importing = slot.accept(&out.data, &mut arrived).unwrap();
+        assert!(arrived.live == records());
+        let Ok(Unlocked::Imported(imported)) = importing.unlock(&out.digest) else { panic!("imported") };
+        let live = State::from_record(&imported.to_record()).unwrap().first_command().unwrap();
+        assert_eq!((imported.policy(), live.policy()), (policy, policy));
+        let revived = exported.machine_runs(&mut held);
+        assert_eq!(revived.is_some(), policy == MigrationPolicy::Availability);
+        if let Some(revived) = revived {
+            assert!(held.live == records() && held.escrow.is_empty() && revived.executes());
+        }
+    }
+}
+
+#[test]
+fn an_imported_instance_takes_the_same_stream_again_and_no_other() {
+    let (source, destination) = keyed(LockFlags::default());
+    let stream = export_all(source, MAX_INSTANCE_DATA);
+    let (importing, _) = import_all(destination, &stream.data).unwrap();
+    let imported = State::Imported(importing.unlock(&stream.digest).unwrap());
+    assert!(matches!(imported.clone().unlock(&stream.digest), Ok(Unlocked::Again)));
+    assert_eq!(imported.clone().unlock(&[1; 32]).err(), Some(StepError::Digest));
+    let live = imported.first_command().unwrap();
+    let illegal = StepError::Illegal { state: InstanceState::Live, step: Step::Unlock };
+    assert_eq!(live.unlock(&stream.digest).err(), Some(illegal));
+}
+
+#[test]
+fn a_question_is_for_the_instance_that_the_migration_was_for() {
+    for state in every_state() {
+        let record = State::from_record(&state.to_record()).unwrap();
+        let id = locked(LockFlags::default()).1.slot.ticket.migration_id;
+        let arrives = matches!(
+            state.kind(),
+            InstanceState::DestinationLocked
+                | InstanceState::DestinationKeyed
+                | InstanceState::Importing
+                | InstanceState::Imported
+                | InstanceState::Void
+        );
+        let shows = state.outcome() == Outcome::Live;
+        assert_eq!(record.answers_for(&id), arrives || shows, "{}", state.kind());
+        assert!(!record.answers_for(&[9; 32]));
+    }
 }
 
 #[test]
@@ -401,17 +504,20 @@ fn a_slot_that_became_a_new_tpm_voids_its_ticket() {
     let initial = MigrationDigest::initial(&ticket.migration_id, ticket.uuid);
     assert_eq!(destination.clone().unlock_fresh(&[0; 32]).err(), Some(StepError::Digest));
     let live = State::Live(destination.unlock_fresh(initial.as_bytes()).unwrap());
-    assert!(matches!(live.clone().abort(&[]), Ok(Settled::Revealed(None, s)) if *s.expose() == void));
+    assert!(
+        matches!(live.clone().abort(&[], &mut Held::default()), Ok(Settled::Revealed(None, s)) if *s.expose() == void)
+    );
     assert!(live.commit(&[]).is_err());
 }
 
 #[test]
 fn an_instance_that_moves_on_still_shows_how_it_came() {
     let (source, destination) = keyed(LockFlags::default());
-    let live = *destination.slot.live.expose();
     let stream = export_all(source, MAX_INSTANCE_DATA);
     let (importing, _) = import_all(destination, &stream.data).unwrap();
-    let imported = State::Imported(importing.unlock(&stream.digest).unwrap());
+    let imported = importing.unlock(&stream.digest).unwrap();
+    let live = *imported.slot.live.expose();
+    let imported = State::Imported(imported);
     let mut seed = 200;
     let third = DestinationLocked::create(UUID, &storage_public(), &mut fill(&mut seed)).unwrap();
     let onward = imported.lock(UUID, third.slot.ticket, LockFlags::default()).unwrap();
@@ -477,7 +583,7 @@ fn pairs_that_the_picture_does_not_have_are_refused_by_one_name() {
         }
         if !state.source_locked() {
             assert_eq!(clone().get_key(&name(), &mut |_| {}).err(), illegal(Step::GetKey));
-            assert_eq!(clone().abort(&[1; 32]).err(), illegal(Step::Abort));
+            assert_eq!(clone().abort(&[1; 32], &mut Held::default()).err(), illegal(Step::Abort));
         }
         if kind != I::Exported {
             assert_eq!(clone().commit(&[1; 32]).err(), illegal(Step::Commit));
@@ -486,7 +592,7 @@ fn pairs_that_the_picture_does_not_have_are_refused_by_one_name() {
             assert_eq!(clone().set_key(&[]).err(), illegal(Step::SetKey));
         }
         if !matches!(kind, I::DestinationLocked | I::DestinationKeyed | I::Importing) {
-            assert_eq!(clone().reset().err(), illegal(Step::Reset));
+            assert_eq!(clone().reset(&mut Held::default()).err(), illegal(Step::Reset));
         }
     }
 }

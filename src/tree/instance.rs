@@ -223,8 +223,11 @@ impl Instance {
         let record = stored.state.as_ref().ok_or_else(|| Unreadable::Content("it has no state".into()))?;
         let state = State::from_record(record)
             .map_err(|rc| Unreadable::Content(format!("its state does not decode: {rc}")))?;
-        let tpm =
-            if state.executes() { Some(restore(stored.live).map_err(Unreadable::Content)?) } else { None };
+        let tpm = if state.executes() {
+            Some(restore(stored.held.live).map_err(Unreadable::Content)?)
+        } else {
+            None
+        };
         let last = stored.last_command.as_ref().and_then(|bytes| LastCommand::from_record(bytes));
         let reset_recorded = stored.reset_owed;
         let reset_owed = inner.reset_owed || reset_recorded;
@@ -408,9 +411,8 @@ impl Instance {
 
     /// The instance is about to execute for the first time since it was imported: from here on it lives here, durably.
     fn settle_arrival(&self, tree: &Tree, inner: &mut Inner) -> Result<(), ResponseCode> {
-        let State::Imported(imported) = &inner.state else { return Ok(()) };
-        let ticket = (imported.slot.ticket.migration_id, Instant::now());
-        let live = State::Live(imported.clone().first_command());
+        let Some(live) = inner.state.first_command() else { return Ok(()) };
+        let ticket = (live.arrived_by().unwrap_or_default(), Instant::now());
         let mut ops = Ops::new(self.id());
         ops.put(name::STATE, live.to_record());
         let change = self.log_arrival(tree, ticket, &mut ops);
@@ -574,11 +576,13 @@ impl TpmDevice for Instance {
     }
 
     fn run_state(&self, running: bool) {
-        if running && !self.executes() {
-            log::warn!(
-                "the machine of instance {} runs, but its TPM is locked; a receipt of the destination settles it",
-                self.name()
-            );
+        if running && self.machine_runs() {
+            self.tell(TreeEvent::Resumed);
+        }
+    }
+
+    fn queue_started(&self) {
+        if self.machine_runs() {
             self.tell(TreeEvent::Resumed);
         }
     }

@@ -10,8 +10,8 @@ mod peers;
 
 use std::sync::{Arc, MutexGuard};
 
+use vtpm_engine::Tpm;
 use vtpm_engine::instances::InstanceManager;
-use vtpm_engine::{RecordKey, Tpm};
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::instance::migration::Manifest;
 use vtpm_protocol::instance::{
@@ -24,12 +24,12 @@ use super::environment::Workshop;
 use super::instance::{Inner, Instance, restore};
 use super::persistence::{Ops, Stored, name};
 use super::{Topology, Tree, TreeEvent};
-use crate::migration::content;
+use crate::migration::content::{self, Held};
 use crate::migration::destination::DestinationLocked;
 use crate::migration::state::Settled;
 use crate::migration::{State, StepError};
 use crate::sentence;
-use crate::store::{Op, RecordName, StoreError};
+use crate::store::{Op, StoreError};
 
 /// What of a response is not the parameter `data`: header, sessions, other parameters.
 const RESPONSE_ROOM: usize = 600;
@@ -205,8 +205,20 @@ impl<'a> Transaction<'a> {
         Stored::read(&*self.tree.persistence, instance.id()).map_err(|e| store_failed(&e))
     }
 
-    /// Keeps the next state and the operations that go with it.
-    fn change(&mut self, target: Target<'a>, mut ops: Ops, state: State, tpm: TpmChange) {
+    fn held(&self, instance: &Instance) -> Result<Held, ResponseCode> {
+        Ok(self.stored(instance)?.held)
+    }
+
+    /// Keeps the next state and what it goes with: `before` is what the instance holds in the store, `after` what it will.
+    fn change(
+        &mut self,
+        target: Target<'a>,
+        (before, after): (&Held, &Held),
+        state: State,
+        tpm: TpmChange,
+    ) -> Result<(), ResponseCode> {
+        let mut ops = Ops::new(target.instance.id());
+        ops.exchange(before, after).map_err(|e| store_failed(&e))?;
         ops.put(name::STATE, state.to_record());
         if !matches!(tpm, TpmChange::Keep) {
             ops.delete(name::LAST_COMMAND);
@@ -215,6 +227,13 @@ impl<'a> Transaction<'a> {
         let handle = target.instance.handle();
         let effect = Effect::Change { target: target.inner, handle, state: Box::new(state), tpm };
         self.pending = Some(Pending { ops: ops.list, effect });
+        Ok(())
+    }
+
+    /// The state alone changes.
+    fn change_state(&mut self, target: Target<'a>, state: State) -> Result<(), ResponseCode> {
+        let held = Held::default();
+        self.change(target, (&held, &held), state, TpmChange::Keep)
     }
 
     /// The children of an instance as they are now.
@@ -257,29 +276,15 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    fn put_records(ops: &mut Ops, records: &content::Records) -> Result<(), ResponseCode> {
-        for (&key, value) in records {
-            ops.put(live_name(key)?, value.clone());
-        }
-        Ok(())
-    }
-
-    fn delete_content(ops: &mut Ops, stored: &Stored) -> Result<(), ResponseCode> {
-        for &key in stored.live.keys() {
-            ops.delete(live_name(key)?);
-        }
-        ops.delete(name::PARTIAL);
-        Ok(())
-    }
-
     /// The manifest that an export which has not begun would end with counts as a piece of what is left.
-    fn remaining(state: &State, stored: &Stored) -> Vec<PieceInfo> {
+    fn remaining(state: &State, held: &Held) -> Vec<PieceInfo> {
         match state {
-            State::Exporting(exporting) => exporting.remaining(&stored.live),
+            State::Exporting(exporting) => exporting.remaining(&held.live),
             State::Exported(_) => Vec::new(),
             _ => {
-                let mut pieces = content::pieces(&stored.live);
-                let manifest = Manifest { pieces: pieces.clone() }.to_bytes();
+                let mut pieces = content::pieces(&held.live);
+                let (policy, past) = (state.policy(), state.past_to_send().0);
+                let manifest = Manifest { policy, past, pieces: pieces.clone() }.to_bytes();
                 let size = u32::try_from(manifest.len()).unwrap_or(u32::MAX);
                 pieces.push(PieceInfo { kind: PieceKind::Manifest, handle: 0, size });
                 pieces
@@ -287,29 +292,29 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    fn settle(&mut self, target: Target<'a>, settled: Settled) -> Result<ReceiptOut, ResponseCode> {
-        let mut ops = Ops::new(target.instance.id());
+    /// What AbortMigration or CommitMigration decided. `before` is what the store holds, `after` what the step made of it.
+    fn settle(
+        &mut self,
+        target: Target<'a>,
+        (before, mut after): (Held, Held),
+        settled: Settled,
+    ) -> Result<ReceiptOut, ResponseCode> {
         match settled {
             Settled::Revealed(None, secret) => receipt_out(secret.expose()),
             Settled::Revealed(Some(state), secret) => {
-                let stored = self.stored(target.instance)?;
-                Self::delete_content(&mut ops, &stored)?;
-                self.change(target, ops, state, TpmChange::Remove);
+                self.change(target, (&before, &after), state, TpmChange::Remove)?;
                 receipt_out(secret.expose())
             }
             Settled::Revived(state) => {
-                let stored = self.stored(target.instance)?;
-                for &key in stored.escrow.keys() {
-                    ops.delete(name::escrow(key).map_err(|e| store_failed(&e))?);
-                }
-                let mut tpm = self.thaw(target.instance, stored.all())?;
+                let mut tpm = self.thaw(target.instance, after.live)?;
                 self.pay_reset(&target.inner, &mut tpm)?;
-                let records: content::Records = tpm.records().into_iter().collect();
-                for key in stored.live.keys().filter(|key| !records.contains_key(key)) {
-                    ops.delete(live_name(*key)?);
-                }
-                Self::put_records(&mut ops, &records)?;
-                self.change(target, ops, state, TpmChange::Install(tpm));
+                after.live = tpm.records().into_iter().collect();
+                self.change(target, (&before, &after), state, TpmChange::Install(tpm))?;
+                receipt_out(&[])
+            }
+            Settled::Disarmed(state) => {
+                log::info!("instance {}: its ticket is dead, and was taken away", target.instance.name());
+                self.change_state(target, state)?;
                 receipt_out(&[])
             }
             Settled::Gone => {
@@ -329,10 +334,6 @@ impl<'a> Transaction<'a> {
         self.pending = Some(Pending { ops, effect });
         Ok(())
     }
-}
-
-fn live_name(key: RecordKey) -> Result<RecordName, ResponseCode> {
-    name::live(key).map_err(|e| store_failed(&e))
 }
 
 fn receipt_out(secret: &[u8]) -> Result<ReceiptOut, ResponseCode> {

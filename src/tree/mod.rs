@@ -31,6 +31,7 @@
 
 mod boot;
 mod environment;
+mod fallback;
 mod instance;
 mod log;
 mod manager;

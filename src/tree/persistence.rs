@@ -3,7 +3,7 @@
 use vtpm_engine::env::RecordKey;
 use zeroize::Zeroizing;
 
-use crate::migration::content::Records;
+use crate::migration::content::{Held, Records};
 use crate::store::{Batch, InstanceId, InstanceRow, Op, RecordName, Store, StoreError};
 
 /// A record of an instance with its name.
@@ -121,13 +121,11 @@ pub(super) mod name {
 pub(super) struct Stored {
     pub(super) state: Option<Zeroizing<Vec<u8>>>,
     pub(super) last_command: Option<Zeroizing<Vec<u8>>>,
-    pub(super) partial: Zeroizing<Vec<u8>>,
     pub(super) reset_owed: bool,
     pub(super) boot: Option<Zeroizing<Vec<u8>>>,
     pub(super) identity: Option<Zeroizing<Vec<u8>>>,
     pub(super) peers: Vec<Zeroizing<Vec<u8>>>,
-    pub(super) live: Records,
-    pub(super) escrow: Records,
+    pub(super) held: Held,
 }
 
 impl Stored {
@@ -136,17 +134,17 @@ impl Stored {
         for (name, value) in persistence.records(id)? {
             let bytes = name.as_bytes();
             if let Some(key) = RecordKey::from_bytes(bytes) {
-                stored.live.insert(key, value);
+                stored.held.live.insert(key, value);
             } else if let Some((&name::ESCROW, rest)) = bytes.split_first()
                 && let Some(key) = RecordKey::from_bytes(rest)
             {
-                stored.escrow.insert(key, value);
+                stored.held.escrow.insert(key, value);
             } else if name == name::STATE {
                 stored.state = Some(value);
             } else if name == name::LAST_COMMAND {
                 stored.last_command = Some(value);
             } else if name == name::PARTIAL {
-                stored.partial = value;
+                stored.held.partial = value;
             } else if name == name::RESET {
                 stored.reset_owed = true;
             } else if name == name::BOOT {
@@ -162,11 +160,6 @@ impl Stored {
             }
         }
         Ok(stored)
-    }
-
-    /// The live records and those of the escrow.
-    pub(super) fn all(&self) -> Records {
-        self.live.iter().chain(&self.escrow).map(|(&key, value)| (key, value.clone())).collect()
     }
 }
 
@@ -187,5 +180,32 @@ impl Ops {
 
     pub(super) fn delete(&mut self, key: RecordName) {
         self.list.push(Op::Delete { instance: self.instance, key });
+    }
+
+    /// What makes of `before`, which is in the store, `after`.
+    pub(super) fn exchange(&mut self, before: &Held, after: &Held) -> Result<(), StoreError> {
+        self.exchange_records(&before.live, &after.live, name::live)?;
+        self.exchange_records(&before.escrow, &after.escrow, name::escrow)?;
+        if after.partial.is_empty() && !before.partial.is_empty() {
+            self.delete(name::PARTIAL);
+        } else if after.partial != before.partial {
+            self.put(name::PARTIAL, after.partial.clone());
+        }
+        Ok(())
+    }
+
+    fn exchange_records(
+        &mut self,
+        before: &Records,
+        after: &Records,
+        name: fn(RecordKey) -> Result<RecordName, StoreError>,
+    ) -> Result<(), StoreError> {
+        for &key in before.keys().filter(|key| !after.contains_key(key)) {
+            self.delete(name(key)?);
+        }
+        for (&key, value) in after.iter().filter(|&(key, value)| before.get(key) != Some(value)) {
+            self.put(name(key)?, value.clone());
+        }
+        Ok(())
     }
 }

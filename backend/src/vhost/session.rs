@@ -203,6 +203,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
         self.vring(index.into())?;
         self.worker.unwatch();
+        self.tpm.queue_starts().map_err(Error::ReqHandlerError)?;
         self.tpm.queue().start(fd);
         self.worker.watch().map_err(Error::ReqHandlerError)?;
         self.worker.wake();

@@ -70,6 +70,11 @@ impl VirtioTpm {
         &self.queue
     }
 
+    /// Tells the device that its queue is about to be started.
+    pub(crate) fn queue_starts(&self) -> io::Result<()> {
+        self.tell("queue_started", |d| d.queue_started())
+    }
+
     /// Calls the device so that its panic does not end the process. It ends the connection: QEMU then rings the doorbell
     /// again on the next one, and no machine runs on with a TPM that missed its reset.
     fn tell(&self, what: &str, call: impl FnOnce(&dyn TpmDevice)) -> io::Result<()> {

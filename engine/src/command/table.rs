@@ -219,6 +219,7 @@ pub static COMMANDS: &[Command] = &[
     row(cc::ADD_PEER, ON_SELF, NV, instance::add_peer),
     row(cc::REMOVE_PEER, ON_SELF, NV, instance::remove_peer),
     row(cc::LIST_PEERS, ON_SELF, N, instance::list_peers),
+    instance_row(cc::SET_INSTANCE_POLICY, ON_INSTANCE, NV, instance::set_instance_policy),
     row(cc::GET_IDENTITY, ON_SELF, N, instance::get_identity),
     row(cc::GET_MIGRATION_LOG, ON_SELF, N, instance::get_migration_log),
 ];

@@ -1,6 +1,6 @@
 //! What travels from one host to the other: the ticket, the key structure, and the pieces of state.
 
-use super::{MigrationId, PieceInfo, PieceKind, Uuid, decode_list, encode_list};
+use super::{MigrationId, MigrationPolicy, PieceInfo, PieceKind, Uuid, decode_list, encode_list};
 use crate::codec::{Decode, Encode, Reader, decode_exact};
 use crate::rc::ResponseCode;
 use crate::structure;
@@ -30,9 +30,11 @@ pub const PIECE_OVERHEAD: usize = PIECE_HEADER + PIECE_HMAC;
 /// The longest content of one piece, over all its parts, in bytes.
 pub const MAX_PIECE: u32 = 1 << 24;
 
-const MANIFEST_VERSION: u16 = 1;
+const MANIFEST_VERSION: u16 = 2;
 /// The most pieces that one instance can have.
 pub const MAX_PIECES: usize = 8192;
+/// How many migrations back an instance knows.
+pub const MAX_PAST: usize = 64;
 
 /// The destination's word to the source, made by CreateInstance: what the migration is called, whom it is for, under which key, the
 /// hashes of the two receipts, and who says so.
@@ -299,22 +301,29 @@ impl Decode for SecretLong {
 /// The content of the last piece: what the source exported. The destination unlocks nothing that it does not match.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Manifest {
+    /// The policy of the instance. Version 1 had none, and no past.
+    pub policy: MigrationPolicy,
+    /// The migrations that it was locked for before, the newest last: their tickets are used up.
+    pub past: Vec<MigrationId>,
     /// Every other piece, in the order of export, with the length of its content.
     pub pieces: Vec<PieceInfo>,
 }
 
 impl Encode for Manifest {
     fn encode(&self, out: &mut Vec<u8>) {
-        MANIFEST_VERSION.encode(out);
+        (MANIFEST_VERSION, self.policy).encode(out);
+        encode_list(&self.past, out);
         encode_list(&self.pieces, out);
     }
 }
 
 impl Decode for Manifest {
     fn decode(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
-        if u16::decode(r)? != MANIFEST_VERSION {
-            return Err(ResponseCode::VALUE);
-        }
-        Ok(Self { pieces: decode_list(r, MAX_PIECES)? })
+        let (policy, past) = match u16::decode(r)? {
+            1 => (MigrationPolicy::Recoverable, Vec::new()),
+            MANIFEST_VERSION => (MigrationPolicy::decode(r)?, decode_list(r, MAX_PAST)?),
+            _ => return Err(ResponseCode::VALUE),
+        };
+        Ok(Self { policy, past, pieces: decode_list(r, MAX_PIECES)? })
     }
 }

@@ -205,6 +205,8 @@ fn commands_survive_their_bytes() {
         children: 0,
         next: 4,
         outcome: Outcome::Void,
+        policy: MigrationPolicy::Strict,
+        arrival: [3; 32],
         ticket: Some(ticket()),
     };
     same(&info);
@@ -247,6 +249,28 @@ fn a_size_over_the_cap_is_refused_before_anything_is_allocated() {
     assert_eq!(decode_exact::<SetInstanceDataIn>(&bytes), Err(ResponseCode::SIZE));
     let list = [0xffu8, 0xff, 0xff, 0xff];
     assert_eq!(decode_exact::<Manifest>(&[&[0, 1], &list[..]].concat()), Err(ResponseCode::SIZE));
+    assert_eq!(
+        decode_exact::<Manifest>(&[&[0, 2, 1, 0, 0, 0, 0], &list[..]].concat()),
+        Err(ResponseCode::SIZE)
+    );
+}
+
+#[test]
+fn a_manifest_carries_the_policy_and_that_of_version_1_has_none() {
+    let pieces = vec![PieceInfo { kind: PieceKind::Permanent, handle: 0, size: 3 }];
+    let manifest =
+        Manifest { policy: MigrationPolicy::Availability, past: vec![[7; 32]], pieces: pieces.clone() };
+    let bytes = manifest.to_bytes();
+    assert_eq!(decode_exact::<Manifest>(&bytes), Ok(manifest));
+    let list_of_too_many = [0, 0, 0, 65];
+    let old = [&[0, 1], &bytes[3 + 4 + 32..]].concat();
+    let read = Manifest { policy: MigrationPolicy::Recoverable, past: Vec::new(), pieces };
+    assert_eq!(decode_exact::<Manifest>(&old), Ok(read));
+    assert_eq!(
+        decode_exact::<Manifest>(&[&[0, 2, 1], &list_of_too_many[..]].concat()),
+        Err(ResponseCode::SIZE)
+    );
+    assert_eq!(decode_exact::<Manifest>(&[&[0, 2, 3], &bytes[3..]].concat()), Err(ResponseCode::VALUE));
 }
 
 #[test]

@@ -467,3 +467,26 @@ enumeration! {
         FirstCommand = 0x80, "first-command";
     }
 }
+
+enumeration! {
+    /// What a source does with a migration of which it does not hear the end. It belongs to the instance and travels with it.
+    MigrationPolicy: u8 {
+        /// What was exported stays in the escrow until a receipt of the destination settles it.
+        Recoverable = 0, "recoverable";
+        /// Every migration is locked strictly, see [`LockFlags::STRICT`].
+        Strict = 1, "strict";
+        /// As recoverable; but when the machine runs again on the source, the instance lives again there without a receipt. This gives up that
+        /// there is one live copy at most.
+        Availability = 2, "availability";
+    }
+}
+
+#[expect(
+    clippy::derivable_impls,
+    reason = "the macro that makes the enumerations has no place for the attribute"
+)]
+impl Default for MigrationPolicy {
+    fn default() -> Self {
+        Self::Recoverable
+    }
+}

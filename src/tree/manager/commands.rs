@@ -12,15 +12,16 @@ use vtpm_protocol::instance::{
     INSTANCE_SELF, Identity, InstanceCapability, InstanceCapabilityData, InstanceName, LimitTag,
     ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags, MAX_CAP_HANDLES,
     MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND, MigrationTicket, PeerEntry, PieceKind,
-    ReceiptIn, ReceiptOut, SetInstanceDataIn, UnlockInstanceIn,
+    ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn, UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
 
-use super::{Draft, Effect, Pending, Target, TpmChange, Transaction, live_name, refused, store_failed};
-use crate::migration::content::{self, PieceId};
+use super::{Draft, Effect, Pending, Target, TpmChange, Transaction, refused};
+use crate::migration::content::Held;
 use crate::migration::destination::DestinationLocked;
-use crate::migration::source::{Armed, Export, ExportNext};
+use crate::migration::source::Armed;
+use crate::migration::state::Unlocked;
 use crate::migration::{State, Step, StepError};
 use crate::store::{InstanceRow, Op};
 use crate::tree::environment::{Workshop, fill_random};
@@ -128,14 +129,9 @@ impl InstanceManager for Transaction<'_> {
         let mut tpm = target.inner.tpm.clone().ok_or(ResponseCode::FAILURE)?;
         self.pay_reset(&target.inner, &mut tpm)?;
         tpm.freeze_clock(self.tree.clock.now_ms());
-        let records: content::Records = tpm.records().into_iter().collect();
-        let mut ops = Ops::new(target.instance.id());
-        for key in self.stored(target.instance)?.live.keys().filter(|key| !records.contains_key(key)) {
-            ops.delete(live_name(*key)?);
-        }
-        Self::put_records(&mut ops, &records)?;
-        self.change(target, ops, state, TpmChange::Remove);
-        Ok(())
+        let before = self.held(target.instance)?;
+        let after = Held { live: tpm.records().into_iter().collect(), ..before.clone() };
+        self.change(target, (&before, &after), state, TpmChange::Remove)
     }
 
     fn refuse_ticket(&mut self, instance: u32, fault: TicketFault) -> ResponseCode {
@@ -158,8 +154,7 @@ impl InstanceManager for Transaction<'_> {
             .get_key(storage_key, &mut fill_random)
             .map_err(refused(target.instance))?;
         if let Some(state) = next {
-            let ops = Ops::new(target.instance.id());
-            self.change(target, ops, state, TpmChange::Keep);
+            self.change_state(target, state)?;
         }
         Ok(structure)
     }
@@ -187,8 +182,8 @@ impl InstanceManager for Transaction<'_> {
         if !target.inner.state.source_locked() {
             return Err(refused(target.instance)(target.inner.state.illegal(Step::GetCapability)));
         }
-        let stored = self.stored(target.instance)?;
-        let pieces = Self::remaining(&target.inner.state, &stored);
+        let held = self.held(target.instance)?;
+        let pieces = Self::remaining(&target.inner.state, &held);
         let handles = |kind| {
             let of_kind = pieces.iter().filter(move |p| p.kind == kind && p.handle >= input.property);
             page(of_kind.map(|p| p.handle), input.count, MAX_CAP_HANDLES)
@@ -218,33 +213,13 @@ impl InstanceManager for Transaction<'_> {
     ) -> Result<GetInstanceDataOut, ResponseCode> {
         let target = self.target(instance)?;
         let request = GetInstanceDataIn { max_size: input.max_size.min(self.data_limit()), ..*input };
-        let fail = refused(target.instance);
-        let exporting = match target.inner.state.clone() {
-            State::SourceKeyed(keyed) => keyed.begin(),
-            State::Exporting(exporting) if request.sequence < exporting.next_sequence() => {
-                return exporting.repeat(&request, &self.stored(target.instance)?.all()).map_err(fail);
-            }
-            State::Exporting(exporting) => exporting,
-            State::Exported(exported) => {
-                return exported.repeat(&request, &self.stored(target.instance)?.all()).map_err(fail);
-            }
-            other => return Err(fail(other.illegal(Step::GetData))),
-        };
-        let strict = exporting.session.flags.strict();
-        let stored = self.stored(target.instance)?;
-        let Export { next, out, moved } = exporting.export(&request, &stored.live).map_err(fail)?;
-        let mut ops = Ops::new(target.instance.id());
-        for (&key, value) in stored.live.iter().filter(|&(&key, _)| moved.contains(&PieceId::of(key))) {
-            ops.delete(live_name(key)?);
-            if !strict {
-                ops.put(name::escrow(key).map_err(|e| store_failed(&e))?, value.clone());
-            }
+        let before = self.held(target.instance)?;
+        let mut after = before.clone();
+        let exported = target.inner.state.clone().export(&request, &mut after);
+        let (next, out) = exported.map_err(refused(target.instance))?;
+        if let Some(state) = next {
+            self.change(target, (&before, &after), state, TpmChange::Keep)?;
         }
-        let state = match next {
-            ExportNext::Exporting(exporting) => State::Exporting(exporting),
-            ExportNext::Exported(exported) => State::Exported(exported),
-        };
-        self.change(target, ops, state, TpmChange::Keep);
         Ok(out)
     }
 
@@ -259,53 +234,29 @@ impl InstanceManager for Transaction<'_> {
     fn set_instance_key(&mut self, instance: u32, key_structure: &[u8]) -> Result<(), ResponseCode> {
         let target = self.target(instance)?;
         let state = target.inner.state.clone().set_key(key_structure).map_err(refused(target.instance))?;
-        let ops = Ops::new(target.instance.id());
-        self.change(target, ops, state, TpmChange::Keep);
-        Ok(())
+        self.change_state(target, state)
     }
 
     fn set_instance_data(&mut self, instance: u32, input: &SetInstanceDataIn) -> Result<(), ResponseCode> {
         let target = self.target(instance)?;
-        let fail = refused(target.instance);
-        let importing = match target.inner.state.clone() {
-            State::DestinationKeyed(keyed) => keyed.begin(),
-            State::Importing(importing) => importing,
-            other => return Err(fail(other.illegal(Step::SetData))),
-        };
-        let partial = self.stored(target.instance)?.partial;
-        let accepted = importing.accept(&input.data, partial).map_err(fail)?;
-        let mut ops = Ops::new(target.instance.id());
-        Self::put_records(&mut ops, &accepted.records)?;
-        if accepted.partial.is_empty() {
-            ops.delete(name::PARTIAL);
-        } else {
-            ops.put(name::PARTIAL, accepted.partial);
-        }
-        self.change(target, ops, State::Importing(accepted.next), TpmChange::Keep);
-        Ok(())
+        let before = self.held(target.instance)?;
+        let mut after = before.clone();
+        let state = target.inner.state.clone().accept(&input.data, &mut after);
+        let state = state.map_err(refused(target.instance))?;
+        self.change(target, (&before, &after), state, TpmChange::Keep)
     }
 
     fn unlock_instance(&mut self, instance: u32, input: &UnlockInstanceIn) -> Result<(), ResponseCode> {
         let target = self.target(instance)?;
-        let fail = refused(target.instance);
-        let mut ops = Ops::new(target.instance.id());
-        match target.inner.state.clone() {
-            State::DestinationLocked(empty) => {
-                let live = empty.unlock_fresh(&input.digest).map_err(fail)?;
-                let tpm = Tpm::manufacture(&mut Workshop(&self.tree.clock));
-                Self::put_records(&mut ops, &tpm.records().into_iter().collect())?;
-                self.change(target, ops, State::Live(live), TpmChange::Install(Box::new(tpm)));
-            }
-            State::Importing(importing) => {
-                let imported = importing.unlock(&input.digest).map_err(fail)?;
-                let tpm = self.thaw(target.instance, self.stored(target.instance)?.live)?;
-                Self::put_records(&mut ops, &tpm.records().into_iter().collect())?;
-                self.change(target, ops, State::Imported(imported), TpmChange::Install(tpm));
-            }
-            State::DestinationKeyed(_) => return Err(fail(StepError::Incomplete)),
-            other => return Err(fail(other.illegal(Step::Unlock))),
-        }
-        Ok(())
+        let unlocked = target.inner.state.clone().unlock(&input.digest);
+        let before = self.held(target.instance)?;
+        let (state, tpm) = match unlocked.map_err(refused(target.instance))? {
+            Unlocked::Fresh(state) => (state, Box::new(Tpm::manufacture(&mut Workshop(&self.tree.clock)))),
+            Unlocked::Imported(state) => (state, self.thaw(target.instance, before.live.clone())?),
+            Unlocked::Again => return Ok(()),
+        };
+        let after = Held { live: tpm.records().into_iter().collect(), ..Held::default() };
+        self.change(target, (&before, &after), state, TpmChange::Install(tpm))
     }
 
     fn arm_instance(
@@ -319,32 +270,41 @@ impl InstanceManager for Transaction<'_> {
         let armed = ticket.map(|ticket| Armed { ticket, flags });
         let uuid = target.instance.uuid();
         let state = target.inner.state.clone().arm(uuid, armed).map_err(refused(target.instance))?;
-        let ops = Ops::new(target.instance.id());
-        self.change(target, ops, state, TpmChange::Keep);
-        Ok(())
+        self.change_state(target, state)
+    }
+
+    fn set_instance_policy(
+        &mut self,
+        instance: u32,
+        input: &SetInstancePolicyIn,
+    ) -> Result<(), ResponseCode> {
+        let target = self.target(instance)?;
+        let state = target.inner.state.clone().set_policy(input.policy).map_err(refused(target.instance))?;
+        self.change_state(target, state)
     }
 
     fn reset_instance(&mut self, instance: u32) -> Result<(), ResponseCode> {
         let target = self.target(instance)?;
-        let state = target.inner.state.clone().reset().map_err(refused(target.instance))?;
-        let mut ops = Ops::new(target.instance.id());
-        Self::delete_content(&mut ops, &self.stored(target.instance)?)?;
-        self.change(target, ops, state, TpmChange::Remove);
-        Ok(())
+        let before = self.held(target.instance)?;
+        let mut after = before.clone();
+        let state = target.inner.state.clone().reset(&mut after).map_err(refused(target.instance))?;
+        self.change(target, (&before, &after), state, TpmChange::Remove)
     }
 
     fn abort_migration(&mut self, instance: u32, input: &ReceiptIn) -> Result<ReceiptOut, ResponseCode> {
         let target = self.target(instance)?;
-        let settled = target.inner.state.clone().abort(&input.receipt);
+        let before = self.held(target.instance)?;
+        let mut after = before.clone();
+        let settled = target.inner.state.clone().abort(&input.receipt, &mut after);
         let settled = settled.map_err(refused(target.instance))?;
-        self.settle(target, settled)
+        self.settle(target, (before, after), settled)
     }
 
     fn commit_migration(&mut self, instance: u32, input: &ReceiptIn) -> Result<ReceiptOut, ResponseCode> {
         let target = self.target(instance)?;
         let settled = target.inner.state.clone().commit(&input.receipt);
         let settled = settled.map_err(refused(target.instance))?;
-        self.settle(target, settled)
+        self.settle(target, Default::default(), settled)
     }
 
     fn list_instances(
@@ -379,6 +339,8 @@ impl InstanceManager for Transaction<'_> {
             children,
             next: inner.state.next_sequence(),
             outcome: inner.state.outcome(),
+            policy: inner.state.policy(),
+            arrival: inner.state.arrived_by().unwrap_or_default(),
             ticket: inner.state.ticket().cloned(),
         })
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use vtpm_backend::device::{DeviceError, TpmDevice};
 use vtpm_protocol::instance::{
-    GetInstanceDataIn, InstanceCapability, InstanceCapabilityData, InstanceState, LockFlags, MigrationTicket,
-    Outcome, PieceKind, Uuid,
+    GetInstanceDataIn, InstanceCapability, InstanceCapabilityData, InstanceState, LockFlags, MigrationPolicy,
+    MigrationTicket, Outcome, PieceKind, Uuid,
 };
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::stream::{FRAME_PREFIX, Frame, StreamDecoder};
@@ -208,12 +208,87 @@ fn nothing_but_a_receipt_brings_a_source_back() {
 }
 
 #[test]
+fn under_availability_the_tpm_runs_again_when_its_machine_does() {
+    let pair = Pair::new();
+    let client = pair.source.client();
+    let vm = pair.source.vm();
+    client.set_policy(vm.handle(), MigrationPolicy::Availability).unwrap();
+    let before = pcr16(&vm);
+    // Before the lock, as when the migration is under way, nothing happens.
+    vm.run_state(true);
+    assert_eq!(client.info(vm.handle()).unwrap().policy, MigrationPolicy::Availability);
+    let stream = pair.save();
+    vm.run_state(false);
+    assert_eq!(pair.source_state(), InstanceState::Exported);
+    let source = pair.source.crash();
+    assert_eq!(source.vm().state(), Some(InstanceState::Exported));
+    source.vm().run_state(true);
+    assert_eq!(source.vm().state(), Some(InstanceState::Live));
+    assert_eq!(pcr16(&source.vm()), before);
+    let source = source.crash();
+    assert_eq!(pcr16(&source.vm()), before);
+    // What the policy gives up: the other copy is no worse. And it brought the policy along.
+    pair.destination.vm().load(&mut &*stream).unwrap();
+    assert_eq!(pcr16(&pair.destination.vm()), before);
+    let info = pair.destination.client().info(pair.destination.vm().handle()).unwrap();
+    assert_eq!(info.policy, MigrationPolicy::Availability);
+    assert_eq!(info.arrival, pair.ticket.migration_id);
+}
+
+#[test]
+fn a_queue_that_starts_again_tells_of_its_machine_too_and_a_strict_lock_heeds_neither() {
+    let pair = Pair::with(ECC_STORAGE_KEY, LockFlags::STRICT);
+    let vm = pair.source.vm();
+    pair.source.client().set_policy(vm.handle(), MigrationPolicy::Availability).unwrap();
+    pair.save();
+    vm.queue_started();
+    vm.run_state(true);
+    assert_eq!(pair.source_state(), InstanceState::Exported);
+    let pair = Pair::new();
+    let vm = pair.source.vm();
+    pair.source.client().set_policy(vm.handle(), MigrationPolicy::Availability).unwrap();
+    pair.save();
+    vm.machine_reset();
+    vm.queue_started();
+    assert_eq!(pair.source_state(), InstanceState::Live);
+    // The machine was reset meanwhile: its TPM waits for Startup.
+    assert_eq!(code(&vm.execute(0, &get_random(), None)), ResponseCode::INITIALIZE);
+}
+
+#[test]
+fn the_policy_strict_keeps_nothing_without_being_asked_at_the_lock() {
+    let pair = Pair::new();
+    let vm = pair.source.vm();
+    pair.source.client().set_policy(vm.handle(), MigrationPolicy::Strict).unwrap();
+    let stream = pair.save();
+    let again = &mut Vec::new();
+    assert!(vm.save(again).is_err());
+    pair.load(&stream).unwrap();
+    let locked = pair.source.client().set_policy(vm.handle(), MigrationPolicy::Availability);
+    assert!(matches!(locked, Err(ClientError::Refused { code, .. }) if code.is(ResponseCode::SEQUENCE)));
+}
+
+#[test]
+fn the_void_receipt_takes_a_dead_ticket_away_before_anything_is_locked() {
+    let pair = Pair::new();
+    let void = pair.destination.client().abort(pair.destination.vm().handle(), &[]).unwrap();
+    let (client, vm) = (pair.source.client(), pair.source.vm());
+    assert!(client.abort(vm.handle(), &void).unwrap().is_empty());
+    assert!(matches!(vm.save(&mut Vec::new()), Err(DeviceError::Refused(_))));
+    assert_eq!(pair.source_state(), InstanceState::Live);
+    // Nor is it taken again.
+    let again = client.arm(vm.handle(), Some(pair.ticket.clone()), LockFlags::default());
+    assert!(matches!(again, Err(ClientError::Refused { code, .. }) if code.is(ResponseCode::TICKET)));
+}
+
+#[test]
 fn a_second_import_of_a_stream_is_refused_everywhere() {
     let pair = Pair::new();
     let stream = pair.save();
     pair.load(&stream).unwrap();
-    // Where it arrived: before and after it runs.
-    assert!(matches!(pair.load(&stream), Err(DeviceError::Refused(_))));
+    // Where it arrived: before it runs, when it changes nothing, and after.
+    pair.load(&stream).unwrap();
+    assert_eq!(pair.destination_state(), InstanceState::Imported);
     let now = pcr16(&pair.destination.vm());
     let before = pair.destination.content();
     assert!(matches!(pair.load(&stream), Err(DeviceError::Refused(_))));

@@ -115,6 +115,8 @@ delegated! {
     get_instance_info();
     /// ResetInstance: empties a half-imported instance.
     reset_instance();
+    /// SetInstancePolicy: what becomes of a migration of which no end is heard.
+    set_instance_policy(input);
     /// AbortMigration: the `void` receipt.
     abort_migration(input);
     /// CommitMigration: the `live` receipt.

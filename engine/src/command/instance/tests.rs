@@ -142,6 +142,9 @@ impl InstanceManager for FakeTree {
     fn reset_instance(&mut self, _: u32) -> Result<(), ResponseCode> {
         self.note("reset")
     }
+    fn set_instance_policy(&mut self, _: u32, _: &SetInstancePolicyIn) -> Result<(), ResponseCode> {
+        self.note("policy")
+    }
     fn abort_migration(&mut self, _: u32, _: &ReceiptIn) -> Result<ReceiptOut, ResponseCode> {
         self.note("abort")
     }
