@@ -36,9 +36,9 @@ fn live(what: &str, scenario: Scenario) {
 const TWO: Scenario = Scenario { max_size: 1 << 20, ..Scenario::ORDINARY };
 
 /// To two hosts, prepared at the same time or one after the other, from the first or from each other.
-const TWO_PLACES: Scenario = Scenario { away: true, ..TWO };
+const TWO_PLACES: Scenario = Scenario { away: true, machines: false, ..TWO };
 /// There and back, or there again.
-const THERE_AND_BACK: Scenario = Scenario { hosts: 2, commands: 2, ..TWO };
+const THERE_AND_BACK: Scenario = Scenario { hosts: 2, ..TWO };
 
 #[test]
 fn two_migrations_never_make_two_copies_nor_none() {
