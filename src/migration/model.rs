@@ -217,12 +217,13 @@ impl Protocol {
         world.sides.map(|side| side.map(|side| table.facts(side).kind))
     }
 
-    /// How many hosts wait for a receipt that somebody can give. One whose instance lived elsewhere, and went on from there before the receipt
-    /// was fetched, keeps a locked leftover that an operator deletes.
+    /// How many hosts wait for a receipt that somebody can give. One whose instance lived elsewhere, and moved on from there before the
+    /// receipt was fetched, keeps a locked leftover that an operator deletes.
     fn waiting(&self, world: &World) -> usize {
+        let lives = self.copies(world).len() == 1;
         let table = self.table();
         let sides = || world.sides.iter().flatten().map(|&side| table.facts(side));
-        let left_over = |id| table.bit(&id) & world.live != 0 && !sides().any(|f| f.arrived_by == Some(id));
+        let left_over = |id| lives && !sides().any(|f| f.arrived_by == Some(id));
         sides().filter(|f| f.source_locked && !f.goes_with.is_some_and(left_over)).count()
     }
 

@@ -322,7 +322,7 @@ impl Table {
         }
     }
 
-    pub(super) fn bit(&self, id: &MigrationId) -> u16 {
+    fn bit(&self, id: &MigrationId) -> u16 {
         1 << self.migrations.iter().position(|known| known == id).unwrap()
     }
 
