@@ -452,7 +452,9 @@ fn a_broken_migration_is_repeated_to_the_same_destination() {
     assert_eq!((&a[0], &a[2..]), (&b[0], &b[2..]));
     assert!(matches!(pair.destination.vm().load(&mut Breaking(0)), Err(DeviceError::Io(_))));
     pair.load(&second).unwrap();
-    assert!(pair.load(&first).is_err());
+    // The first one holds the same pieces, and changes nothing any more.
+    pair.load(&first).unwrap();
+    assert_eq!(pair.destination_state(), InstanceState::Imported);
 }
 
 #[test]
