@@ -313,7 +313,7 @@ impl<'a> Transaction<'a> {
                 receipt_out(&[])
             }
             Settled::Disarmed(state) => {
-                log::info!("instance {}: its ticket is dead, and was taken away", target.instance.name());
+                ::log::info!("instance {}: its ticket is dead, and was taken away", target.instance.name());
                 self.change_state(target, state)?;
                 receipt_out(&[])
             }
