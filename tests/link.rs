@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use link_hosts::{GUEST, Host, NAME, executes, get_random, until};
 use vtpm_backend::device::{DeviceError, TpmDevice};
 use vtpm_protocol::codec::Encode;
-use vtpm_protocol::instance::{InstanceName, InstanceState, LockFlags, PeerKind, PeerRights, Uuid};
+use vtpm_protocol::instance::{
+    InstanceName, InstanceState, LockFlags, MigrationPolicy, PeerKind, PeerRights, Uuid,
+};
 use vtpm_protocol::link::MigrationRef;
 use vtpmd::link::client::{PeerError, Verdict};
 use vtpmd::link::trust::Trust;
@@ -477,6 +479,33 @@ fn outcomes_of_other_migrations_are_not_told_apart_from_none() {
     assert!(matches!(verdict, Verdict::Receipt(vtpm_protocol::instance::Outcome::Void, _)));
     assert_eq!(link.give_up(&migration).unwrap(), verdict);
     assert_eq!(link.outcome(&migration, Duration::from_secs(9)).unwrap(), verdict);
+    let other = MigrationRef { migration_id: [1; 32], ..migration };
+    assert_eq!(link.outcome(&other, Duration::ZERO).unwrap(), Verdict::Unknown);
+
+    // Nor those of an instance that lives there.
+    b.delete();
+    let migration = MigrationRef::from(&b.prepare());
+    b.load(&a.save().unwrap()).unwrap();
+    assert!(executes(&b.guest()));
+    for asked in [link.outcome(&other, Duration::ZERO), link.give_up(&other)] {
+        assert_eq!(asked.unwrap(), Verdict::Unknown);
+    }
+    for asked in [link.outcome(&migration, Duration::ZERO), link.give_up(&migration)] {
+        assert!(matches!(asked.unwrap(), Verdict::Receipt(vtpm_protocol::instance::Outcome::Live, _)));
+    }
+}
+
+#[test]
+fn an_instance_that_prefers_to_be_available_does_not_wait_for_the_link() {
+    let (a, mut b) = Host::pair();
+    a.create();
+    a.client().set_policy(a.guest().handle(), MigrationPolicy::Availability).unwrap();
+    b.prepare();
+    a.save().unwrap();
+    b.stop();
+    a.guest().run_state(true);
+    assert!(executes(&a.guest()));
+    assert_eq!(a.state(), Some(InstanceState::Live));
 }
 
 #[test]

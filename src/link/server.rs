@@ -146,6 +146,7 @@ impl<'a, T: Transport> Service<'a, T> {
         let receipt = match info.outcome {
             Outcome::Open if is_at_slot(&info, migration) => return Ok(Message::Open),
             Outcome::Open => return Ok(Message::Unknown),
+            _ if !came_by(&info, migration) => return Ok(Message::Unknown),
             Outcome::Live => self.client.commit(instance, &[]),
             Outcome::Void => self.client.abort(instance, &[]),
         };
@@ -297,9 +298,15 @@ fn is_at_slot(info: &GetInstanceInfoOut, migration: &MigrationRef) -> bool {
     ours && destination
 }
 
-/// The codes of a command to an instance that is deleted.
+/// The receipt that the instance shows is of this migration. One that came under a release that did not keep its migration may be: the source
+/// looks at the receipt, and takes no other than its own.
+fn came_by(info: &GetInstanceInfoOut, migration: &MigrationRef) -> bool {
+    info.arrival == migration.migration_id || info.arrival == [0; 32]
+}
+
+/// The code of a command to an instance that is deleted.
 fn is_gone(code: ResponseCode) -> bool {
-    [1, 2, 3].iter().any(|&n| code == ResponseCode::HANDLE.handle(n)) || code == ResponseCode::HANDLE
+    code.is(ResponseCode::HANDLE)
 }
 
 /// The stream in the chunks, up to the empty one.
