@@ -105,9 +105,9 @@ impl SessionKeys {
         Ok(content)
     }
 
-    /// Hides a `live` receipt in such a way that only the source whose stream was imported finds it again, or finds it again: it does
-    /// both. The mask is `HMAC(hmacKey, "RECEIPT" || digest)`. Else a second instance with the same UUID that was locked with the same
-    /// ticket would take the receipt for its own, and be destroyed.
+    /// Masks a `live` receipt with `HMAC(hmacKey, "RECEIPT" || digest)`, or takes the mask away: only the source whose stream was imported
+    /// can. Else a second instance with the same UUID that was locked with the same ticket would take the receipt for its own, and be
+    /// destroyed.
     #[must_use]
     pub fn bind_receipt(&self, receipt: &Secret32, digest: &MigrationDigest) -> Secret32 {
         let mask = self.mac().chain_update(b"RECEIPT").chain_update(digest.0).finalize().into_bytes();
