@@ -20,8 +20,8 @@ fn check<T: Encode + Decode>(bytes: &[u8]) {
     }
 }
 
-/// What has a ticket in it has a second form, with a ticket of version 1, and is written with one of version 2.
-fn check_ticket<T: Encode + Decode + PartialEq>(bytes: &[u8]) {
+/// Tickets, what has one in it, and manifests have a second form, that of version 1, and are written in version 2.
+fn check_versions<T: Encode + Decode + PartialEq>(bytes: &[u8]) {
     let mut r = Reader::new(bytes);
     if let Ok(value) = T::decode(&mut r) {
         let written = value.to_bytes();
@@ -43,8 +43,8 @@ fn check_stream(bytes: &[u8]) {
 }
 
 macro_rules! structures {
-    ($($t:ty),* $(,)?; $($with_ticket:ty),* $(,)?) => {
-        &[$(check::<$t>,)* $(check_ticket::<$with_ticket>),*]
+    ($($t:ty),* $(,)?; $($of_versions:ty),* $(,)?) => {
+        &[$(check::<$t>,)* $(check_versions::<$of_versions>),*]
     };
 }
 
@@ -79,12 +79,12 @@ const STRUCTURES: &[fn(&[u8])] = structures![
     ReceiptIn,
     ListInstancesIn,
     PieceHeader,
-    Manifest,
     PeerEntry,
     ListPeersIn,
     Identity,
     FleetKey;
     LockInstanceIn,
+    Manifest,
     MigrationTicket,
 ];
 

@@ -1,4 +1,4 @@
-//! The conditions on which safety rests, each with a name, so that the [model](super::model) can show for each what happens
+//! The conditions on which safety rests, each with a name, so that the model (`model.rs`) can show for each what happens
 //! without it. In a production build a guard is its condition and nothing else; a test can switch one off for its thread.
 
 /// A condition that protects safety or progress.

@@ -4,7 +4,7 @@
 //! processing instance, which operators add: attestation keys that are *pinned*, or *authorities* whose certificates cover one. The
 //! third way, a storage key that two roots share, needs no peer: a ticket that is authenticated with it proves itself in the engine.
 //!
-//! Two values can be had by verification only: a [`VerifiedTicket`](vtpm_engine::instances::VerifiedTicket) from the engine, that
+//! Two values can be had by verification only: a [`VerifiedTicket`] from the engine, that
 //! [`admit`] judges here, and a [`VerifiedIdentity`] from [`identity::verify`], that [`VerifiedIdentity::recognize`] judges.
 
 pub mod certificate;
