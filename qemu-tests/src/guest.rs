@@ -32,6 +32,7 @@ pub struct GuestBuilder {
     memory: u32,
     driver: bool,
     paused: bool,
+    sleeps: bool,
     extra: Vec<String>,
 }
 
@@ -47,6 +48,7 @@ impl GuestBuilder {
             memory: 256,
             driver: true,
             paused: false,
+            sleeps: false,
             extra: Vec::new(),
         }
     }
@@ -93,6 +95,13 @@ impl GuestBuilder {
         self
     }
 
+    /// Will be suspended to memory. It keeps the local APIC's timer, for Linux finds the PIT stopped when it wakes up.
+    #[must_use]
+    pub fn sleeps(mut self) -> Self {
+        self.sleeps = true;
+        self
+    }
+
     /// With further arguments for QEMU.
     #[must_use]
     pub fn arguments<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Self {
@@ -109,7 +118,8 @@ impl GuestBuilder {
         let (monitor, serial, console) = (file(".qmp"), file(".agent"), file("-console.log"));
         let out_of_band = file(".qmp-oob");
         let kernel = setup.guests.join(&self.kernel);
-        let mut command_line = format!("console=ttyS0 quiet loglevel=5 panic=0 {STEADY_CLOCK}");
+        let clock = if self.sleeps { "no_timer_check" } else { STEADY_CLOCK };
+        let mut command_line = format!("console=ttyS0 quiet loglevel=5 panic=0 {clock}");
         if !self.driver {
             command_line.push_str(" vtpmd.nodriver");
         }

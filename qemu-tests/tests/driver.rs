@@ -9,13 +9,22 @@ const EVENT: &str = "c0de0000000000000000000000000000000000000000000000000000000
 
 /// Runs the body on a fresh guest of every kernel.
 fn on_every_kernel(name: &str, body: impl Fn(&mut Guest) -> Result<()>) {
+    on_every_kernel_with(name, |builder| builder, body);
+}
+
+/// Runs the body on a guest of every kernel that is made in a way of its own.
+fn on_every_kernel_with(
+    name: &str,
+    make: impl Fn(GuestBuilder) -> GuestBuilder,
+    body: impl Fn(&mut Guest) -> Result<()>,
+) {
     guest_test(name, |setup, scratch| {
         let daemon = Daemon::start(setup, scratch, "host")?;
         for (number, kernel) in setup.kernels()?.iter().enumerate() {
             let instance = format!("tpm{number}");
             let socket = daemon.create(&instance)?;
-            let mut guest =
-                GuestBuilder::new(setup, &instance).kernel(kernel).tpm(&socket).boot(setup, scratch)?;
+            let builder = GuestBuilder::new(setup, &instance).kernel(kernel).tpm(&socket);
+            let mut guest = make(builder).boot(setup, scratch)?;
             body(&mut guest)?;
         }
         Ok(())
@@ -126,7 +135,7 @@ fn a_machine_reset_and_a_guest_reboot_clear_the_pcrs() {
 
 #[test]
 fn a_machine_that_slept_finds_its_tpm_as_it_was() {
-    on_every_kernel("driver-sleep", |guest| {
+    on_every_kernel_with("driver-sleep", GuestBuilder::sleeps, |guest| {
         let pcrs = extend(guest)?;
         guest.qmp().forget_events()?;
         guest.shell("(sleep 0.2; echo mem >/sys/power/state) >/dev/null 2>&1 &")?;
