@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
+use vtpm_protocol::control::{Command, Parsed, Request, Response};
 use vtpm_protocol::instance::migration::{Manifest, MigrationTicket, PieceHeader};
 use vtpm_protocol::instance::{
     CreateInstanceIn, FleetKey, GetInstanceCapabilityIn, GetInstanceDataIn, Identity, ListInstancesIn,
@@ -40,6 +41,22 @@ fn check_stream(bytes: &[u8]) {
         while let Ok(Some(_)) = decoder.next_frame() {}
     }
     let _ = decoder.finish();
+}
+
+/// A message of the control channel, in both directions. Padding is not written again.
+fn check_control(bytes: &[u8]) {
+    if let Ok(Parsed::Whole(request, content)) = Request::parse(bytes) {
+        let written = [request.to_bytes(), content.to_vec()].concat();
+        assert_eq!(Request::parse(&written), Ok(Parsed::Whole(request, content)));
+    }
+    for &command in Command::ALL {
+        let mut r = Reader::new(bytes);
+        if let Ok(response) = Response::decode(command, &mut r) {
+            assert_eq!(bytes.len() - r.remaining(), Response::length(command, response.result()));
+            let written = response.to_bytes();
+            assert_eq!(Response::decode(command, &mut Reader::new(&written)), Ok(response));
+        }
+    }
 }
 
 macro_rules! structures {
@@ -90,8 +107,11 @@ const STRUCTURES: &[fn(&[u8])] = structures![
 
 fuzz_target!(|data: &[u8]| {
     let Some((&which, bytes)) = data.split_first() else { return };
-    match STRUCTURES.get(usize::from(which) % (STRUCTURES.len() + 1)) {
-        Some(check) => check(bytes),
-        None => check_stream(bytes),
+    match usize::from(which) % (STRUCTURES.len() + 2) {
+        n if n == STRUCTURES.len() => check_stream(bytes),
+        n => match STRUCTURES.get(n) {
+            Some(check) => check(bytes),
+            None => check_control(bytes),
+        },
     }
 });
