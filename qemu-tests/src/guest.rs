@@ -20,7 +20,7 @@ pub const COMMAND: Duration = Duration::from_secs(60);
 /// measures the local APIC's timer: it then gives up ("IO-APIC + timer doesn't work"), or goes on with a timer that is far too slow and
 /// sleeps for good. So nothing is tried or measured. The HPET would do but for its comparator, an absolute number of 32 bits: a tick that is overdue
 /// when the machine is stopped to migrate comes 43 s late afterwards (`hpet_post_load` in QEMU 10.0). The PIT counts down from now.
-const STEADY_CLOCK: &str = "no_timer_check nolapic_timer hpet=disable clocksource=acpi_pm";
+pub(crate) const MACHINE_CLOCK: &str = "no_timer_check nolapic_timer hpet=disable clocksource=acpi_pm";
 
 /// What a machine is made of.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ impl GuestBuilder {
         let (monitor, serial, console) = (file(".qmp"), file(".agent"), file("-console.log"));
         let out_of_band = file(".qmp-oob");
         let kernel = setup.guests.join(&self.kernel);
-        let clock = if self.sleeps { "no_timer_check" } else { STEADY_CLOCK };
+        let clock = if self.sleeps { "no_timer_check" } else { MACHINE_CLOCK };
         let mut command_line = format!("console=ttyS0 quiet loglevel=5 panic=0 {clock}");
         if !self.driver {
             command_line.push_str(" vtpmd.nodriver");
@@ -171,7 +171,7 @@ impl GuestBuilder {
             }
         };
         let agent = Agent::connect(&serial, Duration::from_secs(10))?;
-        Ok(Guest { name: self.name.clone(), process, qmp, out_of_band, agent, console })
+        Ok(Guest { name: self.name.clone(), process: Some(process), qmp, out_of_band, agent, console })
     }
 
     /// Starts it and waits for its agent.
@@ -185,11 +185,12 @@ impl GuestBuilder {
     }
 }
 
-/// A running virtual machine. QEMU is killed when it is dropped.
+/// A running virtual machine. A QEMU that was started here is killed when it is dropped.
 #[derive(Debug)]
 pub struct Guest {
     name: String,
-    process: Process,
+    /// `None` when somebody else started it.
+    process: Option<Process>,
     qmp: Qmp,
     out_of_band: PathBuf,
     agent: Agent,
@@ -216,9 +217,24 @@ impl Guest {
         Qmp::connect_out_of_band(&self.out_of_band, Duration::from_secs(10))
     }
 
+    /// A machine that somebody else has started, with its monitors, agent and console in this directory.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] if its monitor or agent is not there.
+    pub(crate) fn of_another(name: &str, directory: &Path) -> Result<Self> {
+        let (out_of_band, console) = (directory.join("qmp-oob"), directory.join("console.log"));
+        let qmp = Qmp::connect(&directory.join("qmp"), Duration::from_secs(30))?;
+        let agent = Agent::connect(&directory.join("agent"), Duration::from_secs(10))?;
+        Ok(Self { name: name.to_owned(), process: None, qmp, out_of_band, agent, console })
+    }
+
     /// The QEMU process.
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.process
+    ///
+    /// # Errors
+    /// [`Error::Setup`] if it belongs to somebody else.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        let other = || Error::Setup(format!("the process of {} is not ours", self.name));
+        self.process.as_mut().ok_or_else(other)
     }
 
     /// The log of its console.

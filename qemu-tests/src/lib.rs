@@ -13,6 +13,7 @@ pub mod error;
 pub mod frame;
 pub mod guest;
 pub mod hosts;
+pub mod libvirt;
 pub mod possessions;
 pub mod process;
 pub mod qmp;

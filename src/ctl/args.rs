@@ -130,6 +130,18 @@ pub enum Command {
     /// Share a storage key with other hosts, whose tickets then need no peer
     #[command(subcommand)]
     FleetKey(FleetKeyCommand),
+    /// Called by libvirt's hook for QEMU: prepares the TPM's place before a domain migrates to this host
+    LibvirtHook {
+        /// The domain, whose XML comes on standard input
+        domain: String,
+        /// What libvirt is about to do
+        operation: String,
+        /// How far it is
+        stage: String,
+        /// What libvirt adds
+        #[arg(default_value = "-")]
+        extra: String,
+    },
 }
 
 /// The commands about the fleet key.

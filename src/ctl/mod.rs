@@ -2,12 +2,14 @@
 
 mod args;
 mod fleet;
+mod libvirt;
 mod output;
 mod reach;
 mod status;
 mod trust;
 
 pub use args::Arguments;
+pub use libvirt::HookError;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -133,6 +135,9 @@ pub enum CtlError {
     /// The label cannot be one.
     #[error("{0:?} cannot be a label: 1 to 64 letters, digits, '.', '_' or '-', no '.' in front")]
     Label(String),
+    /// See [`HookError`].
+    #[error(transparent)]
+    Hook(HookError),
     /// A digest or receipt is none.
     #[error("{0:?} is not a value of 32 bytes in hexadecimal digits")]
     Hex(String),
@@ -180,6 +185,10 @@ type Result<T> = std::result::Result<T, CtlError>;
 /// # Errors
 /// [`CtlError`].
 pub fn run(arguments: Arguments) -> Result<()> {
+    if let Command::LibvirtHook { domain, operation, stage, extra: _ } = &arguments.command {
+        // Of most of what libvirt tells nothing is wanted, and then no daemon has to answer.
+        return libvirt::hook(&arguments.reach, domain, operation, stage, io::stdin());
+    }
     let client = arguments.reach.connect()?;
     let out = Output { json: arguments.json, runtime_dir: arguments.reach.runtime_dir()? };
     let ctl = Ctl { client, out };
@@ -224,6 +233,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::Identity(command) => ctl.identity(command),
         Command::Peer(command) => ctl.peer(command),
         Command::FleetKey(command) => ctl.fleet(command),
+        Command::LibvirtHook { .. } => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@
 //! is cut can delay a migration or make it fail, and no more. Who has no link carries tickets and receipts as files.
 //!
 //! - [`tls`], [`trust`], [`wire`]: a connection on which both sides know each other, and messages over it;
-//! - [`server`], [`listener`]: a host that answers;
+//! - [`server`], [`listener`], [`slot`]: a host that answers;
 //! - [`client`], [`courier`]: a host that asks;
 //! - [`root`]: the keys and peers of both;
 //! - [`Link`]: all of it, for the daemon.
@@ -16,6 +16,7 @@ pub mod courier;
 pub mod listener;
 pub mod root;
 pub mod server;
+pub mod slot;
 pub mod tls;
 pub mod trust;
 pub mod wire;

@@ -15,10 +15,10 @@ use vtpm_protocol::stream::MAX_STREAM;
 
 use super::Patience;
 use super::bell::Bell;
+use super::slot::{self, Slot, is_gone};
 use super::trust::Admitted;
 use super::wire::{Stream, Wire, WireError};
 use crate::migration::client::{Client, ClientError, Transport};
-use crate::tree::ECC_STORAGE_KEY;
 
 /// What the server wants to know of its host beside what the root answers.
 pub trait Host {
@@ -115,27 +115,14 @@ impl<'a, T: Transport> Service<'a, T> {
         }
     }
 
-    /// The instance with this UUID; `None` also when it went meanwhile.
     fn look(&self, uuid: Uuid) -> Result<Option<GetInstanceInfoOut>, ClientError> {
-        let Some(instance) = self.host.find(uuid)? else { return Ok(None) };
-        match self.client.info(instance) {
-            Err(ClientError::Refused { code, .. }) if is_gone(code) => Ok(None),
-            other => other.map(Some),
-        }
-    }
-
-    fn slot(&self, info: GetInstanceInfoOut) -> Option<Message> {
-        let ticket = info.ticket.filter(|ticket| !ticket.storage_name.is_empty())?;
-        let empty = matches!(
-            info.summary.state,
-            InstanceState::DestinationLocked | InstanceState::DestinationKeyed | InstanceState::Importing
-        );
-        let attached = self.host.attached(info.summary.instance);
-        empty.then_some(Message::Slot { attached, ticket })
+        slot::look(self.client, self.host, uuid)
     }
 
     fn find_slot(&self, uuid: Uuid) -> Result<Message, ClientError> {
-        Ok(self.look(uuid)?.and_then(|info| self.slot(info)).unwrap_or(Message::NoSlot))
+        let Some(info) = self.look(uuid)? else { return Ok(Message::NoSlot) };
+        let attached = self.host.attached(info.summary.instance);
+        Ok(slot::ticket(info).map_or(Message::NoSlot, |ticket| Message::Slot { attached, ticket }))
     }
 
     /// What has become of a migration, as of now.
@@ -207,24 +194,16 @@ impl<'a, T: Transport> Service<'a, T> {
             log::warn!("peer {} may not prepare instances here", self.peer.label);
             return refused("this host does not let you prepare instances on it".into());
         }
-        if let Some(info) = self.look(uuid)? {
-            let InstanceState::Void = info.summary.state else {
-                let (here, state) = (info.summary.name.clone(), info.summary.state);
-                return match self.slot(info) {
-                    Some(slot) if here == *name => Ok(slot),
-                    _ => refused(format!(
-                        "there is an instance with this UUID here, {here}, and it is {state}"
-                    )),
-                };
-            };
-            return refused(format!(
-                "there is a slot for it here that was given up, {}; delete it when its source has the receipt",
-                info.summary.name
-            ));
-        }
-        let out = self.client.prepare(name.as_str(), uuid, ECC_STORAGE_KEY)?;
-        log::info!("instance {name}: prepared for peer {}", self.peer.label);
-        Ok(Message::Slot { attached: false, ticket: out.ticket })
+        Ok(match slot::find_or_make(self.client, self.host, uuid, name)? {
+            Slot::Found { instance, ticket } => {
+                Message::Slot { attached: self.host.attached(instance), ticket }
+            }
+            Slot::Made { ticket } => {
+                log::info!("instance {name}: prepared for peer {}", self.peer.label);
+                Message::Slot { attached: false, ticket }
+            }
+            Slot::Taken(why) => return refused(why),
+        })
     }
 
     fn limits(&self, uuid: Uuid) -> Result<Message, ClientError> {
@@ -302,11 +281,6 @@ fn is_at_slot(info: &GetInstanceInfoOut, migration: &MigrationRef) -> bool {
 /// looks at the receipt, and takes no other than its own.
 fn came_by(info: &GetInstanceInfoOut, migration: &MigrationRef) -> bool {
     info.arrival == migration.migration_id || info.arrival == [0; 32]
-}
-
-/// The code of a command to an instance that is deleted.
-fn is_gone(code: ResponseCode) -> bool {
-    code.is(ResponseCode::HANDLE)
 }
 
 /// The stream in the chunks, up to the empty one.

@@ -1,7 +1,7 @@
 //! Two hosts, a guest between them, and what can be seen of both sides at any moment.
 
 use crate::gate::Gate;
-use qemu_tests::process::wait_until;
+use qemu_tests::process::{Process, wait_until};
 use qemu_tests::qmp::Migration;
 use qemu_tests::{
     Daemon, Error, Guest, GuestBuilder, Hosts, Possessions, Result, Setup, Workload, ensure, same,
@@ -170,7 +170,7 @@ fn receipt(daemon: &Daemon, what: &str, instance: &str) -> Result<String> {
 
 /// The run state of a machine.
 pub fn machine(guest: &mut Guest) -> String {
-    if !matches!(guest.process().ended(), Ok(None)) {
+    if !matches!(guest.process().and_then(Process::ended), Ok(None)) {
         return ended();
     }
     guest.qmp().run_state().unwrap_or_else(|_| ended())

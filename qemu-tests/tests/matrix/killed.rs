@@ -90,7 +90,7 @@ fn destination_machine(
     let mut arriving = field.arriving(gate.socket())?;
     depart(guest, &arriving.end)?;
     hold_load(field, row, &gate)?;
-    arriving.guest.process().kill()?;
+    arriving.guest.process()?.kill()?;
     gate.open();
     ends(guest, "failed")?;
     row.ran_on(guest, None)?;
@@ -188,7 +188,7 @@ fn source_machine(
     depart(&mut guest, &arriving.end)?;
     hold_save(field, row, gate)?;
     row.count_from(now());
-    guest.process().kill()?;
+    guest.process()?.kill()?;
     gate.open();
     becomes(&mut arriving.guest, "ended")?;
     let sight = field.look(NAME, Some(&mut guest), Some(&mut arriving.guest))?;

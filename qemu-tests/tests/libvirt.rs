@@ -1,0 +1,82 @@
+//! Machines that libvirt runs.
+
+use qemu_tests::libvirt::{Libvirtd, virtio_domain};
+use qemu_tests::process::wait_until;
+use qemu_tests::{Daemon, Error, Hosts, Possessions, Result, Workload, ensure, guest_test, same};
+use std::time::Duration;
+
+const EVENT: &str = "90090000000000000000000000000000000000000000000000000000000000f4";
+const NAME: &str = "alice";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn instances(daemon: &Daemon) -> Result<String> {
+    daemon.control(&["list"])
+}
+
+/// What libvirt says of something that must fail.
+fn refusal(result: Result<()>) -> Result<String> {
+    match result {
+        Err(Error::Status { output, .. }) => Ok(output),
+        Err(other) => Err(other),
+        Ok(()) => Err(Error::Differs("libvirt did what it had to refuse".into())),
+    }
+}
+
+#[test]
+fn a_live_migration_takes_no_step_but_the_hook() {
+    guest_test("libvirt", |setup, scratch| {
+        let mut hosts = Hosts::start_linked(setup, scratch)?;
+        let mut here = Libvirtd::start(setup, scratch, "libvirt-one", &hosts.source)?;
+        let mut there = Libvirtd::start(setup, scratch, "libvirt-two", &hosts.destination)?;
+        hosts.source.create(NAME)?;
+        here.define(&virtio_domain(setup, NAME, &hosts.source.uuid(NAME)?))?;
+        here.virsh(&["start", NAME])?;
+        let mut guest = here.guest(NAME)?;
+        guest.wait_ready()?;
+        let mut possessions = Possessions::make(&mut guest, EVENT, "data that travels")?;
+
+        // Nothing is armed, so that the state does not leave: the machine runs on, and so does its TPM.
+        let file = scratch.join("saved").display().to_string();
+        let said = refusal(here.virsh(&["save", NAME, &file]).map(drop))?;
+        println!("virsh save: {said}");
+        same("state after a refused save", &here.virsh(&["domstate", NAME])?.as_str(), &"running")?;
+        possessions.check(&mut guest)?;
+
+        for trip in 1..=2 {
+            let workload = Workload::start(&mut guest, "load")?;
+            here.migrate(NAME, &there)?;
+            same("state", &there.virsh(&["domstate", NAME])?.as_str(), &"running")?;
+            guest = there.guest(NAME)?;
+            workload.wait_rounds(&mut guest, 10)?;
+            // The receipt came over the link, and nothing is left.
+            wait_until("the instance stays at the source", PATIENCE, || {
+                Ok((!instances(&hosts.source)?.contains(NAME)).then_some(()))
+            })?;
+            let summary = workload.stop(&mut guest)?;
+            println!("trip {trip}: {} commands, slowest {:?}", summary.commands, summary.latency_us.max);
+            summary.exactly_once()?;
+            possessions.check(&mut guest)?;
+            possessions.count(&mut guest)?;
+            hosts.turn();
+            std::mem::swap(&mut here, &mut there);
+        }
+
+        // A TPM that lives at the destination already: the hook stops the migration before anything has moved.
+        let uuid = hosts.source.uuid(NAME)?;
+        hosts.destination.control(&["create", "another", "--uuid", &uuid])?;
+        let said = refusal(here.migrate(NAME, &there))?;
+        println!("virsh migrate: {said}");
+        ensure(said.contains("there is an instance with this UUID here, another, and it is live"), said)?;
+        same("state after a refused migration", &here.virsh(&["domstate", NAME])?.as_str(), &"running")?;
+        possessions.check(&mut guest)?;
+
+        // A reboot by libvirt is a reset of the machine; what is durable is there again.
+        let before = guest.boot_id()?;
+        here.virsh(&["reset", NAME])?;
+        guest.wait_reboot(&before)?;
+        possessions.check_after_reset(&mut guest)?;
+        here.virsh(&["destroy", NAME])?;
+        here.virsh(&["undefine", NAME])?;
+        ensure(instances(&hosts.source)?.contains(NAME), "the instance went with its domain")
+    });
+}
