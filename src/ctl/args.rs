@@ -238,6 +238,13 @@ pub struct PeerAdd {
 /// The commands about migrations.
 #[derive(Subcommand)]
 pub enum Migrate {
+    /// On the source: move an instance whose machine is shut down to another host, all of it
+    ///
+    /// Finds the slot that was prepared there or, with the right to, makes one; locks the instance, sends its state, and has it taken in. An
+    /// attempt that was interrupted is gone on with by the same command. The instance lives there from the first command of its machine on;
+    /// until then the TPM can be brought back, and afterwards what is kept here is destroyed: by the peer link, by this command with
+    /// --wait, or by it again.
+    Run(Run),
     /// On the destination: make an empty instance and write the ticket for the source
     Prepare {
         /// The name of the instance here
@@ -292,6 +299,34 @@ pub enum Migrate {
         /// Which
         name: String,
     },
+}
+
+/// A whole migration.
+#[derive(Args)]
+pub struct Run {
+    /// Which
+    pub name: String,
+    /// To which peer, as `vtpmctl peer list` has it
+    #[arg(long, value_name = "PEER")]
+    pub to: String,
+    /// Its name there, where it is not prepared yet [default: the same]
+    #[arg(long = "as", value_name = "NAME")]
+    pub name_there: Option<String>,
+    /// Keep no escrow: what is exported is destroyed here at once, and nothing brings it back
+    #[arg(long)]
+    pub strict: bool,
+    /// Move area by area, also where both hosts have room for the whole state in one step
+    #[arg(long)]
+    pub piecewise: bool,
+    /// Move no more than this at a time, as if a host had no room for more
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1024..))]
+    pub buffer: Option<u32>,
+    /// Wait so long for the first command of the machine there, and then end the migration here
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub wait: u64,
+    /// Show how far it is, also where standard error is no terminal
+    #[arg(long)]
+    pub progress: bool,
 }
 
 /// See [`MigrationPolicy`].

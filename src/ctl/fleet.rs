@@ -11,8 +11,9 @@ use vtpm_protocol::tpm::Tpm2bName;
 use zeroize::Zeroizing;
 
 use super::args::FleetKeyCommand;
+use super::files::Sink;
 use super::trust::{read_identity, read_small};
-use super::{Ctl, CtlError, Result, create};
+use super::{Ctl, CtlError, Result};
 use crate::migration::client::ClientError;
 use crate::trust::{VerifiedIdentity, identity};
 
@@ -35,9 +36,7 @@ impl Ctl {
                 let bytes = Zeroizing::new(made.to_bytes());
                 let text = pem_rfc7468::encode_string(FLEET_KEY_LABEL, LineEnding::LF, &bytes);
                 let text = Zeroizing::new(text.unwrap_or_default());
-                let mut sink = create(&output)?;
-                let written = sink.write_all(text.as_bytes()).and_then(|()| sink.flush());
-                written.map_err(|source| CtlError::File { path: output.clone(), source })?;
+                Sink::create(&output)?.put(text.as_bytes())?;
                 self.out.done_unless_stdout("fleet key", "duplicated", &output);
             }
             FleetKeyCommand::Import { file } => {

@@ -1,22 +1,24 @@
 //! `vtpmctl`: the instance commands for people and scripts, over the raw TPM socket of the root.
 
 mod args;
+mod files;
 mod fleet;
 mod libvirt;
 mod output;
+mod progress;
 mod reach;
+mod run;
 mod status;
 mod trust;
 
 pub use args::Arguments;
 pub use libvirt::HookError;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use vtpm_protocol::codec::{Encode, decode_exact};
+use vtpm_protocol::codec::Encode;
 use vtpm_protocol::instance::{
     CreateInstanceIn, INSTANCE_SELF, InstanceAttributes, InstanceName, InstanceState, InstanceSummary,
     LockFlags, MigrationTicket, Uuid,
@@ -31,8 +33,10 @@ use crate::migration::session::MigrationDigest;
 use crate::tree::{ECC_STORAGE_KEY, FLEET_KEY, RSA_STORAGE_KEY};
 use crate::trust::{IdentityError, Untrusted};
 use args::{Command, Migrate, StorageKey};
+use files::{Sink, open, read_ticket};
 use output::Output;
 use reach::SocketTransport;
+use run::RunError;
 
 /// Why `vtpmctl` could not do what it was told.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +168,9 @@ pub enum CtlError {
         #[source]
         source: io::Error,
     },
+    /// See [`RunError`].
+    #[error(transparent)]
+    Run(Box<RunError>),
     /// The root refused, for a reason that can be said in plain words.
     #[error("{what}")]
     Explained {
@@ -180,6 +187,12 @@ pub enum CtlError {
 
 type Result<T> = std::result::Result<T, CtlError>;
 
+impl From<RunError> for CtlError {
+    fn from(error: RunError) -> Self {
+        Self::Run(Box::new(error))
+    }
+}
+
 /// Does what the command line says and prints the outcome.
 ///
 /// # Errors
@@ -189,9 +202,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
         // Of most of what libvirt tells nothing is wanted, and then no daemon has to answer.
         return libvirt::hook(&arguments.reach, domain, operation, stage, io::stdin());
     }
-    let client = arguments.reach.connect()?;
-    let out = Output { json: arguments.json, runtime_dir: arguments.reach.runtime_dir()? };
-    let ctl = Ctl { client, out };
+    let client = Arc::new(arguments.reach.connect()?);
+    let (state_dir, runtime_dir) = arguments.reach.directories()?;
+    let ctl = Ctl { client, out: Output { json: arguments.json, runtime_dir, state_dir } };
     match arguments.command {
         Command::Create { name, uuid, privileged, parent } => {
             ctl.create(&name, uuid, privileged, parent.as_deref())
@@ -238,7 +251,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 struct Ctl {
-    client: Client<SocketTransport>,
+    client: Arc<Client<SocketTransport>>,
     out: Output,
 }
 
@@ -318,12 +331,11 @@ impl Ctl {
                 Departure { ticket: ticket.ok_or_else(|| CtlError::NoTicket(name.to_owned()))?, lock: None }
             }
         };
-        let mut sink = create(output)?;
-        let exported = self.client.export(instance.instance, &departure, &mut *sink);
+        let mut sink = Sink::create(output)?;
+        let exported = self.client.export(instance.instance, &departure, &mut sink);
         self.explained_ticket(exported, &instance, Some(&departure.ticket))?;
-        drop(sink);
-        // What a strict lock has destroyed here is nowhere else.
-        make_durable(output)?;
+        // Durable: what a strict lock has destroyed here is nowhere else.
+        sink.finish()?;
         self.out.done_unless_stdout(name, "exported", output);
         Ok(())
     }
@@ -378,14 +390,14 @@ impl Ctl {
                 };
                 InstanceName::new(&name).map_err(|_| CtlError::Name(name.clone()))?;
                 // First the file: an instance whose ticket cannot be written is of no use.
-                let mut sink = create(&ticket)?;
+                let sink = Sink::create(&ticket)?;
                 let made = self
                     .client
                     .prepare(&name, Uuid(*uuid.as_bytes()), storage)
                     .map_err(|e| taken(e, &name))?;
-                if let Err(source) = sink.write_all(&made.ticket.to_bytes()).and_then(|()| sink.flush()) {
+                if let Err(error) = sink.put(&made.ticket.to_bytes()) {
                     let _best_effort = self.client.delete(made.instance);
-                    return Err(CtlError::File { path: ticket, source });
+                    return Err(error);
                 }
                 self.out.done_unless_stdout(&name, "destination-locked", &ticket);
             }
@@ -397,6 +409,7 @@ impl Ctl {
                 self.explained_ticket(armed, &instance, ticket.as_ref())?;
                 self.out.done(&name, word);
             }
+            Migrate::Run(run) => self.run(&run)?,
             Migrate::Status { name } => self.status(name.as_deref())?,
             Migrate::Abort { name, receipt } => {
                 let instance = self.find(&name)?;
@@ -493,60 +506,4 @@ fn bytes_32(text: &str) -> Result<Vec<u8>> {
         Ok(bytes) if bytes.len() == 32 => Ok(bytes),
         _ => Err(CtlError::Hex(text.to_owned())),
     }
-}
-
-fn read_ticket(path: &Path, instance: &InstanceSummary) -> Result<MigrationTicket> {
-    let mut bytes = Vec::new();
-    // No ticket is near this size; a device or a huge file is not read to its end.
-    open(path)?
-        .take(1 << 16)
-        .read_to_end(&mut bytes)
-        .map_err(|source| CtlError::File { path: path.to_owned(), source })?;
-    let ticket: MigrationTicket = decode_exact(&bytes).map_err(|_| CtlError::Ticket(path.to_owned()))?;
-    if ticket.uuid != instance.uuid {
-        return Err(CtlError::ForeignTicket {
-            ticket: uuid::Uuid::from_bytes(ticket.uuid.0),
-            own: uuid::Uuid::from_bytes(instance.uuid.0),
-        });
-    }
-    Ok(ticket)
-}
-
-fn is_dash(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
-fn open(path: &Path) -> Result<Box<dyn Read>> {
-    if is_dash(path) {
-        return Ok(Box::new(io::stdin()));
-    }
-    let file = File::open(path).map_err(|source| CtlError::File { path: path.to_owned(), source })?;
-    Ok(Box::new(file))
-}
-
-/// Waits until a file that was written, and its name, are on the medium. A pipe or device has nothing to wait for.
-fn make_durable(path: &Path) -> Result<()> {
-    let sync = || -> io::Result<()> {
-        if is_dash(path) || !fs::metadata(path)?.is_file() {
-            return Ok(());
-        }
-        File::open(path)?.sync_all()?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(dir)?.sync_all()
-    };
-    sync().map_err(|source| CtlError::File { path: path.to_owned(), source })
-}
-
-fn create(path: &Path) -> Result<Box<dyn Write>> {
-    if is_dash(path) {
-        return Ok(Box::new(io::stdout()));
-    }
-    let failed = |source| CtlError::File { path: path.to_owned(), source };
-    // Not over an earlier stream, of which no second copy may exist.
-    if fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.len() > 0) {
-        return Err(failed(io::ErrorKind::AlreadyExists.into()));
-    }
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
-    Ok(Box::new(file))
 }

@@ -10,7 +10,7 @@ use vtpm_protocol::instance::{
 };
 use vtpm_protocol::tpm::TpmtPublic;
 
-use super::is_dash;
+use super::files::is_dash;
 use crate::daemon::VHOST_USER_SOCKET;
 use crate::migration::source::storage_name;
 use crate::trust::VerifiedIdentity;
@@ -18,6 +18,7 @@ use crate::trust::VerifiedIdentity;
 pub(super) struct Output {
     pub(super) json: bool,
     pub(super) runtime_dir: PathBuf,
+    pub(super) state_dir: PathBuf,
 }
 
 impl Output {

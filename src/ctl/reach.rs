@@ -49,9 +49,10 @@ impl Reach {
         Ok(args.load()?)
     }
 
-    /// The directory of the sockets.
-    pub(super) fn runtime_dir(&self) -> Result<PathBuf> {
-        Ok(self.load()?.runtime_dir)
+    /// The directories of the state and of the sockets.
+    pub(super) fn directories(&self) -> Result<(PathBuf, PathBuf)> {
+        let config = self.load()?;
+        Ok((config.state_dir, config.runtime_dir))
     }
 
     /// A client of the root.

@@ -12,7 +12,8 @@ use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{Tpm2b, TpmtPublic};
 
 use super::args::{IdentityCommand, PeerAdd, PeerCommand};
-use super::{Ctl, CtlError, Result, create, explained_peer, open};
+use super::files::{Sink, open};
+use super::{Ctl, CtlError, Result, explained_peer};
 use crate::migration::client::ClientError;
 use crate::migration::source::storage_name;
 use crate::trust::{self, IdentityError, VerifiedIdentity, certificate, identity, spki};
@@ -38,9 +39,7 @@ impl Ctl {
                 } else {
                     identity::to_text(own.document())
                 };
-                let mut sink = create(&output)?;
-                let written = sink.write_all(text.as_bytes()).and_then(|()| sink.flush());
-                written.map_err(|source| CtlError::File { path: output.clone(), source })?;
+                Sink::create(&output)?.put(text.as_bytes())?;
                 self.out.done_unless_stdout("identity", "exported", &output);
             }
             IdentityCommand::Certify { file, remove: _ } => {

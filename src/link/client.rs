@@ -10,7 +10,7 @@ use vtpm_protocol::link::{LinkLimits, MAX_CHUNK, MAX_WAIT_MS, Message, MessageTa
 
 use super::Patience;
 use super::tls::{Tls, TlsError, TlsStream};
-use super::trust::{Admitted, HelloError, Trust, greet};
+use super::trust::{Admitted, HelloError, KnownPeer, Trust, greet};
 use super::wire::{Stream, Wire, WireError};
 use crate::migration::client::ClientError;
 
@@ -47,7 +47,7 @@ pub enum PeerError {
     /// Another trusted host than the one that was meant answers there.
     #[error("{address} is peer {found}, not {wanted}")]
     Another {
-        /// The address of the peer.
+        /// How it was called.
         address: String,
         /// Who answers.
         found: String,
@@ -125,6 +125,14 @@ impl Dialer {
     }
 }
 
+impl<S: Stream + 'static> Peer<S> {
+    /// For those to whom all streams are alike.
+    pub fn boxed(self) -> Peer<Box<dyn Stream>> {
+        let Self { wire, peer, patience } = self;
+        Peer { wire: Wire::new(Box::new(wire.into_stream())), peer, patience }
+    }
+}
+
 /// A peer that answers.
 pub struct Peer<S> {
     wire: Wire<S>,
@@ -141,6 +149,21 @@ impl<S: Stream> Peer<S> {
     /// Who it is.
     pub fn admitted(&self) -> &Admitted {
         &self.peer
+    }
+
+    /// Makes sure that it is this peer, where that has a pinned key, and not another one that is trusted, too. `address` is for the error.
+    ///
+    /// # Errors
+    /// [`PeerError::Another`].
+    pub fn expect(self, known: &KnownPeer, address: &str) -> Result<Self, PeerError> {
+        match &known.attestation {
+            Some(wanted) if *wanted != self.peer.attestation => Err(PeerError::Another {
+                address: address.to_owned(),
+                found: self.peer.label,
+                wanted: known.label.clone(),
+            }),
+            _ => Ok(self),
+        }
     }
 
     /// The stream to it.

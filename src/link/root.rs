@@ -72,16 +72,20 @@ impl<T: Transport + Send + Sync + 'static> Trust for RootTrust<T> {
 
     fn peers(&self) -> Result<Vec<KnownPeer>, TrustError> {
         let with_address = self.entries()?.into_iter().filter(|peer| !peer.address.is_empty());
-        Ok(with_address
-            .map(|peer| KnownPeer {
-                attestation: match peer.kind {
-                    PeerKind::Pinned => storage_name(&peer.credential).and_then(|name| Tpm2b::new(name).ok()),
-                    PeerKind::Authority | PeerKind::Address => None,
-                },
-                label: peer.label.as_str().to_owned(),
-                address: peer.address.as_str().to_owned(),
-            })
-            .collect())
+        Ok(with_address.map(|peer| KnownPeer::from(&peer)).collect())
+    }
+}
+
+impl From<&PeerEntry> for KnownPeer {
+    fn from(peer: &PeerEntry) -> Self {
+        Self {
+            label: peer.label.as_str().to_owned(),
+            attestation: match peer.kind {
+                PeerKind::Pinned => storage_name(&peer.credential).and_then(|name| Tpm2b::new(name).ok()),
+                PeerKind::Authority | PeerKind::Address => None,
+            },
+            address: peer.address.as_str().to_owned(),
+        }
     }
 }
 

@@ -20,6 +20,12 @@ impl<S: Timed + ?Sized> Timed for &mut S {
     }
 }
 
+impl<S: Timed + ?Sized> Timed for Box<S> {
+    fn set_deadline(&mut self, deadline: Instant) {
+        (**self).set_deadline(deadline);
+    }
+}
+
 /// A stream that both sides of a link can be spoken over.
 pub trait Stream: Read + Write + Timed {}
 impl<S: Read + Write + Timed> Stream for S {}
@@ -55,6 +61,11 @@ impl<S: Stream> Wire<S> {
     /// The stream.
     pub fn stream(&self) -> &S {
         &self.stream
+    }
+
+    /// The stream, for which nothing of it has been read ahead.
+    pub fn into_stream(self) -> S {
+        self.stream
     }
 
     /// Sends one message, in at most that time.

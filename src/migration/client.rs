@@ -1,20 +1,17 @@
 //! Sends the instance commands, and drives a whole migration through them. `vtpmctl` uses it over the root's socket, and the device
 //! migration within the daemon: neither has another way to the tree.
 
-use std::io::{Read, Write};
-
 use vtpm_protocol::codec::{Decode, Encode, Reader, decode_exact, encode_sized};
-use vtpm_protocol::instance::migration::SealedPiece;
 use vtpm_protocol::instance::{
     ArmInstanceIn, CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
     GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetInstanceKeyOut, INSTANCE_FIRST,
-    INSTANCE_SELF, InstanceAttributes, InstanceCapability, InstanceCapabilityData, InstanceName,
-    InstanceState, InstanceSummary, LimitTag, ListInstancesIn, ListInstancesOut, LockFlags, LockInstanceIn,
-    Long2b, MAX_INSTANCE_COMMAND, MAX_INSTANCE_DATA, MigrationPolicy, MigrationTicket, PieceKind, ReceiptIn,
-    ReceiptOut, SetInstanceDataIn, SetInstanceKeyIn, SetInstancePolicyIn, UnlockInstanceIn, Uuid, cc,
+    INSTANCE_SELF, InstanceAttributes, InstanceCapability, InstanceName, InstanceState, InstanceSummary,
+    ListInstancesIn, ListInstancesOut, LockFlags, LockInstanceIn, Long2b, MAX_INSTANCE_COMMAND,
+    MAX_INSTANCE_DATA, MigrationPolicy, MigrationTicket, ReceiptIn, ReceiptOut, SetInstanceDataIn,
+    SetInstanceKeyIn, SetInstancePolicyIn, UnlockInstanceIn, Uuid, cc,
 };
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::stream::{Frame, StreamDecoder, StreamError, StreamHeader};
+use vtpm_protocol::stream::StreamError;
 use vtpm_protocol::tpm::{HEADER_SIZE, Tpm2b, Tpm2bName, TpmCap, TpmCc, TpmHandle, TpmHt, TpmSt, TpmtPublic};
 use zeroize::Zeroizing;
 
@@ -24,8 +21,13 @@ use crate::tree::{ATTESTATION_KEY, FLEET_KEY};
 mod fleet;
 mod log;
 mod peers;
+mod portions;
 mod sign;
+mod stream;
 mod words;
+
+pub use portions::{Choice, Moved, Plan, Portions};
+pub use stream::Departure;
 
 /// The way to a privileged instance.
 pub trait Transport {
@@ -87,15 +89,6 @@ pub enum ClientError {
 }
 
 type Result<T> = std::result::Result<T, ClientError>;
-
-/// What an export needs to know.
-#[derive(Clone)]
-pub struct Departure {
-    /// The destination's ticket.
-    pub ticket: MigrationTicket,
-    /// How to lock the instance; `None` when it is locked with this ticket already.
-    pub lock: Option<LockFlags>,
-}
 
 /// How a command authorizes its first handles: passwords, in order.
 type Passwords<'a> = &'a [&'a [u8]];
@@ -391,17 +384,6 @@ impl<T: Transport> Client<T> {
         self.on_instance(cc::GET_INSTANCE_CAPABILITY, instance, &input)
     }
 
-    fn max_data(&self, instance: u32) -> Result<u32> {
-        let limits = self.capability(instance, InstanceCapability::Limits, LimitTag::MaxData as u32)?;
-        match limits.data {
-            InstanceCapabilityData::Limits(list) => match list.as_slice() {
-                [(LimitTag::MaxData, max), ..] => Ok(*max),
-                _ => Err(ClientError::Malformed { command: "GetInstanceCapability" }),
-            },
-            _ => Err(ClientError::Malformed { command: "GetInstanceCapability" }),
-        }
-    }
-
     /// GetInstanceKey with storage key `storage`, of which only the public part need be loaded.
     ///
     /// # Errors
@@ -503,129 +485,6 @@ impl<T: Transport> Client<T> {
         }
         self.with_external(&ticket.storage_public, |handle| self.get_key(instance, handle))
     }
-
-    /// Locks the instance, if it is not locked yet, and writes its migration stream. It may be called again after it failed, or after it
-    /// did not: what was exported is written again bit for bit.
-    ///
-    /// # Errors
-    /// [`ClientError`]. What has been locked stays locked until a receipt of the destination.
-    pub fn export(&self, instance: u32, departure: &Departure, out: &mut dyn Write) -> Result<()> {
-        let ticket = &departure.ticket;
-        let mut write = |frame: &Frame| {
-            let mut bytes = Vec::new();
-            frame.encode(&mut bytes);
-            out.write_all(&bytes).map_err(ClientError::Io)
-        };
-        // First, so that a pipe that nobody reads locks nothing.
-        write(&Frame::Header(StreamHeader {
-            uuid: ticket.uuid,
-            migration_id: ticket.migration_id,
-            storage_name: ticket.storage_name.clone(),
-        }))?;
-        if let Some(flags) = departure.lock {
-            self.lock(instance, ticket, flags)?;
-        }
-        write(&Frame::Key(self.key_for(instance, ticket)?))?;
-        let max_size = self.max_data(instance)?;
-        let mut sequence = 0;
-        loop {
-            let request = GetInstanceDataIn { sequence, kind: PieceKind::Everything, handle: 0, max_size };
-            let GetInstanceDataOut { data, next, digest } = self.get_data(instance, &request)?;
-            write(&Frame::Pieces(data))?;
-            if !digest.is_empty() {
-                write(&Frame::End(digest))?;
-                return out.flush().map_err(ClientError::Io);
-            }
-            if next <= sequence {
-                return Err(ClientError::Malformed { command: "GetInstanceData" });
-            }
-            sequence = next;
-        }
-    }
-
-    /// Reads a migration stream up to its end and recreates the instance from it. An instance that was imported and has not executed a command yet
-    /// takes the same stream again, bit for bit, and stays as it is: QEMU may have failed behind it, and try once more.
-    ///
-    /// # Errors
-    /// [`ClientError`]; the instance is then as empty as it was made, and takes the right stream afterwards.
-    pub fn import(&self, instance: u32, input: &mut dyn Read) -> Result<()> {
-        let mut frames = FrameReader { input, decoder: StreamDecoder::new() };
-        let Frame::Header(header) = frames.next()? else {
-            return Err(ClientError::Foreign("nobody: it has no header"));
-        };
-        let info = self.info(instance)?;
-        let expected = info.ticket.as_ref();
-        match info.summary.state {
-            InstanceState::DestinationLocked => {}
-            InstanceState::DestinationKeyed | InstanceState::Importing => self.reset(instance)?,
-            InstanceState::Imported => {}
-            state => return Err(ClientError::State(state)),
-        }
-        if header.uuid != info.summary.uuid {
-            return Err(ClientError::Foreign("another instance"));
-        }
-        if expected.is_none_or(|ticket| ticket.migration_id != header.migration_id) {
-            return Err(ClientError::Foreign("another migration of this instance"));
-        }
-        if info.summary.state == InstanceState::Imported {
-            return self.compare_frames(instance, &header, &mut frames);
-        }
-        let storage = self.find_storage_key(&header.storage_name)?.ok_or(ClientError::NoStorageKey)?;
-        let result = self.import_frames(instance, storage, &mut frames).map_err(|error| match error {
-            ClientError::Refused { command, code } => ClientError::Rejected { command, code },
-            other => other,
-        });
-        if result.is_err()
-            && let Err(error) = self.reset(instance)
-        {
-            ::log::warn!("a half-imported instance could not be emptied: {error}");
-        }
-        result
-    }
-
-    /// The digest of a stream covers it, up to the key frame, which is another one each time: UnlockInstance says whether it is that of the stream which
-    /// was imported.
-    fn compare_frames(
-        &self,
-        instance: u32,
-        header: &StreamHeader,
-        frames: &mut FrameReader<'_>,
-    ) -> Result<()> {
-        let mut digest = MigrationDigest::initial(&header.migration_id, header.uuid);
-        let other = ClientError::Foreign("the instance as it was: it has another one already");
-        loop {
-            match frames.next()? {
-                Frame::Header(_) => return Err(ClientError::Foreign("two migrations")),
-                Frame::Key(_) => {}
-                Frame::Pieces(data) => {
-                    let mut r = Reader::new(&data);
-                    while !r.is_empty() {
-                        let Ok(piece) = SealedPiece::take(&mut r) else { return Err(other) };
-                        digest = digest.extended(piece.bytes);
-                    }
-                }
-                Frame::End(told) => {
-                    frames.expect_end()?;
-                    let same = digest.matches(&told) && self.unlock(instance, &told).is_ok();
-                    return if same { Ok(()) } else { Err(other) };
-                }
-            }
-        }
-    }
-
-    fn import_frames(&self, instance: u32, storage: u32, frames: &mut FrameReader<'_>) -> Result<()> {
-        loop {
-            match frames.next()? {
-                Frame::Header(_) => return Err(ClientError::Foreign("two migrations")),
-                Frame::Key(key) => self.set_key(instance, storage, &key)?,
-                Frame::Pieces(data) => self.set_data(instance, data)?,
-                Frame::End(digest) => {
-                    frames.expect_end()?;
-                    return self.unlock(instance, &digest);
-                }
-            }
-        }
-    }
 }
 
 fn create_input(name: &str, uuid: Uuid, storage_public: Tpm2b<1024>) -> Result<CreateInstanceIn> {
@@ -637,45 +496,4 @@ fn create_input(name: &str, uuid: Uuid, storage_public: Tpm2b<1024>) -> Result<C
 
 fn command_name(code: TpmCc) -> &'static str {
     cc::ALL.iter().find(|(c, _)| *c == code).map_or("a command", |(_, name)| name)
-}
-
-/// Whole frames from a reader that returns bytes as they come.
-struct FrameReader<'a> {
-    input: &'a mut dyn Read,
-    decoder: StreamDecoder,
-}
-
-impl FrameReader<'_> {
-    fn next(&mut self) -> Result<Frame> {
-        let mut buffer = [0; 16 << 10];
-        loop {
-            if let Some(frame) = self.decoder.next_frame()? {
-                return Ok(frame);
-            }
-            let room = self.decoder.wanted().min(buffer.len());
-            let Some(portion) = buffer.get_mut(..room) else { return Err(StreamError::TooLong.into()) };
-            let n = read_some(self.input, portion)?;
-            if n == 0 {
-                return Err(StreamError::Truncated.into());
-            }
-            self.decoder.feed(portion.get(..n).unwrap_or_default())?;
-        }
-    }
-
-    /// Nothing may follow the end frame; whether something does is known only at the end of the input.
-    fn expect_end(&mut self) -> Result<()> {
-        match read_some(self.input, &mut [0])? {
-            0 => Ok(()),
-            _ => Err(StreamError::TrailingBytes.into()),
-        }
-    }
-}
-
-fn read_some(input: &mut dyn Read, out: &mut [u8]) -> Result<usize> {
-    loop {
-        match input.read(out) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            other => return other.map_err(ClientError::Io),
-        }
-    }
 }
