@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use nix::sys::signal::{Signal, killpg};
-use nix::sys::termios::{self, SetArg};
+use nix::sys::termios::{self, FlushArg, SetArg};
 use nix::unistd::Pid;
 use qemu_tests::frame::{Frame, FrameReader, MAX_BODY, Request, Response};
 use std::fs::OpenOptions;
@@ -24,7 +24,10 @@ pub(crate) fn run(tty: &Path) -> Result<(), Failure> {
     let mut port = OpenOptions::new().read(true).write(true).open(tty)?;
     let mut settings = termios::tcgetattr(&port)?;
     termios::cfmakeraw(&mut settings);
-    termios::tcsetattr(&port, SetArg::TCSAFLUSH, &settings)?;
+    // What the host has sent so far went through a terminal that echoes, and that stops its output when a byte of a frame is a control-S. So not
+    // after the output has drained (TCSAFLUSH), which it may never do: without IXON it starts again.
+    termios::tcsetattr(&port, SetArg::TCSANOW, &settings)?;
+    termios::tcflush(&port, FlushArg::TCIFLUSH)?;
 
     let mut reader = FrameReader::default();
     let mut last: Option<Response> = None;
