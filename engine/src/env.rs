@@ -104,6 +104,11 @@ pub trait Environment {
         false
     }
 
+    /// Whether the command at hand is to end early, with `TPM_RC_CANCELED`. Asked while an RSA key is generated, which alone takes long.
+    fn is_canceled(&mut self) -> bool {
+        false
+    }
+
     /// The instance tree below this TPM, for a privileged instance; `None` for every other, whose instance commands then do
     /// not exist.
     fn instances(&mut self) -> Option<&mut dyn InstanceManager> {

@@ -25,6 +25,8 @@ pub struct TestEnv {
     pub commits: usize,
     /// Somebody is physically present.
     pub present: bool,
+    /// Commands that take long are called off while this is set.
+    pub canceled: bool,
     /// The tree of a privileged instance.
     pub instances: Option<Box<dyn InstanceManager>>,
 }
@@ -32,7 +34,7 @@ pub struct TestEnv {
 impl TestEnv {
     /// The same environment once more; `None` when there is a tree.
     fn again(&self) -> Option<Self> {
-        let Self { counter, now, fail_commits, ref saved, commits, present, ref instances } = *self;
+        let Self { counter, now, fail_commits, ref saved, commits, present, canceled, ref instances } = *self;
         let saved = saved.clone();
         instances.is_none().then_some(Self {
             counter,
@@ -41,6 +43,7 @@ impl TestEnv {
             saved,
             commits,
             present,
+            canceled,
             instances: None,
         })
     }
@@ -57,6 +60,10 @@ impl Environment for TestEnv {
 
     fn now_ms(&mut self) -> u64 {
         self.now
+    }
+
+    fn is_canceled(&mut self) -> bool {
+        self.canceled
     }
 
     fn commit(&mut self, changes: Vec<Change>, _response: &[u8]) -> Result<(), CommitFailed> {

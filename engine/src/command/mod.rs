@@ -266,6 +266,28 @@ impl RandomSource for EnvRandom<'_> {
     fn fill(&mut self, out: &mut [u8]) {
         self.0.fill_random(out);
     }
+
+    fn is_canceled(&mut self) -> bool {
+        self.0.is_canceled()
+    }
+}
+
+/// A source of other bytes than the environment's, such as the stream of a primary seed, that can be called off all the same.
+pub struct Cancelable<'a> {
+    /// Where the bytes come from.
+    pub source: &'a mut dyn RandomSource,
+    /// Who calls it off.
+    pub env: &'a mut dyn Environment,
+}
+
+impl RandomSource for Cancelable<'_> {
+    fn fill(&mut self, out: &mut [u8]) {
+        self.source.fill(out);
+    }
+
+    fn is_canceled(&mut self) -> bool {
+        self.env.is_canceled()
+    }
 }
 
 /// Command parameters: decoded in order, errors numbered, nothing left over.

@@ -64,6 +64,9 @@ pub enum CryptoError {
     /// The random source gave no usable value in so many attempts that it must be broken.
     #[error("random source gives no usable values")]
     Exhausted,
+    /// The source said that nobody waits any more.
+    #[error("the search was called off")]
+    Canceled,
     /// The result of a private-key operation did not survive its check against the public key.
     #[error("private-key operation failed its check")]
     Fault,

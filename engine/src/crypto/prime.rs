@@ -136,7 +136,7 @@ pub fn is_exponent(e: u32) -> bool {
 /// # Errors
 ///
 /// [`CryptoError::Exponent`] if `e` is not a prime above 2^16, [`CryptoError::KeySize`] for other sizes, and
-/// [`CryptoError::Exhausted`] if the source is broken.
+/// [`CryptoError::Exhausted`] if the source is broken, [`CryptoError::Canceled`] if it says so.
 pub fn draw_prime_pair(
     bits: u32,
     e: u32,
@@ -161,6 +161,9 @@ fn draw_prime(
 ) -> Result<Zeroizing<BoxedUint>, CryptoError> {
     let e = NonZero::new(Limb::from(e)).into_option().ok_or(CryptoError::Exponent)?;
     for _ in 0..bits.saturating_mul(40) {
+        if rng.is_canceled() {
+            return Err(CryptoError::Canceled);
+        }
         let mut candidate = draw_number(bits, rng)?;
         for bit in [0, bits.saturating_sub(1), bits.saturating_sub(2)] {
             set_bit(&mut candidate, bit);

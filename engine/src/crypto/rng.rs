@@ -4,6 +4,9 @@ use core::convert::Infallible;
 
 use rsa::rand_core::{TryCryptoRng, TryRng};
 
+#[cfg(doc)]
+use super::CryptoError;
+
 /// A source of random bytes, handed in by whoever runs the engine.
 ///
 /// It cannot fail: a host that cannot gather randomness must not run the engine at all. Functions that
@@ -12,6 +15,12 @@ use rsa::rand_core::{TryCryptoRng, TryRng};
 pub trait RandomSource {
     /// Fills `out` with bytes that nobody can predict.
     fn fill(&mut self, out: &mut [u8]);
+
+    /// Whether nobody waits for the result any more. A search that takes long ends then, with [`CryptoError::Canceled`]; the bytes drawn
+    /// do not depend on this.
+    fn is_canceled(&mut self) -> bool {
+        false
+    }
 }
 
 /// Lets a [`RandomSource`] be used where the RustCrypto crates ask for a generator of theirs.

@@ -76,7 +76,7 @@ pub fn auth_value(auth: &Tpm2bAuth, name_alg: TpmAlgId) -> Result<Tpm2bAuth, Res
 /// # Errors
 /// `TPM_RC_SIZE` for an authorization value that is too long, blaming the sensitive area. Blaming nothing, as in libtpms:
 /// `TPM_RC_RANGE` for an RSA exponent that is neither 0 nor a prime from 65,537 on, `TPM_RC_SIZE` for an HMAC or XOR key that is too long,
-/// `TPM_RC_KEY_SIZE` for a symmetric key of another size than the template says, `TPM_RC_KEY` for a weak one of TDES.
+/// `TPM_RC_KEY_SIZE` for a symmetric key of another size than the template says, `TPM_RC_KEY` for a weak one of TDES; `TPM_RC_CANCELED`.
 pub fn generate(
     public: &mut TpmtPublic,
     create: &Tpm2bSensitiveCreate,
@@ -92,6 +92,7 @@ pub fn generate(
             let (n, p) = RsaPrivate::generate(usize::from(key_bits), exponent, key).map_err(|e| match e {
                 CryptoError::Exponent => ResponseCode::RANGE,
                 CryptoError::KeySize => ResponseCode::VALUE.parameter(blame.public),
+                CryptoError::Canceled => ResponseCode::CANCELED,
                 _ => ResponseCode::NO_RESULT,
             })?;
             public.unique = PublicId::Rsa(Tpm2bPublicKeyRsa::new(n)?);

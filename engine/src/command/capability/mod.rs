@@ -7,7 +7,7 @@ mod properties;
 
 pub use algorithms::implemented as implemented_algorithms;
 pub use get_capability::{get_capability, property_data};
-pub use properties::in_failure_mode as failure_properties;
+pub use properties::{Description, describe, in_failure_mode as failure_properties};
 
 /// The entries of a list from the first that is not below `first`, at most `count`, and whether there are more. `all` is in ascending order
 /// of `key`.

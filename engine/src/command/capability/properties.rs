@@ -12,8 +12,8 @@ use crate::state::{
 };
 use vtpm_protocol::tpm::{
     ECC_CURVES, MAX_CAP_BUFFER, MAX_COMMAND_SIZE, MAX_DIGEST_BUFFER, MAX_DIGEST_SIZE, MAX_NV_BUFFER_SIZE,
-    MAX_NV_INDEX_SIZE, MAX_RESPONSE_SIZE, PCR_COUNT, PCR_SELECT_SIZE, PT_GROUP, SPLIT_MAX, TpmAlgId, TpmNt,
-    TpmPt, TpmaPermanent, TpmaStartupClear, TpmsTaggedProperty,
+    MAX_NV_INDEX_SIZE, MAX_RESPONSE_SIZE, PCR_COUNT, PCR_SELECT_SIZE, PT_GROUP, SPLIT_MAX, TpmAlgId, TpmCc,
+    TpmNt, TpmPt, TpmaPermanent, TpmaStartupClear, TpmsTaggedProperty,
 };
 
 /// Four characters of the properties that are text.
@@ -123,6 +123,37 @@ fn fixed(has_instances: bool) -> Vec<(TpmPt, u32)> {
         (TpmPt::FIRMWARE_SVN, 0),
         (TpmPt::FIRMWARE_MAX_SVN, 0),
     ]
+}
+
+/// What a TPM of this engine is, for those who ask its host and not the TPM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// `TPM_PT_LEVEL`.
+    pub level: u32,
+    /// `TPM_PT_REVISION`, the revision of the library times 100.
+    pub revision: u32,
+    /// `TPM_PT_MANUFACTURER`.
+    pub manufacturer: u32,
+    /// `TPM_PT_FIRMWARE_VERSION_1`.
+    pub firmware_version: u32,
+    /// The implemented commands of the library, in ascending order.
+    pub commands: Vec<TpmCc>,
+}
+
+/// Describes every TPM of this engine; the algorithms are [`implemented_algorithms`](super::implemented_algorithms).
+#[must_use]
+pub fn describe() -> Description {
+    let [a, b, c, d, ..] = FIRMWARE_VERSION.to_be_bytes();
+    let mut commands: Vec<TpmCc> =
+        table::COMMANDS.iter().map(|c| c.code).filter(|&code| !table::is_vendor(code)).collect();
+    commands.sort_unstable_by_key(|code| code.0);
+    Description {
+        level: 0,
+        revision: REVISION.0,
+        manufacturer: MANUFACTURER,
+        firmware_version: u32::from_be_bytes([a, b, c, d]),
+        commands,
+    }
 }
 
 /// Those of the fixed properties that are told in Failure mode: from manufacturer to firmware version (Part 3, 10.1).

@@ -1,6 +1,6 @@
 //! `TPM2_CreatePrimary` (Part 3, 24.1).
 
-use crate::command::{Context, Output, parameters};
+use crate::command::{Cancelable, Context, Output, parameters};
 use crate::crypto::RandomSource;
 use crate::object::creation::{Origin, creation};
 use crate::object::generate::{Sources, auth_value, generate, primary_streams};
@@ -30,6 +30,7 @@ pub fn create_primary(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output
     auth_value(&sensitive.user_auth, public.name_alg).map_err(|e| e.parameter(1))?;
 
     let (mut key, mut seed) = primary_streams(cx.state, hierarchy, &public, sensitive.data.expose());
+    let mut key = Cancelable { source: &mut key, env: cx.env };
     let sources = Sources { key: &mut key, seed: seed.as_mut().map(|s| s as &mut dyn RandomSource) };
     let area = generate(&mut public, &sensitive, sources, BLAME)?;
     let object = object::load::primary(public, area, hierarchy);

@@ -1,7 +1,7 @@
 //! `TPM2_CreateLoaded` (Part 3, 12.9).
 
 use crate::alg::hash_alg;
-use crate::command::{Context, EnvRandom, Output, parameters};
+use crate::command::{Cancelable, Context, EnvRandom, Output, parameters};
 use crate::crypto::{KdfaStream, RandomSource};
 use crate::object::generate::{Sources, auth_value, generate, primary_streams};
 use crate::object::{self, Blame, check_slot, protect, template};
@@ -62,13 +62,14 @@ fn checked(
 }
 
 fn primary(
-    cx: &Context<'_>,
+    cx: &mut Context<'_>,
     hierarchy: TpmHandle,
     sensitive: &Tpm2bSensitiveCreate,
     template: &Tpm2bTemplate,
 ) -> Result<Object, ResponseCode> {
     let mut public = checked(None, sensitive, template)?;
     let (mut key, mut seed) = primary_streams(cx.state, hierarchy, &public, sensitive.data.expose());
+    let mut key = Cancelable { source: &mut key, env: cx.env };
     let sources = Sources { key: &mut key, seed: seed.as_mut().map(|s| s as &mut dyn RandomSource) };
     let area = generate(&mut public, sensitive, sources, BLAME)?;
     Ok(object::load::primary(public, area, hierarchy))

@@ -331,3 +331,16 @@ fn what_is_no_template_is_told_by_its_code() {
         assert_eq!(made, Err(expected.parameter(2)), "{value:x} at {at}");
     }
 }
+
+#[test]
+fn making_an_rsa_key_can_be_called_off_and_nothing_else_can() {
+    let mut tpm = TestTpm::started();
+    let parent = parent(&mut tpm);
+    tpm.env.canceled = true;
+    assert_eq!(rc(&mut tpm, parent, rsa_signing_key(), b""), Err(ResponseCode::CANCELED));
+    let primary = create_primary(&mut tpm, TpmHandle::OWNER, rsa_storage_key());
+    assert_eq!(primary.map(drop), Err(ResponseCode::CANCELED));
+    assert_eq!(rc(&mut tpm, parent, ecc_signing_key(), b""), Ok(()));
+    tpm.env.canceled = false;
+    assert_eq!(rc(&mut tpm, parent, rsa_signing_key(), b""), Ok(()));
+}
