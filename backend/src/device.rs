@@ -1,6 +1,9 @@
 //! What a front door knows of the TPM behind it.
 
 use std::io::{Read, Write};
+use std::time::Duration;
+
+use vtpm_protocol::control::InfoFlags;
 
 /// The longest command that a front door passes on and the longest response that a device returns, in bytes.
 pub use vtpm_protocol::tpm::{MAX_COMMAND_SIZE, MAX_RESPONSE_SIZE};
@@ -69,4 +72,52 @@ pub trait TpmDevice: Send + Sync + 'static {
     /// # Errors
     /// [`DeviceError`]; the instance is then as empty as before.
     fn load(&self, input: &mut dyn Read) -> Result<(), DeviceError>;
+}
+
+/// What the [control channel](crate::control) tells and asks of an instance besides: the machine is switched on and off there, and the
+/// hardware of a dynamic launch speaks.
+pub trait ControlledTpm: TpmDevice {
+    /// The machine was switched on or reset: `_TPM_Init`. Idempotent, as [`TpmDevice::machine_reset`]. An instance that is locked for a
+    /// migration owes its reset.
+    ///
+    /// # Errors
+    /// `Refused` when there is no TPM here that could be switched on: the instance waits for a migration, or gave one up.
+    fn power_on(&self) -> Result<(), DeviceError>;
+
+    /// `_TPM_Hash_Start`.
+    ///
+    /// # Errors
+    /// `Refused` when the instance executes no commands, `Internal` when the store cannot be written.
+    fn hash_start(&self) -> Result<(), DeviceError>;
+
+    /// `_TPM_Hash_Data`.
+    ///
+    /// # Errors
+    /// `Refused` when the instance executes no commands.
+    fn hash_data(&self, data: &[u8]) -> Result<(), DeviceError>;
+
+    /// `_TPM_Hash_End`.
+    ///
+    /// # Errors
+    /// As [`Self::hash_start`].
+    fn hash_end(&self) -> Result<(), DeviceError>;
+
+    /// The bit `tpmEstablishment`; not set while the instance executes no commands.
+    fn is_established(&self) -> bool;
+
+    /// Resets [`Self::is_established`] for locality 3 or 4; `false` for another, which may not.
+    ///
+    /// # Errors
+    /// As [`Self::hash_start`].
+    fn reset_established(&self, locality: u8) -> Result<bool, DeviceError>;
+
+    /// Ends the command that is being executed with `TPM_RC_CANCELED`, if it is one that can be ended. Never waits.
+    fn cancel(&self);
+
+    /// The machine runs on after the state was saved, as [`TpmDevice::run_state`] tells it. Whether commands are executed: where a receipt
+    /// is being asked for, it is waited for that long.
+    fn machine_resumed(&self, patience: Duration) -> bool;
+
+    /// What TPM this is, as JSON in the form of libtpms: an object with a member for each flag that is known.
+    fn info(&self, flags: InfoFlags) -> String;
 }

@@ -1,4 +1,7 @@
 //! The front doors of a TPM instance. They know the TPM only as [`device::TpmDevice`].
 
+pub mod attachment;
+pub mod control;
 pub mod device;
+pub mod socket;
 pub mod vhost;

@@ -1,4 +1,4 @@
-//! The vhost-user sockets of all instances.
+//! The vhost-user sockets and control channels of all instances.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,20 +7,29 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vtpm_backend::vhost::{FrontDoor, Options};
+use vtpm_backend::attachment::Attachment;
+use vtpm_backend::control::{self, Access, ControlDoor};
+use vtpm_backend::vhost::{FrontDoor, FrontDoorError, Options};
 
-use super::{DaemonError, VHOST_USER_SOCKET};
+use super::{CONTROL_SOCKET, DaemonError, VHOST_USER_SOCKET};
 use crate::tree::{Instance, TreeEvent};
 
-/// A door with the name of its instance.
-type NamedDoor = (String, FrontDoor);
+/// The doors of one instance. One that could not be opened is missing.
+struct InstanceDoors {
+    /// The name of the instance.
+    name: String,
+    /// Who is connected, at whichever of them.
+    attachment: Arc<Attachment>,
+    _vhost_user: Option<FrontDoor>,
+    _control: Option<ControlDoor>,
+}
 
 /// All open doors, by instance handle.
 pub(super) struct Doors {
     runtime_dir: PathBuf,
     /// Who may connect besides the user of this process.
     group: Option<u32>,
-    open: Mutex<BTreeMap<u32, NamedDoor>>,
+    open: Mutex<BTreeMap<u32, InstanceDoors>>,
 }
 
 impl Doors {
@@ -30,11 +39,11 @@ impl Doors {
         Ok(Self { runtime_dir: runtime_dir.to_owned(), group, open: Mutex::default() })
     }
 
-    fn open_doors(&self) -> MutexGuard<'_, BTreeMap<u32, NamedDoor>> {
+    fn open_doors(&self) -> MutexGuard<'_, BTreeMap<u32, InstanceDoors>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens or closes a door as instances come and go.
+    /// Opens or closes doors as instances come and go.
     pub(super) fn on_event(&self, event: &TreeEvent) {
         match event {
             TreeEvent::Created(instance) => self.open(instance),
@@ -43,43 +52,56 @@ impl Doors {
         }
     }
 
-    /// Opens the door of one instance. When that fails, the log says why, and the others are not concerned.
+    /// Opens the doors of one instance. When that fails, the log says why, and the others are not concerned.
     pub(super) fn open(&self, instance: &Arc<Instance>) {
         let name = instance.name().as_str();
         let dir = self.runtime_dir.join(name);
         // Names are unique among instances: an earlier one of this name is deleted, and the news of that is on its way.
-        let earlier: Vec<NamedDoor> =
-            self.open_doors().extract_if(.., |_, (of, _)| of == name).map(|(_, door)| door).collect();
+        let earlier: Vec<InstanceDoors> =
+            self.open_doors().extract_if(.., |_, doors| doors.name == name).map(|(_, doors)| doors).collect();
         drop(earlier);
-        let options = Options { group: self.group, ..Options::new(name) };
-        let opened = make_dir_for(&dir, self.group).and_then(|()| {
-            FrontDoor::bind(&dir.join(VHOST_USER_SOCKET), instance.clone(), options)
-                .map_err(DaemonError::from)
-        });
-        match opened {
-            Ok(door) => {
-                self.open_doors().insert(instance.handle(), (name.to_owned(), door));
-                // Two clients may make and delete it at once, and this may hear of the deletion first.
-                if instance.is_deleted() {
-                    self.close(instance);
-                }
-            }
-            Err(error) => log::error!("{name} has no vhost-user socket: {}", crate::sentence(&error)),
+        if let Err(error) = make_dir_for(&dir, self.group) {
+            log::error!("{name} has no sockets: {}", crate::sentence(&error));
+            return;
+        }
+        let attachment: Arc<Attachment> = Arc::default();
+        let vhost_user = FrontDoor::bind(
+            &dir.join(VHOST_USER_SOCKET),
+            instance.clone(),
+            Options { group: self.group, attachment: attachment.clone(), ..Options::new(name) },
+        );
+        let control = ControlDoor::bind(
+            &dir.join(CONTROL_SOCKET),
+            Access { group: self.group, ..Access::default() },
+            instance.clone(),
+            control::Options { attachment: attachment.clone(), ..control::Options::new(name) },
+        );
+        let doors = InstanceDoors {
+            name: name.to_owned(),
+            attachment,
+            _vhost_user: opened(name, "vhost-user socket", vhost_user),
+            _control: opened(name, "control channel", control),
+        };
+        self.open_doors().insert(instance.handle(), doors);
+        // Two clients may make and delete it at once, and this may hear of the deletion first.
+        if instance.is_deleted() {
+            self.close(instance);
         }
     }
 
     fn close(&self, instance: &Instance) {
         // Outside the lock: closing waits for the command in flight.
-        let door = self.open_doors().remove(&instance.handle());
-        if let Some((name, door)) = door {
-            drop(door);
-            remove_dir(&self.runtime_dir.join(name));
+        let doors = self.open_doors().remove(&instance.handle());
+        if let Some(doors) = doors {
+            let dir = self.runtime_dir.join(&doors.name);
+            drop(doors);
+            remove_dir(&dir);
         }
     }
 
     /// Whether a QEMU is connected to this instance.
     pub(super) fn is_attached(&self, instance: u32) -> bool {
-        self.open_doors().get(&instance).is_some_and(|(_, door)| door.is_connected())
+        self.open_doors().get(&instance).is_some_and(|doors| doors.attachment.client().is_some())
     }
 
     /// Closes all doors.
@@ -87,6 +109,11 @@ impl Doors {
         let doors = std::mem::take(&mut *self.open_doors());
         drop(doors);
     }
+}
+
+/// A door that opened; else the log says why not.
+fn opened<D>(name: &str, what: &str, door: Result<D, FrontDoorError>) -> Option<D> {
+    door.inspect_err(|error| log::error!("{name} has no {what}: {}", crate::sentence(error))).ok()
 }
 
 /// Makes a directory that only the user of this process can enter, if it is not there.

@@ -1,7 +1,8 @@
 //! The daemon: the tree of one store, with a front door for every instance and the raw TPM socket of the root.
 //!
 //! Below the runtime directory every instance has a directory of its name: `root/tpm.sock` is the raw TPM socket of the root,
-//! `<name>/vhost-user.sock` the vhost-user socket of any other instance.
+//! `<name>/vhost-user.sock` the vhost-user socket of any other instance, and `<name>/control.sock` its control channel. One client at a time
+//! is connected to an instance, at one of the two.
 
 mod doors;
 mod error;
@@ -31,6 +32,8 @@ use raw_socket::RawSocket;
 
 /// File name of a vhost-user socket.
 pub const VHOST_USER_SOCKET: &str = "vhost-user.sock";
+/// File name of a socket with swtpm's control channel.
+pub const CONTROL_SOCKET: &str = "control.sock";
 /// File name of a raw TPM socket.
 pub const TPM_SOCKET: &str = "tpm.sock";
 /// Name of the root instance.
@@ -56,7 +59,7 @@ impl Daemon {
     /// Opens the store and all sockets.
     ///
     /// # Errors
-    /// [`DaemonError`], when the store cannot be opened or the raw socket of the root cannot be made. A vhost-user
+    /// [`DaemonError`], when the store cannot be opened or the raw socket of the root cannot be made. A
     /// socket that cannot be made is logged and costs its instance only.
     pub fn start(config: &Config) -> Result<Self, DaemonError> {
         raise_descriptor_limit();

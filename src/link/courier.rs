@@ -29,6 +29,8 @@ const SHORT_POLL: Duration = Duration::from_secs(2);
 /// How long the device migration waits in `save` for a ticket that is still looked for. The machine stands still meanwhile; but without a
 /// ticket the migration fails, and the search has as a rule gone on since the migration began.
 const SAVE_WAIT: Duration = Duration::from_secs(1);
+/// As long as this since the migration began it waits in any case: a door that knows no beginning tells of it when it saves.
+const FIRST_WAIT: Duration = Duration::from_secs(4);
 /// How long the end waits for threads that talk to peers.
 const END_WAIT: Duration = Duration::from_secs(2);
 
@@ -124,13 +126,15 @@ impl Locked {
 /// A machine that migrates.
 struct Search {
     errand: Errand,
+    /// When the migration began.
+    begun: Instant,
     /// As in [`Locked`].
     trouble: Option<String>,
 }
 
 impl Search {
     fn new() -> Self {
-        Self { errand: Errand::none(), trouble: None }
+        Self { errand: Errand::none(), begun: Instant::now(), trouble: None }
     }
 }
 
@@ -333,7 +337,9 @@ impl Shared {
     fn migrating(&self, instance: &Instance, begun: bool) {
         let mut desk = self.desk();
         if begun {
-            desk.searches.entry(instance.handle()).or_insert_with(Search::new).errand.call();
+            let search = desk.searches.entry(instance.handle()).or_insert_with(Search::new);
+            search.begun = Instant::now();
+            search.errand.call();
         } else {
             desk.searches.remove(&instance.handle());
         }
@@ -349,7 +355,9 @@ impl Shared {
         let now = Instant::now();
         let until = now.checked_add(SAVE_WAIT).unwrap_or(now);
         let mut desk = self.desk();
-        let errand = &mut desk.searches.entry(instance.handle()).or_insert_with(Search::new).errand;
+        let search = desk.searches.entry(instance.handle()).or_insert_with(Search::new);
+        let until = search.begun.checked_add(FIRST_WAIT).unwrap_or(until).max(until);
+        let errand = &mut search.errand;
         let looked_for = errand.under_way || errand.due.is_some();
         // A ticket is there; and if the link found it, nobody looks for a better one.
         if armed.is_some_and(|flags| !flags.automatic() || !looked_for) {
@@ -483,7 +491,7 @@ mod tests {
             desk.locked.insert(instance, Locked::new());
         }
         desk.locked.get_mut(&1).unwrap().give_up.call();
-        desk.searches.insert(9, Search { errand: Errand::now(), trouble: None });
+        desk.searches.insert(9, Search { errand: Errand::now(), ..Search::new() });
         assert!(matches!(desk.next_task(now), Some(Task::Search(9))));
         assert!(matches!(desk.next_task(now), Some(Task::GiveUp(1))));
         for _ in 0..3 {

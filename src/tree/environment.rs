@@ -1,6 +1,6 @@
 //! What an instance gives its engine for the time of one command.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use vtpm_engine::env::{Change, CommitFailed, Environment};
@@ -88,6 +88,8 @@ pub(super) struct CommandEnvironment<'a> {
     /// The command and its place in the queue, where it came from one.
     in_flight: Option<(u16, &'a [u8])>,
     manager: Option<Transaction<'a>>,
+    /// Somebody wants the command to end.
+    canceled: Option<&'a AtomicBool>,
     /// What became durable as the last command.
     pub(super) last: Option<LastCommand>,
     /// The store does not know what came of a commit.
@@ -103,7 +105,22 @@ impl<'a> CommandEnvironment<'a> {
         in_flight: Option<(u16, &'a [u8])>,
         manager: Option<Transaction<'a>>,
     ) -> Self {
-        Self { tree, instance, in_flight, manager, last: None, in_doubt: false, events: Vec::new() }
+        Self {
+            tree,
+            instance,
+            in_flight,
+            manager,
+            canceled: None,
+            last: None,
+            in_doubt: false,
+            events: Vec::new(),
+        }
+    }
+
+    /// With a flag that calls the command off.
+    pub(super) const fn cancelable(mut self, flag: &'a AtomicBool) -> Self {
+        self.canceled = Some(flag);
+        self
     }
 
     /// The command is over. An instance command that changed nothing in the processing instance is committed only now.
@@ -182,6 +199,10 @@ impl Environment for CommandEnvironment<'_> {
             }
             CommitFailed
         })
+    }
+
+    fn is_canceled(&mut self) -> bool {
+        self.canceled.is_some_and(|flag| flag.load(Ordering::Acquire))
     }
 
     fn instances(&mut self) -> Option<&mut dyn InstanceManager> {

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -62,6 +63,8 @@ pub struct Instance {
     identity: Identity,
     parent: Option<u32>,
     inner: Mutex<Inner>,
+    /// The command at hand is to end; each begins without.
+    canceled: AtomicBool,
 }
 
 /// A response that says nothing but a code.
@@ -114,7 +117,13 @@ impl Instance {
             reset_owed: false,
             reset_recorded: false,
         };
-        Ok(Self { tree, identity: Identity::read(row)?, parent, inner: Mutex::new(inner) })
+        Ok(Self {
+            tree,
+            identity: Identity::read(row)?,
+            parent,
+            inner: Mutex::new(inner),
+            canceled: AtomicBool::new(false),
+        })
     }
 
     /// A sibling for the tree that `self` is in.
@@ -350,7 +359,8 @@ impl Instance {
             .privileged()
             .then(|| Transaction::new(tree, topology, self, origin.limit, command));
         let in_flight = origin.slot.map(|slot| (slot, command));
-        let mut env = CommandEnvironment::new(tree, self.id(), in_flight, manager);
+        self.canceled.store(false, Ordering::Release);
+        let mut env = CommandEnvironment::new(tree, self.id(), in_flight, manager).cancelable(&self.canceled);
         let executed = catch_unwind(AssertUnwindSafe(|| tpm.execute(&mut env, origin.locality, command)));
         let response = match executed {
             Ok(response) => env.finish(response),
@@ -374,7 +384,7 @@ impl Instance {
 
     /// `_TPM_Init`. Where it cannot be made durable it is still owed: software that boots after a reset must not find the PCRs of
     /// what ran before.
-    fn reset_tpm(&self, tree: &Tree, inner: &mut Inner) -> Result<(), ResponseCode> {
+    pub(super) fn reset_tpm(&self, tree: &Tree, inner: &mut Inner) -> Result<(), ResponseCode> {
         inner.reset_owed = true;
         self.settle_arrival(tree, inner)?;
         self.forget_command(tree, inner);
@@ -410,7 +420,7 @@ impl Instance {
     }
 
     /// The instance is about to execute for the first time since it was imported: from here on it lives here, durably.
-    fn settle_arrival(&self, tree: &Tree, inner: &mut Inner) -> Result<(), ResponseCode> {
+    pub(super) fn settle_arrival(&self, tree: &Tree, inner: &mut Inner) -> Result<(), ResponseCode> {
         let Some(live) = inner.state.first_command() else { return Ok(()) };
         let ticket = (live.arrived_by().unwrap_or_default(), Instant::now());
         let mut ops = Ops::new(self.id());
@@ -497,13 +507,18 @@ impl Instance {
         }
     }
 
+    /// Has the command at hand end early, if it is one that takes long. Without a lock, which that command has.
+    pub(super) fn cancel_command(&self) {
+        self.canceled.store(true, Ordering::Release);
+    }
+
     fn tell(&self, event: impl FnOnce(Arc<Self>) -> TreeEvent) {
         if let Some(tree) = self.tree.upgrade() {
             tree.tell_of(self.handle(), event);
         }
     }
 
-    fn tree_or_gone(&self) -> Result<Arc<Tree>, DeviceError> {
+    pub(super) fn tree_or_gone(&self) -> Result<Arc<Tree>, DeviceError> {
         self.tree.upgrade().ok_or_else(|| DeviceError::Internal("vtpmd is shutting down".into()))
     }
 }

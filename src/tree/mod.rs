@@ -30,8 +30,10 @@
 //! next boot of the host (`boot.rs`) resets every TPM before it answers.
 
 mod boot;
+mod control;
 mod environment;
 mod fallback;
+mod info;
 mod instance;
 mod log;
 mod manager;
@@ -50,6 +52,7 @@ use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
 
 pub use environment::Clock;
+pub use info::{PROFILE, describe_tpm};
 pub use instance::Instance;
 pub use persistence::Persistence;
 pub use provision::RootOptions;

@@ -27,5 +27,6 @@ mod tpm;
 mod transfer;
 mod worker;
 
+pub use crate::socket::FrontDoorError;
 pub use config::{CONFIG_MACHINE_RESET, CONFIG_RUN_STATE, CONFIG_SIZE, CONFIG_VERSION};
-pub use server::{FrontDoor, FrontDoorError, Options};
+pub use server::{FrontDoor, Options};

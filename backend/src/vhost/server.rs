@@ -2,10 +2,9 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -13,46 +12,16 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockname, getsockopt, listen, socket,
-    sockopt,
-};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::socket::{SockType, UnixAddr, getsockname, getsockopt, sockopt};
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
 use super::session::Session;
 use super::tpm::Lasting;
-use super::worker::thread_name;
+use crate::attachment::{Attached, Attachment, Client, Door, PARTING};
 use crate::device::TpmDevice;
-
-/// How long to wait when no connection can be accepted for want of descriptors or memory.
-const EXHAUSTED: Duration = Duration::from_millis(200);
-
-/// Why a front door could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum FrontDoorError {
-    /// Something listens on the socket already.
-    #[error("{} is in use by a running process", .0.display())]
-    InUse(PathBuf),
-    /// There is something at the path that is not a socket.
-    #[error("{} exists and is no socket", .0.display())]
-    NoSocket(PathBuf),
-    /// The socket could not be made.
-    #[error("{} cannot be listened on", .path.display())]
-    Bind {
-        /// Where it was to be.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
-    /// A descriptor that was handed in is no UNIX stream socket.
-    #[error("the descriptor is no UNIX stream socket")]
-    Descriptor(#[source] io::Error),
-    /// The thread or a descriptor of the door could not be made.
-    #[error("the front door cannot be set up")]
-    Setup(#[source] io::Error),
-}
+use crate::socket::{
+    Access, EXHAUSTED, FrontDoorError, SocketFile, bind_unix, hung_up, is_passing, thread_name,
+};
 
 /// What can be chosen about a front door.
 #[derive(Clone, Debug)]
@@ -63,13 +32,20 @@ pub struct Options {
     pub transfer_timeout: Duration,
     /// The group that may connect to a socket that the door makes; without one its owner alone may.
     pub group: Option<u32>,
+    /// The place at the instance, which its other doors share.
+    pub attachment: Arc<Attachment>,
 }
 
 impl Options {
     /// The usual choices for an instance called `name`.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), transfer_timeout: Duration::from_secs(10), group: None }
+        Self {
+            name: name.into(),
+            transfer_timeout: Duration::from_secs(10),
+            group: None,
+            attachment: Arc::default(),
+        }
     }
 }
 
@@ -80,7 +56,7 @@ impl Options {
 pub struct FrontDoor {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    socket: Option<Socket>,
+    socket: Option<SocketFile>,
 }
 
 /// What the door's thread and its owner share.
@@ -94,12 +70,6 @@ struct Shared {
     current: Mutex<Option<UnixStream>>,
 }
 
-/// A socket file that is ours to remove.
-struct Socket {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
 impl FrontDoor {
     /// Listens on a new socket at `path`, which only its owner and the group of the options may connect to. A socket that a dead process left is
     /// replaced.
@@ -107,18 +77,10 @@ impl FrontDoor {
     /// # Errors
     /// [`FrontDoorError`]; `InUse` when another process listens there.
     pub fn bind(path: &Path, device: Arc<dyn TpmDevice>, options: Options) -> Result<Self, FrontDoorError> {
-        clear_the_way(path)?;
-        let failed = |source: io::Error| FrontDoorError::Bind { path: path.to_owned(), source };
-        let listener = listen_privately(path).map_err(failed)?;
-        if let Some(group) = options.group {
-            // The mode comes last, so that no other group could ever connect.
-            lchown(path, None, Some(group))
-                .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)))
-                .map_err(failed)?;
-        }
-        let found = std::fs::symlink_metadata(path).map_err(failed)?;
+        let access = Access { group: options.group, ..Access::default() };
+        let (listener, file) = bind_unix(path, access)?;
         let mut door = Self::open(Some(listener), None, device, options)?;
-        door.socket = Some(Socket { path: path.to_owned(), identity: (found.dev(), found.ino()) });
+        door.socket = Some(file);
         Ok(door)
     }
 
@@ -193,9 +155,7 @@ impl FrontDoor {
 
 impl Drop for FrontDoor {
     fn drop(&mut self) {
-        if let Some(socket) = &self.socket {
-            socket.remove();
-        }
+        self.socket = None;
         self.shared.exit.store(true, Ordering::Release);
         // A counter that is full has woken the thread already.
         let _full = self.shared.wake.write(1);
@@ -206,21 +166,11 @@ impl Drop for FrontDoor {
     }
 }
 
-impl Socket {
-    /// Removes the socket unless another one took its place.
-    fn remove(&self) {
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
-        if ours && let Err(e) = std::fs::remove_file(&self.path) {
-            log::warn!("{} stays behind: {e}", self.path.display());
-        }
-    }
-}
-
 /// The connection that is being served.
 struct Connection {
     stream: UnixStream,
     handler: BackendReqHandler<Mutex<Session>>,
+    _attached: Attached,
 }
 
 impl Shared {
@@ -294,12 +244,12 @@ impl Shared {
         }
         match listener.accept() {
             Ok((stream, _)) if connection.is_none() => *connection = self.welcome(stream),
-            Ok(_) => log::warn!("{name}: a second front end was sent away: one is connected"),
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted
-                ) => {}
+            Ok((stream, _)) => {
+                if let Some(holder) = self.options.attachment.client() {
+                    self.send_away(Client::of(Door::VhostUser, &stream), holder);
+                }
+            }
+            Err(e) if is_passing(&e) => {}
             Err(e) => {
                 log::error!("{name}: no connection can be accepted: {e}");
                 std::thread::sleep(EXHAUSTED);
@@ -307,11 +257,24 @@ impl Shared {
         }
     }
 
+    fn send_away(&self, client: Client, holder: Client) {
+        let name = &self.options.name;
+        log::warn!("{name}: a second front end, {client}, was sent away: {holder} has the instance");
+    }
+
     fn welcome(&self, stream: UnixStream) -> Option<Connection> {
         let name = &self.options.name;
-        match self.connect(stream) {
+        let client = Client::of(Door::VhostUser, &stream);
+        let attached = match self.options.attachment.attach(client, PARTING) {
+            Ok(attached) => attached,
+            Err(holder) => {
+                self.send_away(client, holder);
+                return None;
+            }
+        };
+        match self.connect(stream, attached) {
             Ok(connection) => {
-                log::info!("{name}: a front end connected");
+                log::info!("{name}: a front end connected: {client}");
                 Some(connection)
             }
             Err(e) => {
@@ -321,7 +284,7 @@ impl Shared {
         }
     }
 
-    fn connect(&self, stream: UnixStream) -> io::Result<Connection> {
+    fn connect(&self, stream: UnixStream, attached: Attached) -> io::Result<Connection> {
         // Accepted sockets inherit nothing, handed-in ones may not block either.
         stream.set_nonblocking(false)?;
         let session = Session::new(
@@ -334,6 +297,7 @@ impl Shared {
         Ok(Connection {
             stream: stream.try_clone()?,
             handler: BackendReqHandler::from_stream(stream, Arc::new(Mutex::new(session))),
+            _attached: attached,
         })
     }
 
@@ -351,39 +315,4 @@ impl Shared {
         }
         false
     }
-}
-
-/// Whether the other side closed the connection.
-fn hung_up(stream: &UnixStream) -> bool {
-    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-        && fds.iter().filter_map(PollFd::revents).any(|events| events.contains(PollFlags::POLLHUP))
-}
-
-/// Makes way for a socket at `path`: nothing is there, or what a dead process left.
-fn clear_the_way(path: &Path) -> Result<(), FrontDoorError> {
-    let failed = |source: io::Error| FrontDoorError::Bind { path: path.to_owned(), source };
-    match std::fs::symlink_metadata(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(failed(e)),
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(FrontDoorError::NoSocket(path.to_owned()));
-        }
-        Ok(_) => {}
-    }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(FrontDoorError::InUse(path.to_owned())),
-        Err(e) if e.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(failed),
-        Err(e) => Err(failed(e)),
-    }
-}
-
-/// A listening socket at `path` with mode 0600 from its first moment: on Linux the file that `bind` makes takes the mode
-/// of the socket.
-fn listen_privately(path: &Path) -> io::Result<UnixListener> {
-    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-    listen(&fd, Backlog::new(16)?)?;
-    Ok(UnixListener::from(fd))
 }

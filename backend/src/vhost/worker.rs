@@ -14,6 +14,8 @@ use vhost_user_backend::{VhostUserBackend, VringT};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::socket::thread_name;
+
 /// The worker of one connection; it ends when this is dropped, after the command at hand.
 pub(crate) struct Worker<B: VhostUserBackend + 'static> {
     shared: Arc<Shared<B>>,
@@ -26,11 +28,6 @@ struct Shared<B: VhostUserBackend> {
     epoll: Epoll,
     wake: EventFd,
     exit: AtomicBool,
-}
-
-/// What the threads of an instance are called; Linux shows the first 15 bytes.
-pub(crate) fn thread_name(name: &str) -> String {
-    format!("vtpm-{}", name.replace('\0', ""))
 }
 
 impl<B> Worker<B>

@@ -1,0 +1,462 @@
+//! The door: who may come in, which channels there are, and when it closes.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use vtpm_protocol::codec::Encode;
+use vtpm_protocol::control::{ConfigFlags, Response};
+
+use super::channel::{Broken, Channel, deadline};
+use super::data::DataChannel;
+use super::machine::{MAX_LOCALITY, Machine};
+use crate::attachment::{Attached, Attachment, Client, Door, PARTING};
+use crate::device::ControlledTpm;
+use crate::socket::{
+    Access, EXHAUSTED, Entrance, FrontDoorError, Listener, Way, hung_up, is_passing, thread_name,
+};
+
+/// What the owner of a door may want to know: a program that ends with its client, for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlEvent {
+    /// `CMD_SHUTDOWN` was answered.
+    Shutdown,
+    /// A connection of the control channel ended.
+    ControlClosed,
+    /// A data channel ended.
+    DataClosed,
+}
+
+/// Who is told. Called from the door's thread, which must not be kept long, and must not close the door itself.
+pub type Listen = Arc<dyn Fn(ControlEvent) + Send + Sync>;
+
+/// What can be chosen about a control door.
+#[derive(Clone)]
+pub struct Options {
+    /// What the log calls the instance.
+    pub name: String,
+    /// How long the rest of a message may take to come, and a response to be read.
+    pub patience: Duration,
+    /// How long the state may take to come. QEMU stands still meanwhile.
+    pub transfer_timeout: Duration,
+    /// The place at the instance, which its other doors share.
+    pub attachment: Arc<Attachment>,
+    /// What `CMD_GET_CONFIG` answers.
+    pub config: ConfigFlags,
+    /// The TPM is on from the start and whenever no machine is connected, without `CMD_INIT`. The owner of the door switched it on.
+    pub running: bool,
+    /// A TPM that is switched off without `TPM2_Shutdown` is sent it, as far as it has executed anything since it was switched on.
+    pub auto_shutdown: bool,
+    /// Locality 4 cannot be chosen.
+    pub reject_locality_4: bool,
+    /// The command `0x20001000` on the data channel chooses the locality.
+    pub allow_set_locality: bool,
+    /// Who is told what happens.
+    pub on_event: Option<Listen>,
+}
+
+impl Options {
+    /// The usual choices for an instance called `name`.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            patience: Duration::from_secs(5),
+            transfer_timeout: Duration::from_secs(10),
+            attachment: Arc::default(),
+            // The store is sealed, and so is what leaves it.
+            config: ConfigFlags::FILE_KEY.with(ConfigFlags::MIGRATION_KEY),
+            running: false,
+            auto_shutdown: true,
+            reject_locality_4: false,
+            allow_set_locality: false,
+            on_event: None,
+        }
+    }
+
+    pub(super) fn allows(&self, locality: u8) -> bool {
+        locality < MAX_LOCALITY || (locality == MAX_LOCALITY && !self.reject_locality_4)
+    }
+}
+
+/// Control and data channel of one device, open until this is dropped.
+///
+/// One client of the control channel is served at a time; a second one is accepted and sent away at once. Clients of a data socket wait
+/// for one another, as with swtpm.
+pub struct ControlDoor {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the door's threads and its owner share.
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) device: Arc<dyn ControlledTpm>,
+    machine: Mutex<Machine>,
+    /// The device executes a command.
+    pub(super) executing: AtomicBool,
+    exit: AtomicBool,
+    wake: EventFd,
+    /// The control connection, to be shut down when the door closes in the middle of a message.
+    current: Mutex<Option<Channel>>,
+}
+
+impl ControlDoor {
+    /// A control channel on a new UNIX socket at `path`, which only its owner and whom `access` names may connect to.
+    ///
+    /// # Errors
+    /// [`FrontDoorError`]; `InUse` when another process listens there.
+    pub fn bind(
+        path: &Path,
+        access: Access,
+        device: Arc<dyn ControlledTpm>,
+        options: Options,
+    ) -> Result<Self, FrontDoorError> {
+        Self::open(Some(Entrance::bind_unix(path, access)?), None, device, options)
+    }
+
+    /// A control channel, a data channel, or both.
+    ///
+    /// # Errors
+    /// [`FrontDoorError::Setup`].
+    pub fn open(
+        control: Option<Entrance>,
+        data: Option<Entrance>,
+        device: Arc<dyn ControlledTpm>,
+        options: Options,
+    ) -> Result<Self, FrontDoorError> {
+        let machine = Mutex::new(Machine::new(options.running));
+        let shared = Arc::new(Shared {
+            options,
+            device,
+            machine,
+            executing: AtomicBool::new(false),
+            exit: AtomicBool::new(false),
+            wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
+                .map_err(|e| FrontDoorError::Setup(e.into()))?,
+            current: Mutex::new(None),
+        });
+        let thread = std::thread::Builder::new()
+            .name(thread_name(&shared.options.name))
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || Hall::new(shared).run(control, data)
+            })
+            .map_err(FrontDoorError::Setup)?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Waits until the door closes by itself: when it was opened on connected descriptors only, and they ended.
+    pub fn wait(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+
+    /// Closes the door: the command in flight is finished, connections are dropped, sockets removed. The TPM is switched off.
+    pub fn close(self) {}
+}
+
+impl Drop for ControlDoor {
+    fn drop(&mut self) {
+        self.shared.exit.store(true, Ordering::Release);
+        self.shared.wake();
+        if let Some(current) = self.shared.current().as_ref() {
+            current.hang_up();
+        }
+        self.wait();
+    }
+}
+
+impl Shared {
+    /// Held while a command is executed: what it depends on does not change meanwhile.
+    pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Channel>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the door's thread look about.
+    pub(super) fn wake(&self) {
+        // A counter that is full has woken the thread already.
+        let _full = self.wake.write(1);
+    }
+
+    fn tell(&self, event: ControlEvent) {
+        if let Some(listen) = &self.options.on_event {
+            listen(event);
+        }
+    }
+}
+
+/// Who is inside. Belongs to the door's thread.
+struct Hall {
+    shared: Arc<Shared>,
+    control: Option<Channel>,
+    data: Option<DataChannel>,
+    /// The client of the control channel passed a descriptor: it is a machine, whose TPM goes off with it.
+    machine: bool,
+    /// While anybody is inside.
+    attached: Option<Attached>,
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Ready {
+    /// The client has sent something, or left.
+    spoken: bool,
+    /// Somebody wants to come in.
+    control: bool,
+    data: bool,
+}
+
+impl Hall {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, control: None, data: None, machine: false, attached: None }
+    }
+
+    fn run(mut self, control: Option<Entrance>, data: Option<Entrance>) {
+        let shared = self.shared.clone();
+        let name = &shared.options.name;
+        let mut listen =
+            |entrance: Option<Entrance>, welcome: &mut dyn FnMut(&mut Self, OwnedFd)| match entrance
+                .map(|entrance| entrance.0)
+            {
+                Some(Way::Listener(listener)) => Some(listener),
+                Some(Way::Connected(fd)) => {
+                    welcome(&mut self, fd);
+                    None
+                }
+                None => None,
+            };
+        let control = listen(control, &mut Self::welcome);
+        let data = listen(data, &mut Self::welcome_data);
+        while !shared.exit.load(Ordering::Acquire) {
+            if control.is_none() && data.is_none() && self.control.is_none() && self.data.is_none() {
+                break;
+            }
+            let ready = match self.look(control.as_ref(), data.as_ref()) {
+                Ok(ready) => ready,
+                Err(e) => {
+                    log::error!("{name}: the sockets cannot be waited for: {e}");
+                    break;
+                }
+            };
+            if shared.exit.load(Ordering::Acquire) {
+                break;
+            }
+            if self.data.as_ref().is_some_and(DataChannel::has_ended) {
+                self.data_left();
+            }
+            if ready.spoken {
+                self.answer();
+            }
+            if let Some(listener) = control.as_ref().filter(|_| ready.control) {
+                self.accept(listener);
+            }
+            if let Some(listener) = data.as_ref().filter(|_| ready.data) {
+                self.accept_data(listener);
+            }
+        }
+        self.control_left();
+        self.data_left();
+        shared.machine_gone();
+    }
+
+    fn look(&self, control: Option<&Listener>, data: Option<&Listener>) -> io::Result<Ready> {
+        // One client of the data socket at a time; the next one waits outside.
+        let data = data.filter(|_| self.data.is_none());
+        let mut fds = vec![PollFd::new(self.shared.wake.as_fd(), PollFlags::POLLIN)];
+        let sources =
+            [self.control.as_ref().map(AsFd::as_fd), control.map(AsFd::as_fd), data.map(AsFd::as_fd)];
+        fds.extend(sources.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => return Ok(Ready::default()),
+            Err(e) => return Err(e.into()),
+        }
+        // What it counts is of no interest.
+        let _empty = self.shared.wake.read();
+        let mut found = fds.iter().skip(1).map(|fd| fd.any().unwrap_or(true));
+        let mut next = |there: bool| there && found.next().unwrap_or(false);
+        Ok(Ready {
+            spoken: next(self.control.is_some()),
+            control: next(control.is_some()),
+            data: next(data.is_some()),
+        })
+    }
+
+    fn accept(&mut self, listener: &Listener) {
+        // Whoever comes after it must not find the place taken by what it left unread.
+        while self.control.as_ref().is_some_and(hung_up) {
+            self.answer();
+        }
+        if let Some(client) = self.take(listener) {
+            self.welcome(client);
+        }
+    }
+
+    fn accept_data(&mut self, listener: &Listener) {
+        if let Some(client) = self.take(listener) {
+            self.welcome_data(client);
+        }
+    }
+
+    fn take(&self, listener: &Listener) -> Option<OwnedFd> {
+        match listener.accept() {
+            Ok(client) => Some(client),
+            Err(e) if is_passing(&e) => None,
+            Err(e) => {
+                log::error!("{}: no connection can be accepted: {e}", self.shared.options.name);
+                std::thread::sleep(EXHAUSTED);
+                None
+            }
+        }
+    }
+
+    /// Takes the place at the instance, unless this door has it; the log says who else has it.
+    fn attach(&mut self, socket: &OwnedFd) -> Option<Client> {
+        let options = &self.shared.options;
+        let client = Client::of(Door::Control, socket);
+        if self.attached.is_some() {
+            return Some(client);
+        }
+        match options.attachment.attach(client, PARTING) {
+            Ok(attached) => {
+                self.attached = Some(attached);
+                Some(client)
+            }
+            Err(holder) => {
+                log::warn!("{}: {client} was sent away: {holder} has the instance", options.name);
+                None
+            }
+        }
+    }
+
+    fn welcome(&mut self, socket: OwnedFd) {
+        let name = self.shared.options.name.clone();
+        if self.control.is_some() {
+            if let Some(holder) = self.shared.options.attachment.client() {
+                let client = Client::of(Door::Control, &socket);
+                log::warn!("{name}: {client} was sent away: {holder} has the instance");
+            }
+            return;
+        }
+        let Some(client) = self.attach(&socket) else { return };
+        let opened = Channel::new(socket).and_then(|channel| Ok((channel.try_clone()?, channel)));
+        match opened {
+            Ok((other, channel)) => {
+                *self.shared.current() = Some(other);
+                self.control = Some(channel);
+                log::info!("{name}: {client} connected");
+            }
+            Err(e) => {
+                log::error!("{name}: a connection could not be served: {e}");
+                self.detach();
+            }
+        }
+    }
+
+    fn welcome_data(&mut self, socket: OwnedFd) {
+        if self.attach(&socket).is_none() {
+            return;
+        }
+        match Channel::new(socket) {
+            Ok(channel) => {
+                let _logged = self.open_data(channel, false);
+            }
+            Err(e) => log::error!("{}: a connection could not be served: {e}", self.shared.options.name),
+        }
+        self.detach();
+    }
+
+    fn open_data(&mut self, channel: Channel, of_machine: bool) -> io::Result<()> {
+        let data = DataChannel::start(&self.shared, channel, of_machine).inspect_err(|e| {
+            log::error!("{}: the data channel could not be served: {e}", self.shared.options.name);
+        })?;
+        self.data = Some(data);
+        Ok(())
+    }
+
+    /// Leaves the place to others when nobody is inside.
+    fn detach(&mut self) {
+        if self.control.is_none() && self.data.is_none() {
+            self.attached = None;
+        }
+    }
+
+    fn control_left(&mut self) {
+        if self.control.take().is_none() {
+            return;
+        }
+        *self.shared.current() = None;
+        if std::mem::take(&mut self.machine) {
+            if self.data.as_ref().is_some_and(|data| data.of_machine) {
+                self.data_left();
+            }
+            self.shared.machine_gone();
+        }
+        self.shared.tell(ControlEvent::ControlClosed);
+        self.detach();
+    }
+
+    fn data_left(&mut self) {
+        if self.data.take().is_some() {
+            self.shared.tell(ControlEvent::DataClosed);
+            self.detach();
+        }
+    }
+
+    /// Answers one request, or sees the client off.
+    fn answer(&mut self) {
+        let Some(channel) = self.control.take() else { return };
+        let name = self.shared.options.name.clone();
+        let handled = catch_unwind(AssertUnwindSafe(|| self.exchange(&channel)));
+        self.control = Some(channel);
+        match handled {
+            Ok(Ok(true)) => return,
+            Ok(Ok(false)) => log::info!("{name}: the client of the control channel left"),
+            Ok(Err(why)) => log::warn!("{name}: the control channel is closed: {why}"),
+            Err(_) => log::error!("{name}: the control channel is closed: its message caused a panic"),
+        }
+        self.control_left();
+    }
+
+    /// `false` when the client has left.
+    fn exchange(&mut self, channel: &Channel) -> Result<bool, Broken> {
+        let patience = self.shared.options.patience;
+        let message = match channel.receive(patience) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(false),
+            Err(Broken::Request(error)) => {
+                let refusal = Response::Result(error.result()).to_bytes();
+                let _unread = channel.write(&refusal, deadline(patience));
+                return Err(error.into());
+            }
+            Err(other) => return Err(other),
+        };
+        log::debug!("{}: {}", self.shared.options.name, message.request.command());
+        let answer = self.shared.answer(message, channel, self.data.is_some())?;
+        if let Some(data) = answer.data {
+            self.open_data(data, true)?;
+            self.machine = true;
+        }
+        channel.write(&answer.bytes, deadline(patience))?;
+        if let Some(event) = answer.event {
+            self.shared.tell(event);
+        }
+        match answer.end {
+            Some(why) => Err(Broken::Refused(why)),
+            None => Ok(true),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The sockets that doors listen on: made, replaced and removed; and where clients come from.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket, sockopt,
+};
+use nix::sys::stat::{Mode, fchmod};
+
+/// How long to wait when no connection can be accepted for want of descriptors or memory.
+pub(crate) const EXHAUSTED: Duration = Duration::from_millis(200);
+
+/// Why a front door could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontDoorError {
+    /// Something listens on the socket already.
+    #[error("{} is in use by a running process", .0.display())]
+    InUse(PathBuf),
+    /// There is something at the path that is not a socket.
+    #[error("{} exists and is no socket", .0.display())]
+    NoSocket(PathBuf),
+    /// The socket could not be made.
+    #[error("{} cannot be listened on", .path.display())]
+    Bind {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody can listen at a TCP address.
+    #[error("{address} cannot be listened on")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A descriptor that was handed in is no stream socket of a kind that the door takes.
+    #[error("the descriptor is no stream socket that can be served here")]
+    Descriptor(#[source] io::Error),
+    /// The thread or a descriptor of the door could not be made.
+    #[error("the front door cannot be set up")]
+    Setup(#[source] io::Error),
+}
+
+/// Who may connect to a socket that a door makes, besides the user of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The user that the socket is given to.
+    pub user: Option<u32>,
+    /// The group that the socket is given to.
+    pub group: Option<u32>,
+    /// The permissions. Without them 0660 where a group is named, and 0600 elsewhere.
+    pub mode: Option<u32>,
+}
+
+/// What the threads of an instance are called; Linux shows the first 15 bytes.
+pub(crate) fn thread_name(name: &str) -> String {
+    format!("vtpm-{}", name.replace('\0', ""))
+}
+
+/// A socket file that is ours to remove.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    /// Removes the socket unless another one took its place.
+    fn drop(&mut self) {
+        let ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        if ours && let Err(e) = std::fs::remove_file(&self.path) {
+            log::warn!("{} stays behind: {e}", self.path.display());
+        }
+    }
+}
+
+/// Listens on a new socket at `path`; one that a dead process left is replaced.
+///
+/// # Errors
+/// [`FrontDoorError`]; `InUse` when another process listens there.
+pub(crate) fn bind_unix(path: &Path, access: Access) -> Result<(UnixListener, SocketFile), FrontDoorError> {
+    clear_the_way(path)?;
+    let failed = |source: io::Error| FrontDoorError::Bind { path: path.to_owned(), source };
+    let listener = listen_privately(path).map_err(failed)?;
+    let found = std::fs::symlink_metadata(path).map_err(failed)?;
+    let file = SocketFile { path: path.to_owned(), identity: (found.dev(), found.ino()) };
+    if access.user.is_some() || access.group.is_some() {
+        lchown(path, access.user, access.group).map_err(failed)?;
+    }
+    // The mode comes last, so that no other group could ever connect.
+    if let Some(mode) = access.mode.or(access.group.map(|_| 0o660)) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    }
+    Ok((listener, file))
+}
+
+/// Makes way for a socket at `path`: nothing is there, or what a dead process left.
+fn clear_the_way(path: &Path) -> Result<(), FrontDoorError> {
+    let failed = |source: io::Error| FrontDoorError::Bind { path: path.to_owned(), source };
+    match std::fs::symlink_metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(e)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(FrontDoorError::NoSocket(path.to_owned()));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(FrontDoorError::InUse(path.to_owned())),
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(failed),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+/// A listening socket at `path` with mode 0600 from its first moment: on Linux the file that `bind` makes takes the mode
+/// of the socket.
+fn listen_privately(path: &Path) -> io::Result<UnixListener> {
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&fd, Backlog::new(16)?)?;
+    Ok(UnixListener::from(fd))
+}
+
+/// Whether the other side closed the connection.
+pub(crate) fn hung_up(stream: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        && fds.iter().filter_map(PollFd::revents).any(|events| events.contains(PollFlags::POLLHUP))
+}
+
+/// Where clients of a channel come from: a socket that is listened on, or one that is connected already.
+#[derive(Debug)]
+pub struct Entrance(pub(crate) Way);
+
+#[derive(Debug)]
+pub(crate) enum Way {
+    Listener(Listener),
+    Connected(OwnedFd),
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: ListenerSocket,
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum ListenerSocket {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Entrance {
+    /// A new UNIX socket at `path`; one that a dead process left is replaced, and the file goes with the door.
+    ///
+    /// # Errors
+    /// [`FrontDoorError`]; `InUse` when another process listens there.
+    pub fn bind_unix(path: &Path, access: Access) -> Result<Self, FrontDoorError> {
+        let (listener, file) = bind_unix(path, access)?;
+        Self::listener(ListenerSocket::Unix(listener), Some(file))
+    }
+
+    /// A TCP address.
+    ///
+    /// # Errors
+    /// [`FrontDoorError::Address`].
+    pub fn bind_tcp(address: SocketAddr) -> Result<Self, FrontDoorError> {
+        let failed = |source| FrontDoorError::Address { address, source };
+        Self::listener(ListenerSocket::Tcp(TcpListener::bind(address).map_err(failed)?), None)
+    }
+
+    /// A stream socket that a manager handed in: a listening one, or one connected to the one client that there will be.
+    ///
+    /// # Errors
+    /// [`FrontDoorError::Descriptor`] for anything else.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self, FrontDoorError> {
+        let wrong = |e: nix::errno::Errno| FrontDoorError::Descriptor(e.into());
+        if getsockopt(&fd, sockopt::SockType).map_err(wrong)? != SockType::Stream {
+            return Err(FrontDoorError::Descriptor(ErrorKind::InvalidInput.into()));
+        }
+        if !getsockopt(&fd, sockopt::AcceptConn).map_err(wrong)? {
+            return Ok(Self(Way::Connected(fd)));
+        }
+        let listener = UnixListener::from(fd);
+        let socket = match listener.local_addr() {
+            Ok(_) => ListenerSocket::Unix(listener),
+            Err(_) => ListenerSocket::Tcp(TcpListener::from(OwnedFd::from(listener))),
+        };
+        Self::listener(socket, None)
+    }
+
+    fn listener(socket: ListenerSocket, file: Option<SocketFile>) -> Result<Self, FrontDoorError> {
+        // A client may be gone between the poll and the accept.
+        match &socket {
+            ListenerSocket::Unix(listener) => listener.set_nonblocking(true),
+            ListenerSocket::Tcp(listener) => listener.set_nonblocking(true),
+        }
+        .map_err(FrontDoorError::Setup)?;
+        Ok(Self(Way::Listener(Listener { socket, _file: file })))
+    }
+
+    /// The TCP address that is listened on, with the port that the system chose if 0 was asked for.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Way::Listener(Listener { socket: ListenerSocket::Tcp(listener), .. }) => {
+                listener.local_addr().ok()
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Listener {
+    /// The next client. The system's errors; `WouldBlock` when there is none.
+    pub(crate) fn accept(&self) -> io::Result<OwnedFd> {
+        match &self.socket {
+            ListenerSocket::Unix(listener) => listener.accept().map(|(stream, _)| stream.into()),
+            ListenerSocket::Tcp(listener) => listener.accept().map(|(stream, _)| {
+                // A response is written at once; without this, one would wait for the acknowledgement of the one before.
+                let _slower = stream.set_nodelay(true);
+                TcpStream::into(stream)
+            }),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            ListenerSocket::Unix(listener) => listener.as_fd(),
+            ListenerSocket::Tcp(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// Whether an error of `accept` is about one client that changed its mind.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted)
+}

@@ -1,0 +1,136 @@
+//! What the control channel asks of an instance: switching it on, and the signals of a dynamic launch.
+
+use std::time::{Duration, Instant};
+
+use vtpm_backend::device::{ControlledTpm, DeviceError, TpmDevice};
+use vtpm_engine::{CommitFailed, Tpm};
+use vtpm_protocol::control::InfoFlags;
+
+use super::environment::CommandEnvironment;
+use super::info::describe_tpm;
+use super::instance::{Inner, Instance};
+use super::{Tree, TreeEvent};
+
+/// Between two looks at whether the receipt is there.
+const RECEIPT_PAUSE: Duration = Duration::from_millis(5);
+
+impl Instance {
+    /// Lets the hardware speak to the TPM. It speaks for a machine that runs, so that an imported instance lives here from now on.
+    fn signal(
+        &self,
+        work: impl FnOnce(&mut Tpm, &mut CommandEnvironment<'_>) -> Result<(), CommitFailed>,
+    ) -> Result<(), DeviceError> {
+        let tree = self.tree_or_gone()?;
+        let mut guard = self.enter(&tree).map_err(|rc| DeviceError::Internal(rc.to_string()))?;
+        let inner: &mut Inner = &mut guard;
+        let before = inner.state.kind();
+        let result = self.signal_locked(&tree, inner, work);
+        let moved = inner.state.kind() != before;
+        drop(guard);
+        if moved {
+            tree.tell_of(self.handle(), TreeEvent::Moved);
+        }
+        result
+    }
+
+    fn signal_locked(
+        &self,
+        tree: &Tree,
+        inner: &mut Inner,
+        work: impl FnOnce(&mut Tpm, &mut CommandEnvironment<'_>) -> Result<(), CommitFailed>,
+    ) -> Result<(), DeviceError> {
+        if !inner.state.executes() {
+            return Err(DeviceError::Refused(format!("instance {} is {}", self.name(), inner.state.kind())));
+        }
+        let failed = |_| DeviceError::Internal("the store cannot be written".into());
+        if inner.reset_owed {
+            self.reset_tpm(tree, inner).map_err(failed)?;
+        }
+        self.settle_arrival(tree, inner).map_err(failed)?;
+        let gone = || DeviceError::Internal("it has no TPM".into());
+        let tpm = inner.tpm.as_mut().ok_or_else(gone)?;
+        let mut env = CommandEnvironment::new(tree, self.id(), None, None);
+        let done = work(tpm, &mut env);
+        if env.in_doubt {
+            inner.loaded = false;
+        }
+        done.map_err(|CommitFailed| DeviceError::Internal("the store cannot be written".into()))
+    }
+}
+
+impl ControlledTpm for Instance {
+    fn power_on(&self) -> Result<(), DeviceError> {
+        let tree = self.tree_or_gone()?;
+        let state = {
+            let inner = self.enter(&tree).map_err(|rc| DeviceError::Internal(rc.to_string()))?;
+            (!inner.state.executes() && !inner.state.source_locked()).then(|| inner.state.kind())
+        };
+        match state {
+            Some(state) => Err(DeviceError::Refused(format!(
+                "instance {} is {state}: there is no TPM that could be switched on",
+                self.name()
+            ))),
+            None => {
+                self.machine_reset();
+                Ok(())
+            }
+        }
+    }
+
+    fn hash_start(&self) -> Result<(), DeviceError> {
+        self.signal(|tpm, env| tpm.hash_start(env))
+    }
+
+    fn hash_data(&self, data: &[u8]) -> Result<(), DeviceError> {
+        self.signal(|tpm, _| {
+            tpm.hash_data(data);
+            Ok(())
+        })
+    }
+
+    fn hash_end(&self) -> Result<(), DeviceError> {
+        self.signal(|tpm, env| tpm.hash_end(env))
+    }
+
+    fn is_established(&self) -> bool {
+        let Ok(tree) = self.tree_or_gone() else { return false };
+        self.enter(&tree).is_ok_and(|inner| inner.tpm.as_ref().is_some_and(Tpm::is_established))
+    }
+
+    fn reset_established(&self, locality: u8) -> Result<bool, DeviceError> {
+        let mut may = false;
+        self.signal(|tpm, env| {
+            may = tpm.reset_established(env, locality)?;
+            Ok(())
+        })?;
+        Ok(may)
+    }
+
+    fn cancel(&self) {
+        self.cancel_command();
+    }
+
+    fn machine_resumed(&self, patience: Duration) -> bool {
+        self.run_state(true);
+        // Without a link nobody asks for a receipt.
+        let Ok(tree) = self.tree_or_gone() else { return false };
+        if tree.ticket_finder.get().is_none() {
+            return self.executes();
+        }
+        drop(tree);
+        let begin = Instant::now();
+        loop {
+            if self.executes() {
+                return true;
+            }
+            if begin.elapsed() >= patience {
+                return false;
+            }
+            std::thread::sleep(RECEIPT_PAUSE);
+        }
+    }
+
+    fn info(&self, flags: InfoFlags) -> String {
+        describe_tpm(flags)
+    }
+}
