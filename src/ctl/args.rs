@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::ArgPredicate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vtpm_protocol::instance::MigrationPolicy;
 
@@ -244,7 +245,15 @@ pub enum Migrate {
     /// attempt that was interrupted is gone on with by the same command. The instance lives there from the first command of its machine on;
     /// until then the TPM can be brought back, and afterwards what is kept here is destroyed: by the peer link, by this command with
     /// --wait, or by it again.
-    Run(Run),
+    Run(Box<Run>),
+    /// On the destination: answer a source on standard input and output, for `run --via ssh`, which starts it
+    ///
+    /// Whoever can start it can do all that the owner of the root can, and is not asked who he is.
+    Serve {
+        /// Over standard input and output
+        #[arg(long, required = true)]
+        stdio: bool,
+    },
     /// On the destination: make an empty instance and write the ticket for the source
     Prepare {
         /// The name of the instance here
@@ -306,9 +315,43 @@ pub enum Migrate {
 pub struct Run {
     /// Which
     pub name: String,
-    /// To which peer, as `vtpmctl peer list` has it
-    #[arg(long, value_name = "PEER")]
-    pub to: String,
+    /// To which peer, as `vtpmctl peer list` has it; with ssh, who must be there [default: any peer]
+    #[arg(long, value_name = "PEER", required_unless_present_any = ["host", "to_file"])]
+    pub to: Option<String>,
+    /// How: over the peer link, with a vtpmctl that ssh starts on the other host, or by a file
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WAY",
+        default_value_if("host", ArgPredicate::IsPresent, "ssh"),
+        default_value_if("to_file", ArgPredicate::IsPresent, "file"),
+        default_value = "link"
+    )]
+    pub via: Via,
+    /// Where ssh goes
+    #[arg(long, value_name = "USER@HOST", required_if_eq("via", "ssh"), help_heading = "With ssh")]
+    pub host: Option<String>,
+    /// ssh, and options for it; a shell reads it
+    #[arg(long, value_name = "COMMAND", default_value = "ssh", requires = "host", help_heading = "With ssh")]
+    pub ssh_command: String,
+    /// What is run on the other host, with {} in the place of vtpmctl: 'sudo -n {} --config FILE'; a shell there reads it
+    #[arg(long, value_name = "COMMAND", default_value = "{}", requires = "host", help_heading = "With ssh")]
+    pub remote_command: String,
+    /// Send this program to the other host if it has no vtpmctl that can be run, for the time of the migration
+    #[arg(long, value_enum, value_name = "WAY", requires = "host", help_heading = "With ssh")]
+    pub bootstrap: Option<Bootstrap>,
+    /// Write the stream to this file, for `vtpmctl import` there
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_if_eq("via", "file"),
+        conflicts_with = "host",
+        help_heading = "With a file"
+    )]
+    pub to_file: Option<PathBuf>,
+    /// The destination's ticket, where the instance is not locked with it yet
+    #[arg(long, value_name = "FILE", requires = "to_file", help_heading = "With a file")]
+    pub ticket: Option<PathBuf>,
     /// Its name there, where it is not prepared yet [default: the same]
     #[arg(long = "as", value_name = "NAME")]
     pub name_there: Option<String>,
@@ -327,6 +370,24 @@ pub struct Run {
     /// Show how far it is, also where standard error is no terminal
     #[arg(long)]
     pub progress: bool,
+}
+
+/// How two hosts reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// The peer link: TLS between the two roots
+    Link,
+    /// A pipe of ssh
+    Ssh,
+    /// A file that somebody carries
+    File,
+}
+
+/// How a program is sent to a host that lacks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bootstrap {
+    /// Through the pipe of ssh
+    Ssh,
 }
 
 /// See [`MigrationPolicy`].

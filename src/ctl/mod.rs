@@ -8,6 +8,7 @@ mod output;
 mod progress;
 mod reach;
 mod run;
+mod serve;
 mod status;
 mod trust;
 
@@ -28,6 +29,8 @@ use vtpm_protocol::tpm::Tpm2b;
 
 use crate::config::ConfigError;
 use crate::daemon::OwnerAuthError;
+use crate::link::trust::HelloError;
+use crate::link::wire::WireError;
 use crate::migration::client::{Client, ClientError, Departure};
 use crate::migration::session::MigrationDigest;
 use crate::tree::{ECC_STORAGE_KEY, FLEET_KEY, RSA_STORAGE_KEY};
@@ -168,6 +171,12 @@ pub enum CtlError {
         #[source]
         source: io::Error,
     },
+    /// The link over a pipe.
+    #[error("the link with the source ended")]
+    Link(#[from] WireError),
+    /// Its hellos.
+    #[error("no link with the source")]
+    Hello(#[from] HelloError),
     /// See [`RunError`].
     #[error(transparent)]
     Run(Box<RunError>),
@@ -319,17 +328,7 @@ impl Ctl {
         let instance = self.find(name)?;
         let departure = match ticket {
             Some(path) => Departure { ticket: read_ticket(path, &instance)?, lock: Some(lock_flags(strict)) },
-            None => {
-                let locked = matches!(
-                    instance.state,
-                    InstanceState::SourceLocked
-                        | InstanceState::SourceKeyed
-                        | InstanceState::Exporting
-                        | InstanceState::Exported
-                );
-                let ticket = self.client.info(instance.instance)?.ticket.filter(|_| locked);
-                Departure { ticket: ticket.ok_or_else(|| CtlError::NoTicket(name.to_owned()))?, lock: None }
-            }
+            None => self.locked_departure(&instance)?,
         };
         let mut sink = Sink::create(output)?;
         let exported = self.client.export(instance.instance, &departure, &mut sink);
@@ -338,6 +337,14 @@ impl Ctl {
         sink.finish()?;
         self.out.done_unless_stdout(name, "exported", output);
         Ok(())
+    }
+
+    /// For an instance that is locked already.
+    fn locked_departure(&self, instance: &InstanceSummary) -> Result<Departure> {
+        let locked = is_leaving(instance.state);
+        let ticket = self.client.info(instance.instance)?.ticket.filter(|_| locked);
+        let ticket = ticket.ok_or_else(|| CtlError::NoTicket(instance.name.as_str().to_owned()))?;
+        Ok(Departure { ticket, lock: None })
     }
 
     fn import(&self, name: &str, input: &Path) -> Result<()> {
@@ -410,6 +417,7 @@ impl Ctl {
                 self.out.done(&name, word);
             }
             Migrate::Run(run) => self.run(&run)?,
+            Migrate::Serve { stdio: _ } => self.serve()?,
             Migrate::Status { name } => self.status(name.as_deref())?,
             Migrate::Abort { name, receipt } => {
                 let instance = self.find(&name)?;
@@ -435,6 +443,17 @@ impl Ctl {
 
 fn lock_flags(strict: bool) -> LockFlags {
     if strict { LockFlags::STRICT } else { LockFlags::default() }
+}
+
+/// Its source lock is engaged.
+fn is_leaving(state: InstanceState) -> bool {
+    matches!(
+        state,
+        InstanceState::SourceLocked
+            | InstanceState::SourceKeyed
+            | InstanceState::Exporting
+            | InstanceState::Exported
+    )
 }
 
 /// CreateInstance answers a name or UUID that is in use with `TPM_RC_NV_DEFINED`.

@@ -67,6 +67,15 @@ impl Progress {
         self.show(&format!("sending: {}", self.amount(bytes, of)), bytes >= of);
     }
 
+    /// How much of this program has been sent.
+    pub(super) fn sent_program(&mut self, bytes: u64, of: u64) {
+        if self.shown.is_none() {
+            self.say("the other host has no vtpmctl that can be run: this one is sent");
+            self.restart();
+        }
+        self.show(&format!("sending the program: {}", self.amount(bytes, of)), bytes >= of);
+    }
+
     fn amount(&self, bytes: u64, of: u64) -> String {
         amount(bytes, of, self.began.elapsed())
     }

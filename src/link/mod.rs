@@ -7,6 +7,7 @@
 //! - [`tls`], [`trust`], [`wire`]: a connection on which both sides know each other, and messages over it;
 //! - [`server`], [`listener`], [`slot`]: a host that answers;
 //! - [`client`], [`courier`]: a host that asks;
+//! - [`pipe`]: the same over a pipe of ssh;
 //! - [`root`]: the keys and peers of both;
 //! - [`Link`]: all of it, for the daemon.
 
@@ -14,6 +15,7 @@ pub mod bell;
 pub mod client;
 pub mod courier;
 pub mod listener;
+pub mod pipe;
 pub mod root;
 pub mod server;
 pub mod slot;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use vtpm_protocol::codec::{Encode, decode_exact};
 use vtpm_protocol::instance::{Identity, KeyRole, PeerEntry, PeerKind};
-use vtpm_protocol::tpm::{PublicId, PublicParms, Tpm2b, TpmEccCurve, TpmtPublic};
+use vtpm_protocol::tpm::{PublicId, PublicParms, Tpm2b, Tpm2bName, TpmEccCurve, TpmtPublic};
 
 use super::tls::{LinkKey, LinkPublic};
 use super::trust::{Admitted, KnownPeer, Trust, TrustError};
@@ -13,7 +13,7 @@ use crate::migration::client::{Client, ClientError, Transport};
 use crate::migration::source::storage_name;
 use crate::sentence;
 use crate::tree::LINK_KEY;
-use crate::trust::identity;
+use crate::trust::{VerifiedIdentity, identity};
 
 /// Answers with what the root answers, each time anew: peers come and go while the daemon runs.
 pub struct RootTrust<T> {
@@ -40,6 +40,41 @@ impl<T: Transport + Send + Sync + 'static> RootTrust<T> {
         }))
     }
 
+    /// The peer whose identity this is. That the other side has its keys is not proved by that.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn recognize(&self, identity: &[u8]) -> Result<Admitted, TrustError> {
+        self.peer_of(&verified(identity)?)
+    }
+
+    /// Somebody who comes on a way on which every caller may do everything here, under the label of the peer that he says he is, or
+    /// his fingerprint.
+    ///
+    /// # Errors
+    /// [`TrustError`]; not [`TrustError::NoPeer`].
+    pub fn welcome(&self, identity: &[u8]) -> Result<Admitted, TrustError> {
+        let verified = verified(identity)?;
+        let label = match self.peer_of(&verified) {
+            Ok(peer) => peer.label,
+            Err(TrustError::NoPeer { fingerprint, .. }) => fingerprint,
+            Err(error) => return Err(error),
+        };
+        Ok(Admitted { label, attestation: name(&verified)?, may_prepare: true })
+    }
+
+    fn peer_of(&self, verified: &VerifiedIdentity) -> Result<Admitted, TrustError> {
+        let peers = self.entries()?;
+        let peer = verified
+            .recognize(&peers, SystemTime::now())
+            .map_err(|why| TrustError::NoPeer { fingerprint: verified.fingerprint(), why })?;
+        Ok(Admitted {
+            label: peer.label.as_str().to_owned(),
+            attestation: name(verified)?,
+            may_prepare: peer.rights.may_prepare(),
+        })
+    }
+
     fn entries(&self) -> Result<Vec<PeerEntry>, TrustError> {
         self.client.peers().map_err(|error| of_root(&error))
     }
@@ -51,23 +86,11 @@ impl<T: Transport + Send + Sync + 'static> Trust for RootTrust<T> {
     }
 
     fn admit(&self, identity: &[u8], link_key: LinkPublic) -> Result<Admitted, TrustError> {
-        let document: Identity =
-            decode_exact(identity).map_err(|code| TrustError::Identity(code.to_string()))?;
-        let verified = identity::verify(document).map_err(|error| TrustError::Identity(error.to_string()))?;
-        let fingerprint = verified.fingerprint();
+        let verified = verified(identity)?;
         if verified.key(KeyRole::Link).and_then(link_public) != Some(link_key) {
-            return Err(TrustError::LinkKey { fingerprint });
+            return Err(TrustError::LinkKey { fingerprint: verified.fingerprint() });
         }
-        let peers = self.entries()?;
-        let peer = verified
-            .recognize(&peers, SystemTime::now())
-            .map_err(|why| TrustError::NoPeer { fingerprint, why })?;
-        Ok(Admitted {
-            label: peer.label.as_str().to_owned(),
-            attestation: Tpm2b::new(verified.name())
-                .map_err(|code| TrustError::Identity(code.to_string()))?,
-            may_prepare: peer.rights.may_prepare(),
-        })
+        self.peer_of(&verified)
     }
 
     fn peers(&self) -> Result<Vec<KnownPeer>, TrustError> {
@@ -91,6 +114,15 @@ impl From<&PeerEntry> for KnownPeer {
 
 fn of_root(error: &ClientError) -> TrustError {
     TrustError::Root(sentence(error))
+}
+
+fn verified(identity: &[u8]) -> Result<VerifiedIdentity, TrustError> {
+    let document: Identity = decode_exact(identity).map_err(|code| TrustError::Identity(code.to_string()))?;
+    identity::verify(document).map_err(|error| TrustError::Identity(error.to_string()))
+}
+
+fn name(verified: &VerifiedIdentity) -> Result<Tpm2bName, TrustError> {
+    Tpm2b::new(verified.name()).map_err(|code| TrustError::Identity(code.to_string()))
 }
 
 /// The point of a P-256 key.

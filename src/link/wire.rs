@@ -124,7 +124,7 @@ fn deadline(within: Duration) -> Instant {
 }
 
 /// How much of the time until `deadline` is left; an error when none is.
-fn left(deadline: Instant) -> io::Result<Duration> {
+pub(super) fn left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
         left => Ok(left),

@@ -7,7 +7,9 @@
     reason = "a test that panics has failed"
 )]
 
+mod file;
 mod link;
 mod proxy;
 mod site;
+mod ssh;
 mod tpm;

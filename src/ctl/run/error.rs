@@ -5,18 +5,25 @@ use std::path::PathBuf;
 
 use vtpm_protocol::instance::InstanceState;
 
+use super::route::RouteError;
 use crate::link::LinkError;
 use crate::link::client::PeerError;
 
 /// Why `vtpmctl migrate run` did not end as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Nobody said where to.
+    #[error("--to says to which peer")]
+    NoDestination,
     /// There is no such peer.
     #[error("there is no peer {0:?}; `vtpmctl peer list` has them")]
     NoPeer(String),
     /// It cannot be called.
     #[error("peer {0:?} has no address: `vtpmctl peer remove`, and `peer add` with --address")]
     NoAddress(String),
+    /// It would be taken for an option.
+    #[error("{0:?} is no host")]
+    Host(String),
     /// This host cannot take part in a link.
     #[error("this host has no link key to show")]
     Link(#[from] LinkError),
@@ -37,7 +44,7 @@ pub enum RunError {
         peer: String,
         /// Why.
         #[source]
-        source: PeerError,
+        source: RouteError,
     },
     /// There is no slot. Nothing was changed.
     #[error(

@@ -13,6 +13,7 @@
 mod error;
 mod route;
 mod spool;
+mod ssh;
 
 pub use error::RunError;
 
@@ -27,13 +28,14 @@ use vtpm_protocol::instance::{
 use vtpm_protocol::link::{MigrationRef, Reason};
 use vtpm_protocol::rc::ResponseCode;
 
-use super::args::Run;
+use super::args::{Run, Via};
+use super::files::{Sink, is_dash, read_ticket};
 use super::progress::{Progress, describe};
-use super::{Ctl, CtlError, Result, lock_flags};
+use super::{Ctl, CtlError, Result, is_leaving, lock_flags};
 use crate::link::client::{Peer, PeerError, Verdict};
 use crate::link::wire::Stream;
 use crate::migration::client::{Choice, ClientError, Departure, Plan, Portions};
-use route::Route;
+use route::{Route, RouteError};
 use spool::Spool;
 
 type Link = Peer<Box<dyn Stream>>;
@@ -69,10 +71,50 @@ impl Ctl {
             }
             other => other?,
         };
-        let progress = Progress::new(run.progress, self.out.json);
+        let mut progress = Progress::new(run.progress, self.out.json);
+        if run.via == Via::File {
+            return self.run_to_file(run, &instance, &mut progress);
+        }
         let mut journey = Journey { ctl: self, run, route: Route::new(self, run)?, progress, instance };
         let arrival = journey.travel()?;
         journey.tell(&arrival);
+        Ok(())
+    }
+
+    /// The source's half of a migration whose stream somebody carries.
+    fn run_to_file(&self, run: &Run, instance: &InstanceSummary, progress: &mut Progress) -> Result<()> {
+        let (Some(path), name) = (&run.to_file, instance.name.as_str()) else { return Ok(()) };
+        let departure = match &run.ticket {
+            Some(ticket) if !is_leaving(instance.state) => {
+                Departure { ticket: read_ticket(ticket, instance)?, lock: Some(lock_flags(run.strict)) }
+            }
+            _ => self.locked_departure(instance)?,
+        };
+        let choice = Choice { their_limit: run.buffer, by_area: run.piecewise };
+        let mut sink = Sink::create(path)?;
+        let mut watch = |plan: &Plan, moved| progress.exported(plan, moved);
+        let exported =
+            self.client.export_in_portions(instance.instance, &departure, &choice, &mut watch, &mut sink);
+        let plan = self.explained_ticket(exported, instance, Some(&departure.ticket))?;
+        sink.finish()?;
+        if is_dash(path) {
+            return Ok(());
+        }
+        let json = json!({
+            "name": name,
+            "to": path.display().to_string(),
+            "source": "exported",
+            "portions": portions(&plan),
+            "pieces": plan.pieces,
+            "bytes": std::fs::metadata(path).map(|found| found.len()).ok(),
+        });
+        let file = path.display();
+        let text = format!(
+            "{name}: exported to {file} ({})\n\
+             There, `vtpmctl import {name} --input {file}`; when its machine has used it there, `vtpmctl migrate commit` there and then here.\n",
+            describe(&plan)
+        );
+        self.out.print(&json, &text);
         Ok(())
     }
 
@@ -84,6 +126,13 @@ impl Ctl {
             entry.side == MigrationSide::Source
                 && entry.steps.last().is_some_and(|step| step.step == LoggedStep::Commit)
         }))
+    }
+}
+
+fn portions(plan: &Plan) -> &'static str {
+    match plan.portions {
+        Portions::Whole => "whole",
+        Portions::Areas => "areas",
     }
 }
 
@@ -103,15 +152,12 @@ impl Journey<'_> {
     fn travel(&mut self) -> Result<Arrival> {
         let info = self.info()?;
         let state = info.summary.state;
-        let leaving = match state {
-            InstanceState::Live | InstanceState::Imported => false,
-            InstanceState::SourceLocked
-            | InstanceState::SourceKeyed
-            | InstanceState::Exporting
-            | InstanceState::Exported => true,
-            state => return Err(RunError::State { name: self.name(), state }.into()),
-        };
-        let mut link = self.route.connect().map_err(|source| self.unreached(leaving, source))?;
+        let leaving = is_leaving(state);
+        if !leaving && !matches!(state, InstanceState::Live | InstanceState::Imported) {
+            return Err(RunError::State { name: self.name(), state }.into());
+        }
+        let mut link =
+            self.route.connect(&mut self.progress).map_err(|source| self.unreached(leaving, source))?;
         let departure = match info.ticket.filter(|_| leaving) {
             Some(ticket) => {
                 if let Some(settled) = self.resume(&mut link, &ticket, state)? {
@@ -230,7 +276,7 @@ impl Journey<'_> {
 
     /// Sends the stream until the destination has it or refuses it. `true` when it turns out that it lives there already.
     fn send(&mut self, link: Link, migration: &MigrationRef, spool: &Spool, strict: bool) -> Result<bool> {
-        let mut link = Ok(link);
+        let mut link: std::result::Result<Link, RouteError> = Ok(link);
         let mut pauses = PAUSES.iter();
         loop {
             let sent = match &mut link {
@@ -243,14 +289,15 @@ impl Journey<'_> {
                     self.bring_back(&mut link, migration, strict, Some(spool), error.into())?;
                     return Ok(true);
                 }
-                (Ok(_), Err(error)) | (Err(error), _) => error,
+                (Ok(_), Err(error)) => error.into(),
+                (Err(error), _) => error,
             };
             let Some(pause) = pauses.next() else {
                 return Err(self.unfinished(Some(spool), error.into()));
             };
             self.progress.say(&format!("{}; once more", crate::sentence(&error)));
             std::thread::sleep(*pause);
-            link = self.route.connect();
+            link = self.route.connect(&mut self.progress);
         }
     }
 
@@ -297,8 +344,8 @@ impl Journey<'_> {
     }
 
     /// Nothing was done yet in this run.
-    fn unreached(&self, leaving: bool, source: PeerError) -> CtlError {
-        let (name, peer) = (self.name(), self.peer());
+    fn unreached(&self, leaving: bool, source: impl Into<RouteError>) -> CtlError {
+        let (name, peer, source) = (self.name(), self.peer(), source.into());
         if leaving {
             return RunError::Unfinished { name, peer, source: source.into() }.into();
         }
@@ -324,7 +371,7 @@ impl Journey<'_> {
             }
             let mut open = match link.take() {
                 Some(open) => open,
-                None => match self.route.connect() {
+                None => match self.route.connect(&mut self.progress) {
                     Ok(open) => open,
                     Err(error) => {
                         self.progress.say(&crate::sentence(&error));
@@ -366,16 +413,12 @@ impl Journey<'_> {
         let (name, peer) = (self.name(), self.peer());
         let here = if arrival.settled { "gone" } else { "exported" };
         let there = if arrival.settled { "live" } else { "imported" };
-        let portions = arrival.plan.map(|plan| match plan.portions {
-            Portions::Whole => "whole",
-            Portions::Areas => "areas",
-        });
         let json = json!({
             "name": name,
             "to": peer,
             "source": here,
             "destination": there,
-            "portions": portions,
+            "portions": arrival.plan.as_ref().map(portions),
             "pieces": arrival.plan.map(|plan| plan.pieces),
             "bytes": arrival.bytes,
         });
