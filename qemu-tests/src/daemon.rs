@@ -130,6 +130,20 @@ impl Daemon {
         self.runtime.join(instance).join("vhost-user.sock")
     }
 
+    /// The control channel of an instance.
+    #[must_use]
+    pub fn control_socket(&self, instance: &str) -> PathBuf {
+        self.runtime.join(instance).join("control.sock")
+    }
+
+    /// What the daemon has logged so far.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read.
+    pub fn logged(&self) -> Result<String> {
+        std::fs::read_to_string(&self.log).map_err(Error::io(self.log.display().to_string()))
+    }
+
     /// Makes an instance and returns its vhost-user socket.
     ///
     /// # Errors

@@ -27,7 +27,10 @@ pub(crate) const MACHINE_CLOCK: &str = "no_timer_check nolapic_timer hpet=disabl
 pub struct GuestBuilder {
     name: String,
     kernel: String,
+    qemu: Option<PathBuf>,
     tpm: Option<PathBuf>,
+    /// A control channel, and the device in front of it.
+    emulator: Option<(PathBuf, String)>,
     incoming: Option<String>,
     memory: u32,
     driver: bool,
@@ -43,7 +46,9 @@ impl GuestBuilder {
         Self {
             name: name.to_owned(),
             kernel: setup.kernel.clone(),
+            qemu: None,
             tpm: None,
+            emulator: None,
             incoming: None,
             memory: 256,
             driver: true,
@@ -57,6 +62,20 @@ impl GuestBuilder {
     #[must_use]
     pub fn tpm(mut self, socket: &Path) -> Self {
         self.tpm = Some(socket.to_owned());
+        self
+    }
+
+    /// On another QEMU than the setup's.
+    #[must_use]
+    pub fn qemu(mut self, program: &Path) -> Self {
+        self.qemu = Some(program.to_owned());
+        self
+    }
+
+    /// With a TPM as every QEMU has it: the device `tpm-crb` or `tpm-tis` in front of the control channel at this socket.
+    #[must_use]
+    pub fn emulator(mut self, control: &Path, device: &str) -> Self {
+        self.emulator = Some((control.to_owned(), device.to_owned()));
         self
     }
 
@@ -148,6 +167,11 @@ impl GuestBuilder {
             add("-device", "pcie-root-port,id=pcie1,chassis=1,slot=1".into());
             add("-device", "vhost-user-tpm-pci,id=tpm0,bus=pcie1,chardev=tpm".into());
         }
+        if let Some((control, device)) = &self.emulator {
+            add("-chardev", format!("socket,id=chrtpm,path={}", control.display()));
+            add("-tpmdev", "emulator,id=tpm0,chardev=chrtpm".into());
+            add("-device", format!("{device},tpmdev=tpm0"));
+        }
         if let Some(incoming) = &self.incoming {
             add("-incoming", incoming.clone());
         }
@@ -157,7 +181,8 @@ impl GuestBuilder {
         arguments.extend(["-nodefaults".into(), "-no-user-config".into()]);
         arguments.extend(self.extra.iter().cloned());
 
-        let mut process = Process::start(&self.name, &setup.qemu, arguments, &file("-qemu.log"))?;
+        let program = self.qemu.as_ref().unwrap_or(&setup.qemu);
+        let mut process = Process::start(&self.name, program, arguments, &file("-qemu.log"))?;
         // A back-end that is not there yet holds QEMU back before it serves its monitor.
         wait_until(&format!("{} has no monitor", self.name), Duration::from_secs(30), || {
             process.still_running()?;

@@ -134,14 +134,28 @@ impl Hosts {
         instance: &str,
         tamper: Option<Tamper>,
     ) -> Result<Attempt> {
+        let builder = builder.tpm(&self.destination.socket(instance));
+        self.migrate_to(setup, guest, builder, tamper)
+    }
+
+    /// As [`Self::migrate`], to a machine that has its TPM already.
+    ///
+    /// # Errors
+    /// As [`Self::migrate`].
+    pub fn migrate_to(
+        &mut self,
+        setup: &Setup,
+        guest: &mut Guest,
+        builder: GuestBuilder,
+        tamper: Option<Tamper>,
+    ) -> Result<Attempt> {
         self.attempts = self.attempts.saturating_add(1);
         let socket = |what: &str| self.scratch.join(format!("{what}-{}", self.attempts));
         let (wire, end) = (socket("wire"), socket("end"));
         let relay = tamper.map(|tamper| Relay::start(&wire, &end, tamper)).transpose()?;
         let to = if relay.is_some() { &wire } else { &end };
 
-        let builder = builder.tpm(&self.destination.socket(instance)).incoming(&end);
-        let mut arrived = builder.start(setup, &self.scratch)?;
+        let mut arrived = builder.incoming(&end).start(setup, &self.scratch)?;
         // With the return path every failure of the destination lets the source go on.
         arrived.qmp().set_migration_capabilities(&[("return-path", true)])?;
         guest.qmp().set_migration_capabilities(&[("return-path", true)])?;
