@@ -7,9 +7,9 @@
 
 use vtpm_protocol::instance::{
     CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
-    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetMigrationLogIn, GetMigrationLogOut,
-    Identity, InstanceName, ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags,
-    MigrationTicket, PeerEntry, ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn,
+    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetInstanceKeyOut, GetMigrationLogIn,
+    GetMigrationLogOut, Identity, InstanceName, ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut,
+    LockFlags, MigrationTicket, PeerEntry, ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn,
     UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
@@ -17,6 +17,14 @@ use zeroize::Zeroizing;
 
 pub use crate::command::instance::is_attestation_key;
 pub use crate::command::instance::ticket::{TicketAuthority, TicketFault, VerifiedTicket, is_signed_by};
+
+/// The keys of a migration on their way out.
+pub enum InstanceKey {
+    /// The key structure in plain, to be encrypted to S.
+    Plain(Zeroizing<Vec<u8>>),
+    /// It was encrypted before, and nobody here can read it any more.
+    Encrypted(GetInstanceKeyOut),
+}
 
 /// What a privileged instance can do with the tree below it. Handles are instance handles as they stand in the handle area.
 ///
@@ -66,11 +74,13 @@ pub trait InstanceManager {
     ///
     /// # Errors
     /// A response code.
-    fn get_instance_key(
-        &mut self,
-        instance: u32,
-        storage_key: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, ResponseCode>;
+    fn get_instance_key(&mut self, instance: u32, storage_key: &[u8]) -> Result<InstanceKey, ResponseCode>;
+
+    /// What the engine made of the key structure that [`Self::get_instance_key`] returned last in this command.
+    ///
+    /// # Errors
+    /// A response code.
+    fn keep_instance_key(&mut self, encrypted: &GetInstanceKeyOut) -> Result<(), ResponseCode>;
 
     /// Figure 7, steps 702 and 706.
     ///

@@ -15,7 +15,10 @@ const TICKET_VERSION: u16 = 2;
 const TICKET_VERSION_1: u16 = 1;
 
 const KEY_MAGIC: u32 = 0x7654_504d; // "vTPM"
-const KEY_VERSION: u16 = 1;
+const KEY_VERSION_1: u16 = 1;
+const KEY_VERSION: u16 = 2;
+/// The one flag of a key structure.
+const KEY_STRICT: u16 = 1;
 /// Bits of the symmetric key.
 const KEY_BITS: u16 = 256;
 
@@ -145,6 +148,8 @@ pub struct KeyStructure {
     pub key: Zeroizing<[u8; 32]>,
     /// HMAC-SHA-256.
     pub hmac_key: Zeroizing<[u8; 32]>,
+    /// The source locked strictly: it cannot come back without what the destination makes of these keys when it gives up.
+    pub strict: bool,
 }
 
 impl KeyStructure {
@@ -152,7 +157,12 @@ impl KeyStructure {
     #[must_use]
     pub fn to_secret_bytes(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(Vec::with_capacity(128));
-        (KEY_MAGIC, KEY_VERSION, self.migration_id, self.uuid).encode(&mut out);
+        // What is not strict is written as releases before version 2 read it.
+        let version = if self.strict { KEY_VERSION } else { KEY_VERSION_1 };
+        (KEY_MAGIC, version, self.migration_id, self.uuid).encode(&mut out);
+        if self.strict {
+            KEY_STRICT.encode(&mut out);
+        }
         (TpmAlgId::AES, KEY_BITS, TpmAlgId::CTR, TpmAlgId::SHA256).encode(&mut out);
         out.extend_from_slice(&*self.key);
         out.extend_from_slice(&*self.hmac_key);
@@ -162,13 +172,20 @@ impl KeyStructure {
     /// From the bytes that were decrypted with S.
     ///
     /// # Errors
-    /// `TPM_RC_VALUE` for another magic or version, `TPM_RC_SYMMETRIC` for other algorithms, `TPM_RC_SIZE` and
-    /// `TPM_RC_INSUFFICIENT` for another length.
+    /// `TPM_RC_VALUE` for another magic or version, `TPM_RC_RESERVED_BITS` for flags that are not known, `TPM_RC_SYMMETRIC` for other
+    /// algorithms, `TPM_RC_SIZE` and `TPM_RC_INSUFFICIENT` for another length.
     pub fn from_secret_bytes(bytes: &[u8]) -> Result<Self, ResponseCode> {
         let mut r = Reader::new(bytes);
-        expect_version(&mut r, KEY_MAGIC, KEY_VERSION)?;
+        let (magic, version): (u32, u16) = Decode::decode(&mut r)?;
+        if magic != KEY_MAGIC || !matches!(version, KEY_VERSION_1 | KEY_VERSION) {
+            return Err(ResponseCode::VALUE);
+        }
         let migration_id = r.array()?;
         let uuid = Uuid::decode(&mut r)?;
+        let strict = version == KEY_VERSION;
+        if strict && u16::decode(&mut r)? != KEY_STRICT {
+            return Err(ResponseCode::RESERVED_BITS);
+        }
         let algorithms: (TpmAlgId, u16, TpmAlgId, TpmAlgId) = Decode::decode(&mut r)?;
         if algorithms != (TpmAlgId::AES, KEY_BITS, TpmAlgId::CTR, TpmAlgId::SHA256) {
             return Err(ResponseCode::SYMMETRIC);
@@ -176,7 +193,7 @@ impl KeyStructure {
         let key = Zeroizing::new(r.array()?);
         let hmac_key = Zeroizing::new(r.array()?);
         r.finish()?;
-        Ok(Self { migration_id, uuid, key, hmac_key })
+        Ok(Self { migration_id, uuid, key, hmac_key, strict })
     }
 }
 

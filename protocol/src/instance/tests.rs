@@ -280,13 +280,21 @@ fn a_key_structure_survives_its_bytes_and_names_its_algorithms() {
         uuid: Uuid([2; 16]),
         key: Zeroizing::new([3; 32]),
         hmac_key: Zeroizing::new([4; 32]),
+        strict: false,
     };
-    let bytes = key.to_secret_bytes();
-    let read = KeyStructure::from_secret_bytes(&bytes).ok().unwrap();
-    assert_eq!((*read.key, *read.hmac_key), ([3; 32], [4; 32]));
-    for n in 0..bytes.len() {
-        assert!(KeyStructure::from_secret_bytes(&bytes[..n]).is_err());
+    let strict = KeyStructure { strict: true, key: key.key.clone(), hmac_key: key.hmac_key.clone(), ..key };
+    for key in [&key, &strict] {
+        let bytes = key.to_secret_bytes();
+        let read = KeyStructure::from_secret_bytes(&bytes).ok().unwrap();
+        assert_eq!((*read.key, *read.hmac_key, read.strict), ([3; 32], [4; 32], key.strict));
+        for n in 0..bytes.len() {
+            assert!(KeyStructure::from_secret_bytes(&bytes[..n]).is_err());
+        }
     }
+    let mut other = strict.to_secret_bytes().to_vec();
+    other[55] = 2;
+    assert_eq!(KeyStructure::from_secret_bytes(&other).err(), Some(ResponseCode::RESERVED_BITS));
+    let bytes = key.to_secret_bytes();
     let mut other = bytes.to_vec();
     other[54 + 4] ^= 1;
     assert_eq!(KeyStructure::from_secret_bytes(&other).err(), Some(ResponseCode::SYMMETRIC));

@@ -3,6 +3,7 @@
 use super::{LABEL, target, tree};
 use crate::alg::hash_alg;
 use crate::command::{Context, EnvRandom, Output, parameters};
+use crate::instances::InstanceKey;
 use crate::secret;
 use crate::wrap::Wrapper;
 use vtpm_protocol::codec::Reader;
@@ -28,11 +29,16 @@ pub fn get_instance_key(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Outp
         return Err(ResponseCode::KEY.handle(2));
     };
     let target = target(cx)?;
-    let structure = tree(cx)?.get_instance_key(target, &key.name)?;
+    let structure = match tree(cx)?.get_instance_key(target, &key.name)? {
+        InstanceKey::Plain(structure) => structure,
+        InstanceKey::Encrypted(out) => return Ok(Output::of(&out)),
+    };
     let (seed, encrypted_secret) = secret::encrypt(&key.public, LABEL, &mut EnvRandom(cx.env))?;
     let blob = Wrapper { alg, seed: &seed, name: &key.name, cipher }.seal(&structure)?;
-    Ok(Output::of(&GetInstanceKeyOut {
+    let out = GetInstanceKeyOut {
         encrypted_secret: Tpm2b::new(encrypted_secret.to_vec())?,
         key_blob: Tpm2b::new(blob)?,
-    }))
+    };
+    tree(cx)?.keep_instance_key(&out)?;
+    Ok(Output::of(&out))
 }

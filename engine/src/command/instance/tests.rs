@@ -2,7 +2,7 @@
 
 use crate::crypto::{Curve, ecc};
 use crate::entity::object_name;
-use crate::instances::{InstanceManager, TicketAuthority, TicketFault, VerifiedTicket};
+use crate::instances::{InstanceKey, InstanceManager, TicketAuthority, TicketFault, VerifiedTicket};
 use crate::secret::ecc_point;
 use crate::state::{Computed, Object, ObjectFlags};
 use crate::testing::TestTpm;
@@ -23,6 +23,7 @@ const STRUCTURE: &[u8] = b"magic, id, keys";
 pub(super) struct Seen {
     pub(super) calls: Vec<&'static str>,
     keys: Vec<Vec<u8>>,
+    kept: Option<GetInstanceKeyOut>,
     /// Who vouched for the tickets that got through: the Name of the signer, or nothing for S.
     pub(super) authorities: Vec<Vec<u8>>,
     pub(super) faults: Vec<TicketFault>,
@@ -79,9 +80,17 @@ impl InstanceManager for FakeTree {
         self.0.borrow_mut().faults.push(fault);
         ResponseCode::SIGNATURE.parameter(1)
     }
-    fn get_instance_key(&mut self, _: u32, _: &[u8]) -> Result<Zeroizing<Vec<u8>>, ResponseCode> {
-        self.0.borrow_mut().calls.push("get key");
-        Ok(Zeroizing::new(STRUCTURE.to_vec()))
+    fn get_instance_key(&mut self, _: u32, _: &[u8]) -> Result<InstanceKey, ResponseCode> {
+        let mut seen = self.0.borrow_mut();
+        seen.calls.push("get key");
+        Ok(match seen.kept.clone() {
+            Some(kept) => InstanceKey::Encrypted(kept),
+            None => InstanceKey::Plain(Zeroizing::new(STRUCTURE.to_vec())),
+        })
+    }
+    fn keep_instance_key(&mut self, encrypted: &GetInstanceKeyOut) -> Result<(), ResponseCode> {
+        self.0.borrow_mut().kept = Some(encrypted.clone());
+        Ok(())
     }
     fn get_instance_capability(
         &mut self,
@@ -267,6 +276,10 @@ fn the_key_structure_reaches_the_holder_of_s_and_nobody_else() {
     let (_, out) =
         tpm.run_with(cc::GET_INSTANCE_KEY, &[owner, public, CHILD], &[b"owner", b""], &()).unwrap();
     let sealed: GetInstanceKeyOut = decode_exact(&out).unwrap();
+    assert!(seen.borrow().kept == Some(sealed.clone()));
+    // What a tree has kept so comes out as it is.
+    let again = tpm.run_with(cc::GET_INSTANCE_KEY, &[owner, public, CHILD], &[b"owner", b""], &()).unwrap();
+    assert_eq!(again.1, out);
     assert!(!sealed.key_blob.windows(STRUCTURE.len()).any(|w| w == STRUCTURE));
     let set = |tpm: &mut TestTpm, s, auth: &[u8], input: &SetInstanceKeyIn| {
         tpm.run_with(cc::SET_INSTANCE_KEY, &[owner, s, CHILD], &[b"owner", auth], input).map(|_| ())
