@@ -54,7 +54,10 @@ fn a_machine_that_goes_on_at_the_source_is_served_again_within_a_second() {
     let (a, b) = Host::pair();
     a.create();
     let mut times = Vec::new();
-    for loaded in [false, true, true, true, true] {
+    let rounds =
+        [MigrationPolicy::Recoverable, MigrationPolicy::Strict].map(|p| [(p, false), (p, true), (p, true)]);
+    for (policy, loaded) in rounds.concat() {
+        a.client().set_policy(a.guest().handle(), policy).unwrap();
         b.prepare();
         a.guest().migration_started(true);
         until("armed", || a.guest().armed().is_some());

@@ -233,7 +233,7 @@ impl<'a, T: Transport> Service<'a, T> {
             broken: None,
         };
         let imported = match self.look(migration.uuid) {
-            Ok(Some(info)) if is_at_slot(&info, &migration) => self
+            Ok(Some(info)) if is_at_slot(&info, &migration) || is_given_up(&info, &migration) => self
                 .client
                 .import(info.summary.instance, &mut chunks)
                 .map_err(|error| crate::sentence(&error)),
@@ -275,6 +275,11 @@ fn is_at_slot(info: &GetInstanceInfoOut, migration: &MigrationRef) -> bool {
             | InstanceState::Void
     );
     ours && destination
+}
+
+/// The instance is the slot of this migration that was given up or became a new TPM: it still takes the keys.
+fn is_given_up(info: &GetInstanceInfoOut, migration: &MigrationRef) -> bool {
+    info.outcome == Outcome::Void && info.arrival == migration.migration_id
 }
 
 /// The receipt that the instance shows is of this migration. One that came under a release that did not keep its migration may be: the source

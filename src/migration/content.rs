@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vtpm_engine::env::RecordKey;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
-use vtpm_protocol::instance::migration::{MAX_PIECE, PieceRecord, SecretLong};
+use vtpm_protocol::instance::migration::{MAX_PIECE, PieceRecord, SealedPiece, SecretLong};
 use vtpm_protocol::instance::{PieceInfo, PieceKind};
 use zeroize::Zeroizing;
 
 use super::StepError;
+use super::session::SessionKeys;
 
 /// The saved state of an instance, or a part of it.
 pub type Records = BTreeMap<RecordKey, Zeroizing<Vec<u8>>>;
@@ -22,6 +23,10 @@ pub struct Held {
     pub escrow: Records,
     /// The content so far of an imported piece whose last part is still out.
     pub partial: Zeroizing<Vec<u8>>,
+    /// The keys of a strict migration, encrypted to the destination's storage key, as they left.
+    pub sent_key: Vec<u8>,
+    /// The parts of a strict migration of which all is out, as they left, by sequence number. Nobody here can read them.
+    pub sent: BTreeMap<u32, Vec<u8>>,
 }
 
 impl Held {
@@ -45,6 +50,13 @@ impl Held {
     /// The escrow becomes the live state again.
     pub(super) fn bring_back(&mut self) {
         self.live.append(&mut self.escrow);
+        self.sent.clear();
+        self.sent_key.clear();
+    }
+
+    /// Whether all records of these pieces are here. Releases before 0.3 destroyed under a strict lock what had left.
+    pub(super) fn has_all<'a>(&self, mut left: impl Iterator<Item = &'a PieceId>) -> bool {
+        left.all(|&id| self.escrow.keys().chain(self.live.keys()).any(|&key| PieceId::of(key) == id))
     }
 }
 
@@ -130,6 +142,33 @@ pub fn records_in(id: PieceId, content: &[u8]) -> Result<Records, StepError> {
         records.insert(key, value);
     }
     if records.is_empty() { Err(StepError::Content) } else { Ok(records) }
+}
+
+/// The records in what was sealed with these keys and is all there.
+///
+/// # Errors
+/// [`StepError::Piece`], [`StepError::Hmac`], [`StepError::Content`].
+pub fn reopened(keys: &SessionKeys, sent: &BTreeMap<u32, Vec<u8>>) -> Result<Records, StepError> {
+    let mut contents: BTreeMap<PieceId, Zeroizing<Vec<u8>>> = BTreeMap::new();
+    for bytes in sent.values() {
+        let piece = SealedPiece::take(&mut Reader::new(bytes)).map_err(StepError::Piece)?;
+        let id = PieceId { kind: piece.header.kind, handle: piece.header.handle };
+        append(contents.entry(id).or_default(), &keys.open(&piece)?);
+    }
+    contents.remove(&PieceId::MANIFEST);
+    let mut records = Records::new();
+    for (id, content) in contents {
+        records.append(&mut records_in(id, &content)?);
+    }
+    Ok(records)
+}
+
+/// Appends without leaving secrets behind in a buffer that grew out of its place.
+pub(super) fn append(to: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
+    let mut grown = Zeroizing::new(Vec::with_capacity(to.len().saturating_add(more.len())));
+    grown.extend_from_slice(to);
+    grown.extend_from_slice(more);
+    *to = grown;
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use vtpm_protocol::codec::{Reader, decode_exact};
 use vtpm_protocol::instance::migration::{KeyStructure, Manifest, MigrationTicket, PieceHeader, SealedPiece};
-use vtpm_protocol::instance::{MigrationPolicy, PieceInfo, PieceKind, Uuid};
+use vtpm_protocol::instance::{MigrationId, MigrationPolicy, PieceInfo, PieceKind, Uuid};
 use vtpm_protocol::tpm::Tpm2b;
 use zeroize::Zeroizing;
 
@@ -91,6 +91,8 @@ pub struct Imported {
     pub policy: MigrationPolicy,
     /// The migrations before.
     pub past: Past,
+    /// The [share](SessionKeys::share), where the source is locked strictly.
+    pub share: Option<Secret32>,
 }
 
 /// Given up.
@@ -100,13 +102,58 @@ pub struct Void {
     pub ticket: MigrationTicket,
     /// The receipt.
     pub void: Secret32,
+    /// What is shown in its place, since the source is locked strictly: the [share](SessionKeys::share) of its migration.
+    pub share: Option<Secret32>,
 }
 
 impl Slot {
-    fn give_up(self) -> Void {
+    fn give_up(self, share: Option<Secret32>) -> Void {
         // The other secret ends here, so that nobody can ever reveal it.
         let Self { ticket, void, live: _, bound: _ } = self;
-        Void { ticket, void }
+        Void { ticket, void, share }
+    }
+}
+
+fn share_of(keys: &SessionKeys, id: &MigrationId) -> Option<Secret32> {
+    keys.strict.then(|| keys.share(id))
+}
+
+/// The keys in the structure that S decrypted, if they are those of migration `id` of this instance.
+fn keys_in(structure: &[u8], id: &MigrationId, uuid: Option<Uuid>) -> Result<SessionKeys, StepError> {
+    let structure = KeyStructure::from_secret_bytes(structure).map_err(StepError::KeyStructure)?;
+    let ours = structure.migration_id == *id && uuid.is_none_or(|uuid| structure.uuid == uuid);
+    if !Guard::KeyMigration.holds(ours) {
+        return Err(StepError::Foreign);
+    }
+    Ok(SessionKeys::from_structure(&structure))
+}
+
+impl Void {
+    /// What is shown.
+    #[must_use]
+    pub fn secret(&self) -> &Secret32 {
+        self.share.as_ref().unwrap_or(&self.void)
+    }
+
+    /// Takes the key structure that S decrypted, from a source that is locked strictly and finds nothing in the receipt without them.
+    ///
+    /// # Errors
+    /// [`StepError::KeyStructure`], [`StepError::Foreign`].
+    pub fn set_key(self, structure: &[u8]) -> Result<Self, StepError> {
+        let id = self.ticket.migration_id;
+        let keys = keys_in(structure, &id, Some(self.ticket.uuid))?;
+        Ok(Self { share: share_of(&keys, &id), ..self })
+    }
+}
+
+impl Shown {
+    /// As [`Void::set_key`], of a slot that became a new TPM.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_key(self, structure: &[u8]) -> Result<Self, StepError> {
+        let keys = keys_in(structure, &self.migration_id, None)?;
+        Ok(Self { share: share_of(&keys, &self.migration_id), ..self })
     }
 }
 
@@ -148,13 +195,9 @@ impl DestinationLocked {
     /// # Errors
     /// [`StepError::KeyStructure`], [`StepError::Foreign`].
     pub fn set_key(self, structure: &[u8]) -> Result<DestinationKeyed, StepError> {
-        let structure = KeyStructure::from_secret_bytes(structure).map_err(StepError::KeyStructure)?;
         let ticket = &self.slot.ticket;
-        let ours = structure.migration_id == ticket.migration_id && structure.uuid == ticket.uuid;
-        if !Guard::KeyMigration.holds(ours) {
-            return Err(StepError::Foreign);
-        }
-        Ok(DestinationKeyed { slot: self.slot, keys: SessionKeys::from_structure(&structure) })
+        let keys = keys_in(structure, &ticket.migration_id, Some(ticket.uuid))?;
+        Ok(DestinationKeyed { slot: self.slot, keys })
     }
 
     /// Becomes a new TPM: `digest` is the initial one. What was to migrate will never live here, so `void` is what this slot
@@ -170,7 +213,7 @@ impl DestinationLocked {
         }
         let expected = !ticket.storage_name.is_empty() && Guard::FreshShowsVoid.is_on();
         let arrival = if expected {
-            Arrival::Void(Shown { migration_id: ticket.migration_id, receipt: self.slot.void })
+            Arrival::Void(Shown { migration_id: ticket.migration_id, receipt: self.slot.void, share: None })
         } else {
             Arrival::None
         };
@@ -180,7 +223,7 @@ impl DestinationLocked {
     /// Gives the migration up.
     #[must_use]
     pub fn give_up(self) -> Void {
-        self.slot.give_up()
+        self.slot.give_up(None)
     }
 }
 
@@ -212,7 +255,8 @@ impl DestinationKeyed {
     /// Gives the migration up.
     #[must_use]
     pub fn give_up(self) -> Void {
-        self.slot.give_up()
+        let share = share_of(&self.keys, &self.slot.ticket.migration_id);
+        self.slot.give_up(share)
     }
 }
 
@@ -230,7 +274,7 @@ impl Importing {
             // What is not authentic is not looked at any closer.
             let content = self.keys.open(&piece)?;
             self.check_next(&piece.header, partial.len())?;
-            append(&mut partial, &content);
+            content::append(&mut partial, &content);
             self.digest = self.digest.extended(piece.bytes);
             self.next = self.next.checked_add(1).ok_or(StepError::Order)?;
             let id = PieceId { kind: piece.header.kind, handle: piece.header.handle };
@@ -311,7 +355,8 @@ impl Importing {
         if slot.bound {
             slot.live = keys.bind_receipt(&slot.live, &digest);
         }
-        Ok(Imported { slot, digest: Some(digest), policy, past })
+        let share = share_of(&keys, &slot.ticket.migration_id);
+        Ok(Imported { slot, digest: Some(digest), policy, past, share })
     }
 
     /// Forgets keys and pieces.
@@ -323,16 +368,9 @@ impl Importing {
     /// Gives the migration up.
     #[must_use]
     pub fn give_up(self) -> Void {
-        self.slot.give_up()
+        let share = share_of(&self.keys, &self.slot.ticket.migration_id);
+        self.slot.give_up(share)
     }
-}
-
-/// Appends without leaving secrets behind in a buffer that grew out of its place.
-fn append(to: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
-    let mut grown = Zeroizing::new(Vec::with_capacity(to.len().saturating_add(more.len())));
-    grown.extend_from_slice(to);
-    grown.extend_from_slice(more);
-    *to = grown;
 }
 
 impl Imported {
@@ -341,13 +379,13 @@ impl Imported {
     pub fn first_command(self) -> Live {
         // The other secret ends here, so that nobody can ever reveal it.
         let Slot { ticket, void: _, live: receipt, bound: _ } = self.slot;
-        let shown = Shown { migration_id: ticket.migration_id, receipt };
+        let shown = Shown { migration_id: ticket.migration_id, receipt, share: None };
         Live { arrival: Arrival::Live(shown), armed: None, policy: self.policy, past: self.past }
     }
 
     /// Gives the migration up.
     #[must_use]
     pub fn give_up(self) -> Void {
-        self.slot.give_up()
+        self.slot.give_up(self.share)
     }
 }

@@ -40,10 +40,16 @@ pub enum Guard {
     ReceiptCommitment,
     /// A `live` receipt is of use only to the source whose stream was imported.
     ReceiptBound,
-    /// An instance that was locked strictly does not come back once a piece is out.
-    StrictIsFinal,
-    /// What is exported is kept unless the lock is strict.
+    /// What is exported is kept, under a strict lock until all is out.
     Escrow,
+    /// Under a strict lock nothing is left that the source can read when all is out.
+    StrictSeals,
+    /// What was sent under a strict lock is kept as it left.
+    KeepsSent,
+    /// What was sent under a strict lock opens with the share of its migration only.
+    SealOpens,
+    /// A destination that gave up still takes the keys from which the share follows.
+    VoidTakesKeys,
     /// The first command of an imported instance destroys its `void` receipt before it is executed.
     FirstCommandDestroysVoid,
     /// Giving up destroys the `live` receipt before `void` leaves.

@@ -25,11 +25,14 @@
 //!
 //! Exported pieces move into the *escrow*, from which they are given out again bit for bit (a lost response, a broken pipe), or
 //! return when the destination's `void` receipt comes. Under [`LockFlags::STRICT`](vtpm_protocol::instance::LockFlags::STRICT)
-//! there is none.
+//! the step to `Exported` puts in its place what was sent, sealed as it left, and masks the keys with a share that follows from them
+//! ([`Seal`](session::Seal)). The destination shows the share when it gives up; until then nobody on the source can read anything.
+//! One that gives up before it has the keys takes them afterwards, and shows the share then.
 
 pub mod client;
 pub mod content;
 pub mod destination;
+pub mod exported;
 pub mod guard;
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "it counts what it makes itself")]
@@ -140,9 +143,14 @@ pub enum StepError {
     /// The receipt does not hash to what the ticket says.
     #[error("the receipt is not one that the ticket names")]
     Receipt,
-    /// Locked strictly: what was exported is destroyed.
+    /// Locked strictly under a release before 0.3: what was exported is destroyed.
     #[error("the instance was locked strictly, and what was exported is destroyed")]
     NoEscrow,
+    /// Locked strictly: the receipt is that of a destination which never had the keys.
+    #[error(
+        "the destination gave up before it had the keys; once it is shown the stream, its receipt opens what is sealed here"
+    )]
+    Sealed,
 }
 
 impl StepError {
@@ -164,6 +172,7 @@ impl StepError {
             Self::Unsound => ResponseCode::SENSITIVE,
             Self::Receipt | Self::Signature(_) | Self::Untrusted(_) => ResponseCode::SIGNATURE.parameter(1),
             Self::NoEscrow => ResponseCode::DISABLED,
+            Self::Sealed => ResponseCode::AUTH_UNAVAILABLE,
         }
     }
 }

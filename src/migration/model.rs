@@ -188,11 +188,20 @@ impl Protocol {
         self.copies(world).iter().all(|&content| content == Content::Version(world.latest))
     }
 
-    /// Some host has it, to execute or in its escrow.
+    /// Some host has it, to execute or in its escrow; or sealed as it was sent, and the destination has not become anything else.
     fn not_lost(&self, world: &World) -> bool {
         let table = self.table();
-        let held = world.sides.iter().flatten().map(|&side| table.facts(side).content);
-        held.into_iter().any(|content| content == Content::Version(world.latest))
+        let sides = || world.sides.iter().flatten().map(|&side| table.facts(side));
+        let latest = Content::Version(world.latest);
+        let opens = |id| sides().any(|f| f.opens && f.arrived_by == Some(id));
+        sides().any(|f| f.content == latest || f.sealed == latest && f.goes_with.is_some_and(opens))
+    }
+
+    /// Of a strict migration that is exported, its source can read nothing.
+    fn unreadable(&self, world: &World) -> bool {
+        let table = self.table();
+        let exported = world.sides.iter().flatten().map(|&side| table.facts(side));
+        exported.filter(|f| f.kind == InstanceState::Exported).all(|f| !f.readable)
     }
 
     /// No TPM was made anew that nobody asked for.
@@ -249,6 +258,7 @@ const ONE_RECEIPT: &str = "one kind of receipt";
 const GENUINE: &str = "what executes is genuine";
 const LATEST: &str = "what executes is the latest";
 const NOT_LOST: &str = "the state is not lost";
+const UNREADABLE: &str = "what left under a strict lock cannot be read by its source";
 const NO_OTHER: &str = "no TPM is made unasked";
 const NO_WRONG: &str = "keys and requests find their own";
 const MOVED: &str = "it lives elsewhere, and the first host is done";
@@ -358,9 +368,9 @@ impl Model for Protocol {
             all.push(Property::always(ONE_COPY, Self::one_live_copy));
             all.push(Property::always(LATEST, Self::latest));
         }
-        // Under a strict lock the state is where the stream is.
-        if !strict {
-            all.push(Property::always(NOT_LOST, Self::not_lost));
+        all.push(Property::always(NOT_LOST, Self::not_lost));
+        if strict {
+            all.push(Property::always(UNREADABLE, Self::unreadable));
         }
         all.extend([
             Property::sometimes(MOVED, |model: &Self, world: &World| {

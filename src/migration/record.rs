@@ -8,14 +8,15 @@ use zeroize::Zeroizing;
 use super::State;
 use super::content::PieceId;
 use super::destination::{DestinationKeyed, DestinationLocked, Imported, Importing, Slot, Void};
-use super::session::{MigrationDigest, Secret32, SessionKeys};
+use super::exported::{Custody, Exported};
+use super::session::{MigrationDigest, Seal, Secret32, SessionKeys};
 use super::source::{
-    Armed, Arrival, Exported, Exporting, Live, Part, Past, Shown, SourceKeyed, SourceLocked, SourceSession,
+    Armed, Arrival, Exporting, Live, Part, Past, Shown, SourceKeyed, SourceLocked, SourceSession,
 };
 
 /// First two bytes of the record. A release that changes the layout counts on and goes on reading the older ones. Version 1 had no policy, and
-/// of the migration that brought an instance here its receipt only.
-const VERSION: u16 = 2;
+/// of the migration that brought an instance here its receipt only; up to version 2 a strict lock kept nothing.
+const VERSION: u16 = 3;
 
 impl State {
     /// The bytes for the store, with secrets in them.
@@ -24,7 +25,7 @@ impl State {
         // Room for the largest state, so that no half-written copy is left where the buffer grew.
         let entries = match self {
             Self::Exporting(s) => s.log.len(),
-            Self::Exported(s) => s.0.log.len(),
+            Self::Exported(s) => s.log.len(),
             Self::Importing(s) => s.received.len(),
             _ => 0,
         };
@@ -45,15 +46,15 @@ impl State {
                 put_session(session, &mut out);
                 put_keys(keys, &mut out);
             }
-            Self::Exporting(exporting) | Self::Exported(Exported(exporting)) => {
-                let Exporting { session, keys, digest, log } = exporting;
+            Self::Exporting(Exporting { session, keys, digest, log }) => {
                 put_session(session, &mut out);
                 put_keys(keys, &mut out);
-                digest.0.encode(&mut out);
-                count(log.len()).encode(&mut out);
-                for Part { id: PieceId { kind, handle }, offset, total, length } in log {
-                    (*kind, *handle, *offset, *total, *length).encode(&mut out);
-                }
+                put_sent((digest, log), &mut out);
+            }
+            Self::Exported(Exported { session, custody, digest, log }) => {
+                put_session(session, &mut out);
+                put_custody(custody, &mut out);
+                put_sent((digest, log), &mut out);
             }
             Self::DestinationLocked(DestinationLocked { slot }) => put_slot(slot, &mut out),
             Self::DestinationKeyed(DestinationKeyed { slot, keys }) => {
@@ -81,15 +82,19 @@ impl State {
                 count(received.len()).encode(&mut out);
                 received.iter().for_each(|piece| piece.encode(&mut out));
             }
-            Self::Imported(Imported { slot, digest, policy, past }) => {
+            Self::Imported(Imported { slot, digest, policy, past, share }) => {
                 put_slot(slot, &mut out);
                 put_past(past, &mut out);
                 (*policy, digest.is_some()).encode(&mut out);
                 if let Some(digest) = digest {
                     digest.0.encode(&mut out);
                 }
+                put_share(share.as_ref(), &mut out);
             }
-            Self::Void(Void { ticket, void }) => (ticket, *void.expose()).encode(&mut out),
+            Self::Void(Void { ticket, void, share }) => {
+                (ticket, *void.expose()).encode(&mut out);
+                put_share(share.as_ref(), &mut out);
+            }
         }
         out
     }
@@ -120,19 +125,21 @@ impl State {
             InstanceState::SourceLocked => {
                 Self::SourceLocked(SourceLocked { session: get_session(r, version)? })
             }
-            InstanceState::SourceKeyed => {
-                Self::SourceKeyed(SourceKeyed { session: get_session(r, version)?, keys: get_keys(r)? })
-            }
+            InstanceState::SourceKeyed => Self::SourceKeyed(SourceKeyed {
+                session: get_session(r, version)?,
+                keys: get_keys(r, version)?,
+            }),
             InstanceState::Exporting => Self::Exporting(get_exporting(r, version)?),
-            InstanceState::Exported => Self::Exported(Exported(get_exporting(r, version)?)),
+            InstanceState::Exported => Self::Exported(get_exported(r, version)?),
             InstanceState::DestinationLocked => {
                 Self::DestinationLocked(DestinationLocked { slot: get_slot(r, version)? })
             }
-            InstanceState::DestinationKeyed => {
-                Self::DestinationKeyed(DestinationKeyed { slot: get_slot(r, version)?, keys: get_keys(r)? })
-            }
+            InstanceState::DestinationKeyed => Self::DestinationKeyed(DestinationKeyed {
+                slot: get_slot(r, version)?,
+                keys: get_keys(r, version)?,
+            }),
             InstanceState::Importing => {
-                let (slot, keys) = (get_slot(r, version)?, get_keys(r)?);
+                let (slot, keys) = (get_slot(r, version)?, get_keys(r, version)?);
                 let (digest, next, complete): ([u8; 32], u32, bool) = Decode::decode(r)?;
                 let policy = get_policy(r, version)?;
                 let open = if bool::decode(r)? { Some(PieceInfo::decode(r)?) } else { None };
@@ -156,9 +163,12 @@ impl State {
                 let policy = get_policy(r, version)?;
                 let has_digest = version > 1 && bool::decode(r)?;
                 let digest = if has_digest { Some(MigrationDigest(r.array()?)) } else { None };
-                Self::Imported(Imported { slot, digest, policy, past })
+                Self::Imported(Imported { slot, digest, policy, past, share: get_share(r, version)? })
             }
-            InstanceState::Void => Self::Void(Void { ticket: Decode::decode(r)?, void: get_secret(r)? }),
+            InstanceState::Void => {
+                let (ticket, void) = (Decode::decode(r)?, get_secret(r)?);
+                Self::Void(Void { ticket, void, share: get_share(r, version)? })
+            }
         };
         if r.is_empty() { Ok(state) } else { Err(ResponseCode::SIZE) }
     }
@@ -206,6 +216,7 @@ fn put_arrival(arrival: &Arrival, out: &mut Vec<u8>) {
         Arrival::Void(shown) => (Outcome::Void, shown),
     };
     (outcome, shown.migration_id, *shown.receipt.expose()).encode(out);
+    put_share(shown.share.as_ref(), out);
 }
 
 fn get_arrival(r: &mut Reader<'_>, version: u16) -> Result<Arrival, ResponseCode> {
@@ -214,7 +225,7 @@ fn get_arrival(r: &mut Reader<'_>, version: u16) -> Result<Arrival, ResponseCode
         return Ok(Arrival::None);
     }
     let migration_id = if version > 1 { r.array()? } else { [0; 32] };
-    let shown = Shown { migration_id, receipt: get_secret(r)? };
+    let shown = Shown { migration_id, receipt: get_secret(r)?, share: get_share(r, version)? };
     Ok(if outcome == Outcome::Live { Arrival::Live(shown) } else { Arrival::Void(shown) })
 }
 
@@ -233,22 +244,75 @@ fn get_session(r: &mut Reader<'_>, version: u16) -> Result<SourceSession, Respon
     Ok(SourceSession { ticket, flags, arrival, policy, past, bound: version > 1 && bool::decode(r)? })
 }
 
-fn put_keys(SessionKeys { key, hmac }: &SessionKeys, out: &mut Vec<u8>) {
-    (*key.expose(), *hmac.expose()).encode(out);
+fn put_share(share: Option<&Secret32>, out: &mut Vec<u8>) {
+    share.is_some().encode(out);
+    if let Some(share) = share {
+        share.expose().encode(out);
+    }
 }
 
-fn get_keys(r: &mut Reader<'_>) -> Result<SessionKeys, ResponseCode> {
-    Ok(SessionKeys { key: get_secret(r)?, hmac: get_secret(r)? })
+/// Versions 1 and 2 had none.
+fn get_share(r: &mut Reader<'_>, version: u16) -> Result<Option<Secret32>, ResponseCode> {
+    if version > 2 && bool::decode(r)? { get_secret(r).map(Some) } else { Ok(None) }
 }
 
-fn get_exporting(r: &mut Reader<'_>, version: u16) -> Result<Exporting, ResponseCode> {
-    let (session, keys) = (get_session(r, version)?, get_keys(r)?);
+fn put_keys(SessionKeys { key, hmac, strict }: &SessionKeys, out: &mut Vec<u8>) {
+    (*key.expose(), *hmac.expose(), *strict).encode(out);
+}
+
+fn get_keys(r: &mut Reader<'_>, version: u16) -> Result<SessionKeys, ResponseCode> {
+    let (key, hmac) = (get_secret(r)?, get_secret(r)?);
+    Ok(SessionKeys { key, hmac, strict: version > 2 && bool::decode(r)? })
+}
+
+fn put_custody(custody: &Custody, out: &mut Vec<u8>) {
+    match custody {
+        Custody::Open(keys) => {
+            false.encode(out);
+            put_keys(keys, out);
+        }
+        Custody::Sealed(Seal { key, hmac, opener, mask }) => {
+            (true, *key.expose(), *hmac.expose(), *opener, *mask.expose()).encode(out);
+        }
+    }
+}
+
+/// Versions 1 and 2 had the keys in any case.
+fn get_custody(r: &mut Reader<'_>, version: u16) -> Result<Custody, ResponseCode> {
+    if version < 3 || !bool::decode(r)? {
+        return get_keys(r, version).map(Custody::Open);
+    }
+    let (key, hmac, opener) = (get_secret(r)?, get_secret(r)?, r.array()?);
+    Ok(Custody::Sealed(Seal { key, hmac, opener, mask: get_secret(r)? }))
+}
+
+fn put_sent((digest, log): (&MigrationDigest, &[Part]), out: &mut Vec<u8>) {
+    digest.0.encode(out);
+    count(log.len()).encode(out);
+    for Part { id: PieceId { kind, handle }, offset, total, length } in log {
+        (*kind, *handle, *offset, *total, *length).encode(out);
+    }
+}
+
+fn get_sent(r: &mut Reader<'_>) -> Result<(MigrationDigest, Vec<Part>), ResponseCode> {
     let digest = MigrationDigest(r.array()?);
     let log = list(r, |r| {
         let (kind, handle, offset, total, length): (PieceKind, u32, u32, u32, u32) = Decode::decode(r)?;
         Ok(Part { id: PieceId { kind, handle }, offset, total, length })
     })?;
+    Ok((digest, log))
+}
+
+fn get_exporting(r: &mut Reader<'_>, version: u16) -> Result<Exporting, ResponseCode> {
+    let (session, keys) = (get_session(r, version)?, get_keys(r, version)?);
+    let (digest, log) = get_sent(r)?;
     Ok(Exporting { session, keys, digest, log })
+}
+
+fn get_exported(r: &mut Reader<'_>, version: u16) -> Result<Exported, ResponseCode> {
+    let (session, custody) = (get_session(r, version)?, get_custody(r, version)?);
+    let (digest, log) = get_sent(r)?;
+    Ok(Exported { session, custody, digest, log })
 }
 
 fn put_slot(Slot { ticket, void, live, bound }: &Slot, out: &mut Vec<u8>) {

@@ -38,6 +38,12 @@ impl Secret32 {
         &self.0
     }
 
+    fn masked(&self, mask: &Self) -> Self {
+        let mut bytes = self.clone();
+        bytes.0.iter_mut().zip(mask.expose()).for_each(|(byte, mask)| *byte ^= mask);
+        bytes
+    }
+
     /// SHA-256 of the bytes: what stands in a ticket for a receipt.
     #[must_use]
     pub fn commitment(&self) -> [u8; 32] {
@@ -50,12 +56,14 @@ impl Secret32 {
 pub struct SessionKeys {
     pub(super) key: Secret32,
     pub(super) hmac: Secret32,
+    /// They are those of a strict lock, see [`Seal`].
+    pub(super) strict: bool,
 }
 
 impl SessionKeys {
     /// Fresh ones.
-    pub fn random(fill: &mut dyn FnMut(&mut [u8])) -> Self {
-        Self { key: Secret32::random(fill), hmac: Secret32::random(fill) }
+    pub fn random(strict: bool, fill: &mut dyn FnMut(&mut [u8])) -> Self {
+        Self { key: Secret32::random(fill), hmac: Secret32::random(fill), strict }
     }
 
     /// The structure that travels under storage key S.
@@ -66,13 +74,15 @@ impl SessionKeys {
             uuid,
             key: Zeroizing::new(*self.key.expose()),
             hmac_key: Zeroizing::new(*self.hmac.expose()),
+            strict: self.strict,
         }
     }
 
     /// The keys in a structure that S decrypted.
     #[must_use]
     pub fn from_structure(structure: &KeyStructure) -> Self {
-        Self { key: Secret32::new(*structure.key), hmac: Secret32::new(*structure.hmac_key) }
+        let (key, hmac) = (Secret32::new(*structure.key), Secret32::new(*structure.hmac_key));
+        Self { key, hmac, strict: structure.strict }
     }
 
     /// Encrypts one part of a piece, then authenticates header and ciphertext. The same header and content give the same bytes.
@@ -110,12 +120,38 @@ impl SessionKeys {
     /// destroyed.
     #[must_use]
     pub fn bind_receipt(&self, receipt: &Secret32, digest: &MigrationDigest) -> Secret32 {
-        let mask = self.mac().chain_update(b"RECEIPT").chain_update(digest.0).finalize().into_bytes();
-        let mut bound = receipt.clone();
+        receipt.masked(&self.receipt_mask(digest))
+    }
+
+    fn receipt_mask(&self, digest: &MigrationDigest) -> Secret32 {
         if Guard::ReceiptBound.is_on() {
-            bound.0.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+            Secret32::new(
+                self.mac().chain_update(b"RECEIPT").chain_update(digest.0).finalize().into_bytes().into(),
+            )
+        } else {
+            Secret32::new([0; 32])
         }
-        bound
+    }
+
+    /// The share of a strict migration, `HMAC(hmacKey, "VOID" || N)`: what a destination that gives it up shows for a `void` receipt, and
+    /// what opens the [`Seal`] of its source. It tells nothing of the keys.
+    #[must_use]
+    pub fn share(&self, id: &MigrationId) -> Secret32 {
+        Secret32::new(self.mac().chain_update(b"VOID").chain_update(id).finalize().into_bytes().into())
+    }
+
+    /// The keys of a source that is exported under a strict lock are put away so that it cannot open what it has sent, until the
+    /// destination gives up.
+    #[must_use]
+    pub fn seal_away(self, id: &MigrationId, digest: &MigrationDigest) -> Seal {
+        let share = self.share(id);
+        let [first, second] = Seal::pads(&share);
+        Seal {
+            key: self.key.masked(&first),
+            hmac: self.hmac.masked(&second),
+            opener: share.commitment(),
+            mask: self.receipt_mask(digest),
+        }
     }
 
     /// The counter block starts with the sequence number in its first four bytes and zeros behind, and counts 16-byte blocks
@@ -129,13 +165,57 @@ impl SessionKeys {
     }
 
     fn mac(&self) -> Hmac<Sha256> {
-        // HMAC fills a key up to the block with zeros (FIPS 198-1, step 3); done here, no length can be wrong.
-        let mut block = Zeroizing::new([0u8; 64]);
-        for (to, from) in block.iter_mut().zip(self.hmac.expose()) {
-            *to = *from;
-        }
-        let block: &[u8; 64] = &block;
-        Hmac::<Sha256>::new(block.into())
+        mac(&self.hmac)
+    }
+}
+
+fn mac(key: &Secret32) -> Hmac<Sha256> {
+    // HMAC fills a key up to the block with zeros (FIPS 198-1, step 3); done here, no length can be wrong.
+    let mut block = Zeroizing::new([0u8; 64]);
+    for (to, from) in block.iter_mut().zip(key.expose()) {
+        *to = *from;
+    }
+    let block: &[u8; 64] = &block;
+    Hmac::<Sha256>::new(block.into())
+}
+
+/// The keys of a strict source whose state is all out, masked with what follows from the [share](SessionKeys::share): with the store of the
+/// source alone, nobody opens what it has sent. The destination, which has the keys, gives out the share when it gives up, and then only.
+#[derive(Clone)]
+pub struct Seal {
+    /// The instance key, masked.
+    pub(super) key: Secret32,
+    /// The HMAC key, masked.
+    pub(super) hmac: Secret32,
+    /// SHA-256 of the share.
+    pub(super) opener: [u8; 32],
+    /// What the `live` receipt comes masked with, see [`SessionKeys::bind_receipt`].
+    pub(super) mask: Secret32,
+}
+
+impl Seal {
+    fn pads(share: &Secret32) -> [Secret32; 2] {
+        [b"SEAL 1", b"SEAL 2"]
+            .map(|label| Secret32::new(mac(share).chain_update(label).finalize().into_bytes().into()))
+    }
+
+    /// The keys again; `None` for what is not the share.
+    #[must_use]
+    pub fn open(&self, share: &[u8]) -> Option<SessionKeys> {
+        let share = Secret32::new(share.try_into().ok()?);
+        let fits = share.commitment().as_slice().ct_eq(&self.opener).into();
+        let [first, second] = Self::pads(&share);
+        Guard::SealOpens.holds(fits).then(|| SessionKeys {
+            key: self.key.masked(&first),
+            hmac: self.hmac.masked(&second),
+            strict: true,
+        })
+    }
+
+    /// The `live` receipt as the ticket commits to it.
+    #[must_use]
+    pub fn unmask(&self, receipt: &Secret32) -> Secret32 {
+        receipt.masked(&self.mask)
     }
 }
 
@@ -184,7 +264,7 @@ mod tests {
     use vtpm_protocol::instance::PieceKind;
 
     fn keys() -> SessionKeys {
-        SessionKeys { key: Secret32::new([1; 32]), hmac: Secret32::new([2; 32]) }
+        SessionKeys { key: Secret32::new([1; 32]), hmac: Secret32::new([2; 32]), strict: true }
     }
 
     fn header(sequence: u32, length: u32) -> PieceHeader {
@@ -232,9 +312,28 @@ mod tests {
         // NIST SP 800-38A, F.5.5 has another counter block; the block cipher's own known answer (FIPS 197, C.3) shows the key and
         // counter layout: keystream of sequence 0 is AES-256 of the all-zero block.
         let mut body = [0; 16];
-        let keys = SessionKeys { key: Secret32::new([0; 32]), hmac: Secret32::new([0x0b; 32]) };
+        let keys =
+            SessionKeys { key: Secret32::new([0; 32]), hmac: Secret32::new([0x0b; 32]), strict: false };
         keys.apply_keystream(0, &mut body);
         assert_eq!(hex::encode(body), "dc95c078a2408989ad48a21492842087");
+    }
+
+    #[test]
+    fn a_seal_hides_the_keys_and_opens_with_the_share_only() {
+        let (id, digest) = ([3; 32], MigrationDigest([4; 32]));
+        let seal = keys().seal_away(&id, &digest);
+        let share = keys().share(&id);
+        assert!(seal.key.expose() != &[1; 32] && seal.hmac.expose() != &[2; 32]);
+        assert!(seal.key.expose() != seal.hmac.expose());
+        let opened = seal.open(share.expose()).unwrap();
+        assert_eq!((opened.key.expose(), opened.hmac.expose()), (&[1; 32], &[2; 32]));
+        for bad in [keys().share(&[9; 32]).expose(), &[0; 32], &seal.opener, seal.mask.expose()] {
+            assert!(seal.open(bad).is_none());
+        }
+        assert!(seal.open(&[]).is_none() && seal.open(&share.expose()[..31]).is_none());
+        let receipt = Secret32::new([7; 32]);
+        let bound = keys().bind_receipt(&receipt, &digest);
+        assert_eq!(seal.unmask(&bound).expose(), &[7; 32]);
     }
 
     #[test]

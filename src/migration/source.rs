@@ -14,7 +14,7 @@ use vtpm_protocol::tpm::{Tpm2b, TpmAlgId, TpmtPublic};
 use zeroize::Zeroizing;
 
 use super::StepError;
-use super::content::{self, PieceId, Records};
+use super::content::{self, Held, PieceId, Records};
 use super::guard::Guard;
 use super::session::{MigrationDigest, Secret32, SessionKeys};
 
@@ -40,6 +40,16 @@ pub struct Shown {
     pub migration_id: MigrationId,
     /// The receipt.
     pub receipt: Secret32,
+    /// In place of the receipt, where it is `void`: the [share](SessionKeys::share) of the strict source that brought its keys.
+    pub share: Option<Secret32>,
+}
+
+impl Shown {
+    /// What is shown.
+    #[must_use]
+    pub fn secret(&self) -> &Secret32 {
+        self.share.as_ref().unwrap_or(&self.receipt)
+    }
 }
 
 /// A ticket with which a device migration may lock the instance.
@@ -151,10 +161,6 @@ pub struct Exporting {
     pub log: Vec<Part>,
 }
 
-/// All of it is exported.
-#[derive(Clone)]
-pub struct Exported(pub(super) Exporting);
-
 /// What one export step did.
 pub struct Export {
     /// The next state.
@@ -169,8 +175,8 @@ pub struct Export {
 pub enum ExportNext {
     /// There is more.
     Exporting(Exporting),
-    /// That was all.
-    Exported(Exported),
+    /// That was all: what follows is [`Exported`](super::exported::Exported).
+    All(Exporting),
 }
 
 impl Live {
@@ -233,7 +239,7 @@ fn check_ticket(ticket: &MigrationTicket, uuid: Uuid) -> Result<(), StepError> {
 }
 
 /// Whether `receipt` is what `commitment` is the hash of.
-fn commits(commitment: &[u8; 32], receipt: &[u8]) -> bool {
+pub(super) fn commits(commitment: &[u8; 32], receipt: &[u8]) -> bool {
     let hash = Sha256::digest(receipt);
     Guard::ReceiptCommitment.holds(receipt.len() == 32 && bool::from(hash.as_slice().ct_eq(commitment)))
 }
@@ -254,13 +260,19 @@ pub fn storage_name(public: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl SourceSession {
-    fn check_storage_key(&self, name: &[u8]) -> Result<(), StepError> {
+    pub(super) fn check_storage_key(&self, name: &[u8]) -> Result<(), StepError> {
         let same = Guard::StorageKey.holds(*self.ticket.storage_name == *name);
         if same { Ok(()) } else { Err(StepError::StorageKey) }
     }
 
     fn back_to_life(self, receipt: &[u8]) -> Result<Live, StepError> {
         if commits(&self.ticket.void, receipt) { Ok(self.revived()) } else { Err(StepError::Receipt) }
+    }
+
+    /// As [`Self::back_to_life`], also with the share that a destination shows which has the keys of a strict migration.
+    fn back_to_life_with(self, receipt: &[u8], keys: &SessionKeys) -> Result<Live, StepError> {
+        let share = keys.share(&self.ticket.migration_id).commitment();
+        if keys.strict && commits(&share, receipt) { Ok(self.revived()) } else { self.back_to_life(receipt) }
     }
 
     /// What the next host is to know of: also how the instance came here.
@@ -272,7 +284,7 @@ impl SourceSession {
         }
     }
 
-    fn revived(self) -> Live {
+    pub(super) fn revived(self) -> Live {
         let Self { ticket, arrival, policy, past, .. } = self;
         Live { arrival, armed: None, policy, past: past.and(ticket.migration_id) }
     }
@@ -295,7 +307,8 @@ impl SourceLocked {
         fill: &mut dyn FnMut(&mut [u8]),
     ) -> Result<SourceKeyed, StepError> {
         self.session.check_storage_key(storage)?;
-        Ok(SourceKeyed { session: self.session, keys: SessionKeys::random(fill) })
+        let keys = SessionKeys::random(self.session.flags.strict(), fill);
+        Ok(SourceKeyed { session: self.session, keys })
     }
 
     /// The machine runs again here: `None` where a receipt must settle it.
@@ -341,11 +354,11 @@ impl SourceKeyed {
     /// # Errors
     /// [`StepError::Receipt`].
     pub fn abort(self, receipt: &[u8]) -> Result<Live, StepError> {
-        self.session.back_to_life(receipt)
+        self.session.back_to_life_with(receipt, &self.keys)
     }
 }
 
-fn key_structure(
+pub(super) fn key_structure(
     session: &SourceSession,
     keys: &SessionKeys,
     storage: &[u8],
@@ -355,13 +368,13 @@ fn key_structure(
 }
 
 /// The data of one response while it grows.
-struct Output {
+pub(super) struct Output {
     data: Vec<u8>,
     max: usize,
 }
 
 impl Output {
-    fn new(max_size: u32) -> Self {
+    pub(super) fn new(max_size: u32) -> Self {
         let max = usize::try_from(max_size).unwrap_or(usize::MAX).min(MAX_INSTANCE_DATA);
         Self { data: Vec::new(), max }
     }
@@ -371,7 +384,20 @@ impl Output {
         self.max.saturating_sub(self.data.len()).saturating_sub(PIECE_OVERHEAD)
     }
 
-    fn finish(self, next: usize, digest: Option<&MigrationDigest>) -> Result<GetInstanceDataOut, StepError> {
+    /// Takes a sealed part, if there is room for it.
+    pub(super) fn push(&mut self, part: &[u8]) -> bool {
+        let fits = part.len() <= self.max.saturating_sub(self.data.len());
+        if fits {
+            self.data.extend_from_slice(part);
+        }
+        fits
+    }
+
+    pub(super) fn finish(
+        self,
+        next: usize,
+        digest: Option<&MigrationDigest>,
+    ) -> Result<GetInstanceDataOut, StepError> {
         if self.data.is_empty() {
             return Err(StepError::Buffer);
         }
@@ -462,7 +488,7 @@ impl Exporting {
             }
         };
         let out = output.finish(self.log.len(), done.then_some(&self.digest))?;
-        let next = if done { ExportNext::Exported(Exported(self)) } else { ExportNext::Exporting(self) };
+        let next = if done { ExportNext::All(self) } else { ExportNext::Exporting(self) };
         Ok(Export { next, out, moved })
     }
 
@@ -502,41 +528,48 @@ impl Exporting {
         Ok(self.keys.seal(&header, body))
     }
 
-    /// Gives out again, bit for bit, the parts from `request.sequence` on that were exported before. `all` are the records of the escrow
-    /// and those that are left.
-    ///
-    /// # Errors
-    /// [`StepError::NoEscrow`] under a strict lock; [`StepError::Order`] for a sequence number ahead; [`StepError::Buffer`] when
-    /// the buffer has no room for the first part as it was cut.
-    pub fn repeat(
+    /// A part as it was sealed before, from all records of the instance.
+    pub(super) fn sealed_again(
         &self,
-        request: &GetInstanceDataIn,
+        sequence: u32,
+        part: &Part,
         all: &Records,
-    ) -> Result<GetInstanceDataOut, StepError> {
-        self.repeat_from(request, all, None)
+    ) -> Result<Vec<u8>, StepError> {
+        let content = match part.id {
+            PieceId::MANIFEST => Zeroizing::new(self.manifest(&[])),
+            id => content::content(all, id).ok_or(StepError::Content)?,
+        };
+        self.sealed(sequence, part, &content)
     }
 
-    fn repeat_from(
+    /// Gives out again, bit for bit, the parts from `request.sequence` on that were exported before.
+    ///
+    /// # Errors
+    /// [`StepError::NoEscrow`] when a release before 0.3 destroyed what left under a strict lock; [`StepError::Order`] for a sequence
+    /// number ahead; [`StepError::Buffer`] when the buffer has no room for the first part as it was cut.
+    pub fn repeat(&self, request: &GetInstanceDataIn, held: &Held) -> Result<GetInstanceDataOut, StepError> {
+        self.repeat_from(request, held, None)
+    }
+
+    pub(super) fn repeat_from(
         &self,
         request: &GetInstanceDataIn,
-        all: &Records,
+        held: &Held,
         digest: Option<&MigrationDigest>,
     ) -> Result<GetInstanceDataOut, StepError> {
-        if self.session.flags.strict() {
+        if !self.has_escrow(held) {
             return Err(StepError::NoEscrow);
         }
+        let all = held.all();
         let first = usize::try_from(request.sequence).map_err(|_| StepError::Order)?;
         let mut output = Output::new(request.max_size);
         let mut next = first;
         for (sequence, part) in (request.sequence..).zip(self.log.get(first..).ok_or(StepError::Order)?) {
-            if usize::try_from(part.length).map_err(|_| StepError::Content)? > output.room() {
+            if usize::try_from(part.length).map_err(|_| StepError::Content)? > output.room()
+                || !output.push(&self.sealed_again(sequence, part, &all)?)
+            {
                 break;
             }
-            let content = match part.id {
-                PieceId::MANIFEST => Zeroizing::new(self.manifest(&[])),
-                id => content::content(all, id).ok_or(StepError::Content)?,
-            };
-            output.data.extend_from_slice(&self.sealed(sequence, part, &content)?);
             next = next.saturating_add(1);
         }
         output.finish(next, digest.filter(|_| next == self.log.len()))
@@ -545,23 +578,24 @@ impl Exporting {
     /// Takes the `void` receipt.
     ///
     /// # Errors
-    /// [`StepError::Receipt`]; [`StepError::NoEscrow`] under a strict lock once a piece is out.
-    pub fn abort(self, receipt: &[u8]) -> Result<Live, StepError> {
-        if self.is_final() {
+    /// [`StepError::Receipt`]; [`StepError::NoEscrow`] when a release before 0.3 destroyed what left under a strict lock.
+    pub fn abort(self, receipt: &[u8], held: &Held) -> Result<Live, StepError> {
+        if !self.has_escrow(held) {
             return Err(StepError::NoEscrow);
         }
-        self.session.back_to_life(receipt)
+        self.session.back_to_life_with(receipt, &self.keys)
     }
 
     /// The machine runs again here: `None` where a receipt must settle it, or nothing can.
     #[must_use]
-    pub fn run(self) -> Option<Live> {
-        if self.is_final() { None } else { self.session.run() }
+    pub fn run(self, held: &Held) -> Option<Live> {
+        if self.has_escrow(held) { self.session.run() } else { None }
     }
 
-    /// Under a strict lock, what is out is gone.
-    fn is_final(&self) -> bool {
-        !Guard::StrictIsFinal.holds(!self.session.flags.strict() || self.log.is_empty())
+    /// Whether what is out is still here.
+    pub(super) fn has_escrow(&self, held: &Held) -> bool {
+        !self.session.flags.strict()
+            || held.has_all(self.log.iter().map(|part| &part.id).filter(|id| **id != PieceId::MANIFEST))
     }
 }
 
@@ -573,65 +607,3 @@ fn cut(id: PieceId, offset: u32, content: &[u8], room: usize) -> Option<Part> {
     let worth_it = length == left || usize::try_from(length).is_ok_and(|n| n >= MIN_PART);
     worth_it.then_some(Part { id, offset, total, length })
 }
-
-impl Exported {
-    /// The session.
-    #[must_use]
-    pub fn session(&self) -> &SourceSession {
-        &self.0.session
-    }
-
-    /// The sequence number after the last.
-    #[must_use]
-    pub fn next_sequence(&self) -> u32 {
-        self.0.next_sequence()
-    }
-
-    /// The key structure again.
-    ///
-    /// # Errors
-    /// [`StepError::StorageKey`].
-    pub fn key_structure(&self, storage: &[u8]) -> Result<KeyStructure, StepError> {
-        self.0.key_structure(storage)
-    }
-
-    /// As [`Exporting::repeat`], with the digest when the last part is among them.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn repeat(
-        &self,
-        request: &GetInstanceDataIn,
-        all: &Records,
-    ) -> Result<GetInstanceDataOut, StepError> {
-        self.0.repeat_from(request, all, Some(&self.0.digest))
-    }
-
-    /// Takes the `void` receipt.
-    ///
-    /// # Errors
-    /// As [`Exporting::abort`].
-    pub fn abort(self, receipt: &[u8]) -> Result<Live, StepError> {
-        self.0.abort(receipt)
-    }
-
-    /// Takes the `live` receipt: the instance is gone from here, and what is left of it may be destroyed.
-    ///
-    /// # Errors
-    /// [`StepError::Receipt`].
-    pub fn commit(self, receipt: &[u8]) -> Result<Gone, StepError> {
-        let Exporting { session, keys, digest, .. } = self.0;
-        let receipt = Secret32::new(receipt.try_into().map_err(|_| StepError::Receipt)?);
-        let receipt = if session.bound { keys.bind_receipt(&receipt, &digest) } else { receipt };
-        if commits(&session.ticket.live, receipt.expose()) { Ok(Gone(())) } else { Err(StepError::Receipt) }
-    }
-
-    /// As [`Exporting::run`].
-    #[must_use]
-    pub fn run(self) -> Option<Live> {
-        self.0.run()
-    }
-}
-
-/// Proof that the instance lives elsewhere: nothing but a `live` receipt makes one.
-pub struct Gone(());

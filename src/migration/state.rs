@@ -10,10 +10,11 @@ use zeroize::Zeroizing;
 
 use super::content::Held;
 use super::destination::{DestinationKeyed, DestinationLocked, Imported, Importing, Void};
+use super::exported::Exported;
 use super::guard::Guard;
 use super::session::Secret32;
 use super::source::{
-    Armed, Arrival, Export, ExportNext, Exported, Exporting, Live, Past, Shown, SourceKeyed, SourceLocked,
+    Armed, Arrival, Export, ExportNext, Exporting, Live, Past, Shown, SourceKeyed, SourceLocked,
     SourceSession,
 };
 use super::{Step, StepError};
@@ -120,7 +121,7 @@ impl State {
             Self::SourceLocked(s) => Some(&s.session.ticket),
             Self::SourceKeyed(s) => Some(&s.session.ticket),
             Self::Exporting(s) => Some(&s.session.ticket),
-            Self::Exported(s) => Some(&s.session().ticket),
+            Self::Exported(s) => Some(&s.session.ticket),
             Self::DestinationLocked(s) => Some(&s.slot.ticket),
             Self::DestinationKeyed(s) => Some(&s.slot.ticket),
             Self::Importing(s) => Some(&s.slot.ticket),
@@ -145,7 +146,7 @@ impl State {
             Self::SourceLocked(s) => Some(&s.session),
             Self::SourceKeyed(s) => Some(&s.session),
             Self::Exporting(s) => Some(&s.session),
-            Self::Exported(s) => Some(s.session()),
+            Self::Exported(s) => Some(&s.session),
             _ => None,
         }
     }
@@ -230,8 +231,8 @@ impl State {
         let live = match self {
             Self::SourceLocked(s) => s.run()?,
             Self::SourceKeyed(s) => s.run()?,
-            Self::Exporting(s) => s.run()?,
-            Self::Exported(s) => s.run()?,
+            Self::Exporting(s) => s.run(held)?,
+            Self::Exported(s) => s.run(held)?,
             _ => return None,
         };
         held.bring_back();
@@ -272,7 +273,8 @@ impl State {
         }
     }
 
-    /// GetInstanceKey: the next state, when it is another one, and the key structure in plain.
+    /// GetInstanceKey: the next state, when it is another one, and the key structure in plain; `None` for that which is
+    /// [kept as it left](Held::sent_key).
     ///
     /// # Errors
     /// [`StepError`].
@@ -280,18 +282,25 @@ impl State {
         self,
         storage: &[u8],
         fill: &mut dyn FnMut(&mut [u8]),
-    ) -> Result<(Option<Self>, Zeroizing<Vec<u8>>), StepError> {
-        match self {
+    ) -> Result<(Option<Self>, Option<Zeroizing<Vec<u8>>>), StepError> {
+        let (next, structure) = match self {
             Self::SourceLocked(s) => {
                 let keyed = s.make_keys(storage, fill)?;
                 let structure = keyed.key_structure(storage)?;
-                Ok((Some(Self::SourceKeyed(keyed)), structure.to_secret_bytes()))
+                (Some(Self::SourceKeyed(keyed)), Some(structure))
             }
-            Self::SourceKeyed(s) => Ok((None, s.key_structure(storage)?.to_secret_bytes())),
-            Self::Exporting(s) => Ok((None, s.key_structure(storage)?.to_secret_bytes())),
-            Self::Exported(s) => Ok((None, s.key_structure(storage)?.to_secret_bytes())),
-            other => Err(other.illegal(Step::GetKey)),
-        }
+            Self::SourceKeyed(s) => (None, Some(s.key_structure(storage)?)),
+            Self::Exporting(s) => (None, Some(s.key_structure(storage)?)),
+            Self::Exported(s) => (None, s.key_structure(storage)?),
+            other => return Err(other.illegal(Step::GetKey)),
+        };
+        Ok((next, structure.map(|structure| structure.to_secret_bytes())))
+    }
+
+    /// Whether the encrypted keys that leave are to be kept with what is [held](Held::sent_key): their source will not have them any more.
+    #[must_use]
+    pub fn keeps_key(&self, held: &Held) -> bool {
+        held.sent_key.is_empty() && self.session().is_some_and(|session| session.flags.strict())
     }
 
     /// SetInstanceKey.
@@ -301,6 +310,11 @@ impl State {
     pub fn set_key(self, structure: &[u8]) -> Result<Self, StepError> {
         match self {
             Self::DestinationLocked(s) => s.set_key(structure).map(Self::DestinationKeyed),
+            Self::Void(s) if Guard::VoidTakesKeys.is_on() => s.set_key(structure).map(Self::Void),
+            Self::Live(Live { arrival: Arrival::Void(shown), armed, policy, past }) => {
+                let arrival = Arrival::Void(shown.set_key(structure)?);
+                Ok(Self::Live(Live { arrival, armed, policy, past }))
+            }
             other => Err(other.illegal(Step::SetKey)),
         }
     }
@@ -317,18 +331,17 @@ impl State {
         let exporting = match self {
             Self::SourceKeyed(s) => s.begin(),
             Self::Exporting(s) if request.sequence < s.next_sequence() => {
-                return Ok((None, s.repeat(request, &held.all())?));
+                return Ok((None, s.repeat(request, held)?));
             }
             Self::Exporting(s) => s,
-            Self::Exported(s) => return Ok((None, s.repeat(request, &held.all())?)),
+            Self::Exported(s) => return Ok((None, s.repeat(request, held)?)),
             other => return Err(other.illegal(Step::GetData)),
         };
-        let strict = exporting.session.flags.strict();
         let Export { next, out, moved } = exporting.export(request, &held.live)?;
-        held.take_out(&moved, !strict && Guard::Escrow.is_on());
+        held.take_out(&moved, Guard::Escrow.is_on());
         let next = match next {
             ExportNext::Exporting(s) => Self::Exporting(s),
-            ExportNext::Exported(s) => Self::Exported(s),
+            ExportNext::All(s) => Self::Exported(Exported::new(s, held)?),
         };
         Ok((Some(next), out))
     }
@@ -390,8 +403,8 @@ impl State {
         let live = match self {
             Self::SourceLocked(s) => s.abort(receipt)?,
             Self::SourceKeyed(s) => s.abort(receipt)?,
-            Self::Exporting(s) => s.abort(receipt)?,
-            Self::Exported(s) => s.abort(receipt)?,
+            Self::Exporting(s) => s.abort(receipt, held)?,
+            Self::Exported(s) => s.abort(receipt, held)?,
             Self::Live(s) if s.armed.is_some() => {
                 return Ok(Settled::Disarmed(Self::Live(s.disarm(receipt)?)));
             }
@@ -407,17 +420,15 @@ impl State {
             Self::DestinationKeyed(s) => s.give_up(),
             Self::Importing(s) => s.give_up(),
             Self::Imported(s) => s.give_up(),
-            Self::Void(s) => return Ok(Settled::Revealed(None, s.void)),
+            Self::Void(s) => return Ok(Settled::Revealed(None, s.secret().clone())),
             other => {
                 return match other.arrival() {
-                    Some(Arrival::Void(Shown { receipt, .. })) => {
-                        Ok(Settled::Revealed(None, receipt.clone()))
-                    }
+                    Some(Arrival::Void(shown)) => Ok(Settled::Revealed(None, shown.secret().clone())),
                     _ => Err(other.illegal(Step::Abort)),
                 };
             }
         };
-        let secret = void.void.clone();
+        let secret = void.secret().clone();
         if !Guard::GiveUpDestroysLive.is_on() {
             return Ok(Settled::Revealed(None, secret));
         }

@@ -29,7 +29,7 @@ use crate::migration::destination::DestinationLocked;
 use crate::migration::state::Settled;
 use crate::migration::{State, StepError};
 use crate::sentence;
-use crate::store::{Op, StoreError};
+use crate::store::{InstanceId, Op, StoreError};
 
 /// What of a response is not the parameter `data`: header, sessions, other parameters.
 const RESPONSE_ROOM: usize = 600;
@@ -72,6 +72,8 @@ pub(super) struct Transaction<'a> {
     pending: Option<Pending<'a>>,
     /// The instance that CreateInstance is about to make, while its ticket is being signed.
     draft: Option<Draft<'a>>,
+    /// The instance whose encrypted keys are to be kept as they leave.
+    keeps_key: Option<InstanceId>,
     logged: log::Logged,
 }
 
@@ -111,7 +113,7 @@ impl<'a> Transaction<'a> {
         command: &[u8],
     ) -> Self {
         let logged = log::Logged::new(tree, command);
-        Self { tree, topology, processing, limit, pending: None, draft: None, logged }
+        Self { tree, topology, processing, limit, pending: None, draft: None, keeps_key: None, logged }
     }
 
     pub(super) fn is_pending(&self) -> bool {

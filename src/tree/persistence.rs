@@ -89,6 +89,10 @@ pub(super) mod name {
     pub(crate) const LOG: u8 = 0x87;
     /// In front of the name of a record that is in the escrow.
     pub(super) const ESCROW: u8 = 0x90;
+    /// In front of a sequence number: a part of a strict migration as it was sent.
+    pub(super) const SENT: u8 = 0x91;
+    /// The encrypted keys of a strict migration as they were sent.
+    pub(crate) const SENT_KEY: RecordName = RecordName::kind(0x92);
 
     /// A record of the live state.
     pub(crate) fn live(key: RecordKey) -> Result<RecordName, StoreError> {
@@ -99,6 +103,12 @@ pub(super) mod name {
     pub(crate) fn escrow(key: RecordKey) -> Result<RecordName, StoreError> {
         let [a, b, c, d, e] = key.to_bytes();
         RecordName::new(&[ESCROW, a, b, c, d, e])
+    }
+
+    /// A part that was sent.
+    pub(crate) fn sent(sequence: u32) -> Result<RecordName, StoreError> {
+        let [a, b, c, d] = sequence.to_be_bytes();
+        RecordName::new(&[SENT, a, b, c, d])
     }
 
     /// The peer of a label, which is longer than a name may be.
@@ -139,6 +149,12 @@ impl Stored {
                 && let Some(key) = RecordKey::from_bytes(rest)
             {
                 stored.held.escrow.insert(key, value);
+            } else if let Some((&name::SENT, rest)) = bytes.split_first()
+                && let Ok(sequence) = rest.try_into()
+            {
+                stored.held.sent.insert(u32::from_be_bytes(sequence), value.to_vec());
+            } else if name == name::SENT_KEY {
+                stored.held.sent_key = value.to_vec();
             } else if name == name::STATE {
                 stored.state = Some(value);
             } else if name == name::LAST_COMMAND {
@@ -190,6 +206,17 @@ impl Ops {
             self.delete(name::PARTIAL);
         } else if after.partial != before.partial {
             self.put(name::PARTIAL, after.partial.clone());
+        }
+        for &sequence in before.sent.keys().filter(|sequence| !after.sent.contains_key(sequence)) {
+            self.delete(name::sent(sequence)?);
+        }
+        for (&sequence, part) in after.sent.iter().filter(|&(at, part)| before.sent.get(at) != Some(part)) {
+            self.put(name::sent(sequence)?, Zeroizing::new(part.clone()));
+        }
+        if after.sent_key.is_empty() && !before.sent_key.is_empty() {
+            self.delete(name::SENT_KEY);
+        } else if after.sent_key != before.sent_key {
+            self.put(name::SENT_KEY, Zeroizing::new(after.sent_key.clone()));
         }
         Ok(())
     }

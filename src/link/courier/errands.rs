@@ -162,7 +162,28 @@ impl Shared {
         let migration = MigrationRef::from(&ticket);
         let mut trouble = "no peer with an address is its destination".to_owned();
         for known in candidates {
-            let verdict = self.call(&known).and_then(|mut call| question(&mut call.peer, &migration));
+            let verdict = self.call(&known).and_then(|mut call| {
+                let mut verdict = question(&mut call.peer, &migration)?;
+                if let Verdict::Receipt(Outcome::Void, receipt) = &verdict
+                    && info.summary.state != InstanceState::SourceLocked
+                    && let Err(error) = settle(client, instance, Outcome::Void, receipt)
+                {
+                    // Of a destination that never saw the keys of a strict lock; or saw those of somebody else.
+                    log::info!(
+                        "instance {}: {}; peer {} is shown the keys",
+                        instance.name(),
+                        sentence(&error),
+                        known.label
+                    );
+                    let export = |out: &mut dyn io::Write| client.export_key(instance.handle(), &ticket, out);
+                    match call.peer.import(&migration, export) {
+                        Ok(()) | Err(PeerError::Refused(_)) => {}
+                        Err(error) => return Err(error),
+                    }
+                    verdict = question(&mut call.peer, &migration)?;
+                }
+                Ok(verdict)
+            });
             match verdict {
                 Ok(Verdict::Unknown) => {
                     trouble = format!("peer {} knows nothing of its migration", known.label);

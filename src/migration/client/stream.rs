@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::instance::migration::SealedPiece;
 use vtpm_protocol::instance::{
-    GetInstanceDataIn, GetInstanceDataOut, InstanceState, LockFlags, MigrationTicket, PieceKind,
+    GetInstanceDataIn, GetInstanceDataOut, InstanceState, LockFlags, MigrationTicket, Outcome, PieceKind,
 };
 use vtpm_protocol::stream::{Frame, StreamDecoder, StreamError, StreamHeader};
 
@@ -85,6 +85,15 @@ impl<T: Transport> Client<T> {
         Ok(out)
     }
 
+    /// Writes the beginning of the migration stream of an instance that is locked with `ticket`, up to the keys: all that a destination takes
+    /// which has given the migration up.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn export_key(&self, instance: u32, ticket: &MigrationTicket, out: &mut dyn Write) -> Result<()> {
+        self.begin_stream(instance, &Departure { ticket: ticket.clone(), lock: None }, out)?.finish()
+    }
+
     /// Reads a migration stream up to its end and recreates the instance from it. An instance that was imported and has not executed a command yet
     /// takes the same stream again, bit for bit, and stays as it is: QEMU may have failed behind it, and try once more.
     ///
@@ -101,6 +110,11 @@ impl<T: Transport> Client<T> {
             InstanceState::DestinationLocked => {}
             InstanceState::DestinationKeyed | InstanceState::Importing => self.reset(instance)?,
             InstanceState::Imported => {}
+            state if info.outcome == Outcome::Void && info.arrival == header.migration_id => {
+                // The keys, without which a source that is locked strictly finds nothing in its receipt, are the most that comes of it.
+                self.show_key(instance, &header, &mut frames)?;
+                return Err(ClientError::State(state));
+            }
             state => return Err(ClientError::State(state)),
         }
         if header.uuid != info.summary.uuid {
@@ -123,6 +137,13 @@ impl<T: Transport> Client<T> {
             ::log::warn!("a half-imported instance could not be emptied: {error}");
         }
         result
+    }
+
+    /// The keys go to a slot that was given up.
+    fn show_key(&self, instance: u32, header: &StreamHeader, frames: &mut FrameReader<'_>) -> Result<()> {
+        let Frame::Key(key) = frames.next()? else { return Err(ClientError::Foreign("nobody: it has no key")) };
+        let storage = self.find_storage_key(&header.storage_name)?.ok_or(ClientError::NoStorageKey)?;
+        self.set_key(instance, storage, &key)
     }
 
     /// The digest of a stream covers it, up to the key frame, which is another one each time: UnlockInstance says whether it is that of the stream which

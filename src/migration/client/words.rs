@@ -35,6 +35,8 @@ const SIGNATURE: &str = "the ticket is not signed, its signature is not genuine,
 const NO_TICKET: &str = "this is no migration ticket";
 const STORAGE_KEY: &str = "the storage key is not the one that the ticket names";
 const DESTROYED: &str = "the instance was locked strictly, and what was exported is destroyed";
+const SEALED: &str = "the instance was locked strictly, and the destination gave up before it had the keys: import the stream there, \
+                      which is refused, and ask for the receipt again";
 const PIECE: &str = "a piece does not decode";
 
 /// What bytes are answered with that are not what they should be.
@@ -89,6 +91,7 @@ fn meaning(command: &str, code: ResponseCode) -> Option<&'static str> {
         }
         A::Receipt if is(Rc::SIZE) => "a receipt has 32 bytes",
         A::Receipt if is(Rc::DISABLED) => DESTROYED,
+        A::Receipt if is(Rc::AUTH_UNAVAILABLE) => SEALED,
         A::Ticket | A::KeyOut | A::KeyIn | A::DataOut | A::DataIn | A::Digest | A::Receipt => return None,
     })
 }

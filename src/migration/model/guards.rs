@@ -13,6 +13,8 @@ const TWICE: Scenario = Scenario { tickets: 2, max_size: 1 << 20, ..Scenario::ON
 /// Two instances with one UUID, which are locked with the same ticket of a third host.
 const TWINS: Scenario =
     Scenario { hosts: 3, twin: true, machines: false, commands: 0, max_size: 1 << 20, ..Scenario::ONE };
+/// A strict lock.
+const STRICT: Scenario = Scenario { strict: true, ..Scenario::ONE };
 /// The machine comes back on the source.
 const FALLBACK: Scenario =
     Scenario { policy: MigrationPolicy::Availability, max_size: 1 << 20, ..Scenario::ONE };
@@ -59,7 +61,8 @@ tests! {
     initial_digest: needed(Guard::InitialDigest, Scenario::ONE);
     receipt_commitment: needed(Guard::ReceiptCommitment, Scenario::ONE);
     receipt_bound: needed(Guard::ReceiptBound, TWINS);
-    strict_is_final: needed(Guard::StrictIsFinal, Scenario { strict: true, ..Scenario::ONE });
+    strict_seals: needed(Guard::StrictSeals, STRICT);
+    keeps_sent: needed(Guard::KeepsSent, STRICT);
     escrow: needed(Guard::Escrow, Scenario::ONE);
     first_command_destroys_void: needed(Guard::FirstCommandDestroysVoid, Scenario::ONE);
     giving_up_destroys_live: needed(Guard::GiveUpDestroysLive, Scenario::ONE);
@@ -98,16 +101,26 @@ fn spent_ticket() {
     assert!(found.stuck.is_some());
 }
 
+/// Without it nothing is unsafe, but a strict source waits for ever for a destination that gave up before it had the keys.
+#[test]
+fn void_takes_keys() {
+    let model = Protocol::new(STRICT, &[Guard::VoidTakesKeys]);
+    let found = progress(&model, |world| model.settled(world));
+    assert!(found.stuck.is_some());
+}
+
 /// Second fences behind conditions that hold on their own, kept because they tell sooner or more exactly what is wrong.
 ///
 /// `StorageName`: the keys go to the Name in the ticket whatever public area stands beside it. `Whole`: every saved state has
 /// permanent and volatile records, and the HMAC keys are those of its source. `Twice`: a part that comes again is the same part,
-/// bit for bit, and not the next in sequence; this bounds the memory that a stream can take.
+/// bit for bit, and not the next in sequence; this bounds the memory that a stream can take. `SealOpens`: what is not the share makes
+/// keys with which no HMAC verifies, and no content decodes.
 #[test]
 fn guards_that_only_tell_sooner() {
     for guard in [Guard::StorageName, Guard::Whole, Guard::Twice] {
         assert!(without(ATTACKED, &[guard]).broken.is_none(), "{guard:?} is needed after all");
     }
+    assert!(without(STRICT, &[Guard::SealOpens]).broken.is_none());
 }
 
 #[test]
@@ -118,7 +131,7 @@ fn nothing_is_broken_in_these_scenarios_with_all_guards() {
         TWICE,
         Scenario { attacker: true, ..TWICE },
         Scenario { stranger: true, ..Scenario::ONE },
-        Scenario { strict: true, ..Scenario::ONE },
+        STRICT,
         Scenario { accidents: true, ..Scenario::ONE },
         Scenario { max_size: 220, ..ATTACKED },
         Scenario { max_size: 700, volatile: 2200, ..ATTACKED },

@@ -5,7 +5,7 @@ use std::time::Instant;
 use vtpm_protocol::instance::MigrationPolicy;
 
 use super::progress::progress;
-use super::{HOSTS, MOVED, ONE_COPY, Protocol, Scenario, WITNESSES, explore};
+use super::{CAME_BACK, HOSTS, MOVED, ONE_COPY, Protocol, Scenario, WENT_ON, WITNESSES, explore};
 
 /// Runs the checker, prints what it looked at, and returns what sometimes holds.
 fn safe(what: &str, scenario: Scenario) -> Vec<&'static str> {
@@ -70,10 +70,20 @@ fn a_device_migration_is_safe_and_can_be_settled_from_everywhere() {
 }
 
 #[test]
-fn a_strict_lock_is_safe() {
-    assert!(safe("strict", Scenario { strict: true, hosts: 2, ..TWO }).contains(&MOVED));
-    let policy = MigrationPolicy::Strict;
-    assert!(safe("strict policy", Scenario { policy, hosts: 2, ..TWO }).contains(&MOVED));
+fn a_strict_lock_loses_nothing_and_can_be_settled_from_everywhere() {
+    let strict = Scenario { strict: true, hosts: 2, ..TWO };
+    let met = safe("strict", strict);
+    assert!([MOVED, CAME_BACK].iter().all(|witness| met.contains(witness)));
+    live("strict", strict);
+    let policy = Scenario { policy: MigrationPolicy::Strict, ..Scenario::ONE };
+    assert!(safe("strict policy", policy).contains(&MOVED));
+    live("strict policy", policy);
+    let parts = Scenario { strict: true, max_size: 220, ..Scenario::ONE };
+    safe("strict, in parts", parts);
+    live("strict, in parts", parts);
+    let fresh = Scenario { strict: true, fresh: true, ..Scenario::ONE };
+    safe("strict, new TPMs in slots", fresh);
+    live("strict, new TPMs in slots", fresh);
 }
 
 #[test]
@@ -111,5 +121,8 @@ fn three_migrations_never_make_two_copies_nor_none() {
     assert!(WITNESSES.iter().all(|witness| met.contains(witness)));
     live("two migrations", TWO);
     safe("two migrations in parts", Scenario { hosts: 2, ..Scenario::ORDINARY });
+    let strict = Scenario { policy: MigrationPolicy::Strict, ..TWO_PLACES };
+    assert!(safe("strict policy, two places", strict).contains(&WENT_ON));
+    live("strict policy, two places", strict);
     safe("three migrations", Scenario { tickets: 3, hosts: 2, commands: 2, ..TWO });
 }

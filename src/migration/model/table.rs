@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use vtpm_engine::env::RecordKey;
-use vtpm_protocol::instance::migration::PIECE_HEADER;
+use vtpm_protocol::instance::migration::{KeyStructure, PIECE_HEADER};
 use vtpm_protocol::instance::{
     GetInstanceDataIn, InstanceState, LockFlags, MigrationId, MigrationTicket, Outcome, PieceKind, Uuid,
 };
@@ -15,9 +15,10 @@ use zeroize::Zeroizing;
 
 use super::Scenario;
 use crate::migration::State;
-use crate::migration::content::{Held, Records};
+use crate::migration::content::{Held, Records, reopened};
 use crate::migration::destination::DestinationLocked;
-use crate::migration::session::MigrationDigest;
+use crate::migration::exported::Custody;
+use crate::migration::session::{MigrationDigest, SessionKeys};
 use crate::migration::source::{Armed, storage_name};
 use crate::migration::state::{Settled, Unlocked};
 use crate::migration::tests::{UUID, storage_public};
@@ -145,6 +146,12 @@ pub(super) struct Facts {
     pub(super) goes_with: Option<MigrationId>,
     /// The one that brings or brought it here.
     pub(super) arrived_by: Option<MigrationId>,
+    /// It can still take the stream of that one, or give the keys to it back.
+    pub(super) opens: bool,
+    /// What this source has sealed of it, for whoever has the keys.
+    pub(super) sealed: Content,
+    /// It could go on with what it has without anybody's word.
+    pub(super) readable: bool,
 }
 
 /// What became of a side, and what left it.
@@ -221,6 +228,8 @@ impl Side {
         };
         put(&self.state.to_record());
         put(&self.held.partial);
+        put(&self.held.sent_key);
+        self.held.sent.values().for_each(|part| put(part));
         for part in [&self.held.live, &self.held.escrow] {
             put(&[]);
             part.iter().for_each(|(key, value)| {
@@ -233,25 +242,45 @@ impl Side {
 
     fn facts(&self, scenario: &Scenario) -> Facts {
         let (executes, source_locked) = (self.state.executes(), self.state.source_locked());
-        let held = if source_locked { self.held.all() } else { self.held.live.clone() };
-        let content = if !executes && !source_locked || held.is_empty() {
-            Content::None
-        } else if held == fresh_records() {
-            Content::Fresh
-        } else {
-            let version = (0..=scenario.commands).find(|&v| held == records(v, scenario.volatile));
-            version.filter(|_| self.uuid == UUID).map_or(Content::Broken, Content::Version)
+        let content = |held: &Records| {
+            if held.is_empty() {
+                Content::None
+            } else if *held == fresh_records() {
+                Content::Fresh
+            } else {
+                let version = (0..=scenario.commands).find(|&v| *held == records(v, scenario.volatile));
+                version.filter(|_| self.uuid == UUID).map_or(Content::Broken, Content::Version)
+            }
+        };
+        let has = match (executes, source_locked) {
+            (_, true) => content(&self.held.all()),
+            (true, _) => content(&self.held.live),
+            _ => Content::None,
+        };
+        let sealed = match KeyStructure::from_secret_bytes(&self.held.sent_key) {
+            Ok(keys) if !self.held.sent.is_empty() => {
+                content(&reopened(&SessionKeys::from_structure(&keys), &self.held.sent).unwrap())
+            }
+            _ => Content::None,
         };
         let id = self.state.ticket().map(|ticket| ticket.migration_id);
+        let slot = matches!(
+            self.state,
+            State::DestinationLocked(_) | State::DestinationKeyed(_) | State::Importing(_) | State::Void(_)
+        );
         Facts {
             kind: self.state.kind(),
             executes,
             source_locked,
             undecided: matches!(self.state, State::Imported(_)),
-            content,
+            content: has,
             given_up: id.filter(|_| matches!(self.state, State::Void(_))),
             arrived_by: self.state.arrived_by(),
             goes_with: id.filter(|_| source_locked || matches!(self.state, State::Live(_))),
+            opens: slot || self.state.outcome() == Outcome::Void,
+            sealed,
+            readable: !self.held.escrow.is_empty()
+                || matches!(&self.state, State::Exported(s) if matches!(s.custody, Custody::Open(_))),
         }
     }
 }
@@ -521,7 +550,12 @@ impl Table {
         let (next, structure) = side.state.clone().get_key(&name, &mut bytes).ok()?;
         let mut step = Step { wrong: !right, ..Step::default() };
         side.state = next.unwrap_or(side.state);
-        self.send(Message::Key(structure.to_vec(), name), &mut step);
+        // Encrypted to the storage key of that name, in the model by saying so.
+        let structure = structure.map_or_else(|| side.held.sent_key.clone(), |plain| plain.to_vec());
+        if side.state.keeps_key(&side.held) {
+            side.held.sent_key.clone_from(&structure);
+        }
+        self.send(Message::Key(structure, name), &mut step);
         step.side = Some(self.keep(side));
         Some(step)
     }

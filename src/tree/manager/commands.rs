@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vtpm_engine::Tpm;
-use vtpm_engine::instances::{InstanceManager, TicketFault, VerifiedTicket};
+use vtpm_engine::instances::{InstanceKey, InstanceManager, TicketFault, VerifiedTicket};
+use vtpm_protocol::codec::{Encode, decode_exact};
 use vtpm_protocol::instance::migration::PIECE_OVERHEAD;
 use vtpm_protocol::instance::{
     CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
-    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetMigrationLogIn, GetMigrationLogOut,
-    INSTANCE_SELF, Identity, InstanceCapability, InstanceCapabilityData, InstanceName, LimitTag,
-    ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags, MAX_CAP_HANDLES,
+    GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetInstanceKeyOut, GetMigrationLogIn,
+    GetMigrationLogOut, INSTANCE_SELF, Identity, InstanceCapability, InstanceCapabilityData, InstanceName,
+    LimitTag, ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags, MAX_CAP_HANDLES,
     MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND, MigrationTicket, PeerEntry, PieceKind,
     ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn, UnlockInstanceIn,
 };
@@ -141,22 +142,29 @@ impl InstanceManager for Transaction<'_> {
         }
     }
 
-    fn get_instance_key(
-        &mut self,
-        instance: u32,
-        storage_key: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, ResponseCode> {
+    fn get_instance_key(&mut self, instance: u32, storage_key: &[u8]) -> Result<InstanceKey, ResponseCode> {
         let target = self.target(instance)?;
-        let (next, structure) = target
-            .inner
-            .state
-            .clone()
-            .get_key(storage_key, &mut fill_random)
-            .map_err(refused(target.instance))?;
-        if let Some(state) = next {
+        let held = self.held(target.instance)?;
+        let got = target.inner.state.clone().get_key(storage_key, &mut fill_random);
+        let (next, structure) = got.map_err(refused(target.instance))?;
+        let Some(structure) = structure else {
+            return decode_exact(&held.sent_key).map(InstanceKey::Encrypted);
+        };
+        let state = next.clone().unwrap_or_else(|| target.inner.state.clone());
+        self.keeps_key = state.keeps_key(&held).then(|| target.instance.id());
+        if next.is_some() || self.keeps_key.is_some() {
             self.change_state(target, state)?;
         }
-        Ok(structure)
+        Ok(InstanceKey::Plain(structure))
+    }
+
+    fn keep_instance_key(&mut self, encrypted: &GetInstanceKeyOut) -> Result<(), ResponseCode> {
+        if let Some(id) = self.keeps_key.take() {
+            let mut ops = Ops::new(id);
+            ops.put(name::SENT_KEY, Zeroizing::new(encrypted.to_bytes()));
+            self.pending.as_mut().ok_or(ResponseCode::FAILURE)?.ops.extend(ops.list);
+        }
+        Ok(())
     }
 
     fn get_instance_capability(
