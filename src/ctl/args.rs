@@ -77,7 +77,7 @@ pub enum Command {
         /// The destination's ticket
         #[arg(long, value_name = "FILE")]
         ticket: PathBuf,
-        /// Keep no escrow: what is exported is destroyed here at once, and nothing brings it back
+        /// Keep nothing of what is exported that this host could read; only the destination brings it back
         #[arg(long)]
         strict: bool,
     },
@@ -91,7 +91,7 @@ pub enum Command {
         /// The destination's ticket; engages the source lock first
         #[arg(long, value_name = "FILE")]
         ticket: Option<PathBuf>,
-        /// Keep no escrow; with --ticket
+        /// Keep nothing of it that this host could read; with --ticket
         #[arg(long, requires = "ticket")]
         strict: bool,
     },
@@ -275,7 +275,7 @@ pub enum Migrate {
         /// The destination's ticket; '-' for standard input
         #[arg(long, value_name = "FILE", required_unless_present = "disarm")]
         ticket: Option<PathBuf>,
-        /// Keep no escrow: what is exported is destroyed here at once, and nothing brings it back
+        /// Keep nothing of what is exported that this host could read; only the destination brings it back
         #[arg(long)]
         strict: bool,
         /// Take the ticket away again
@@ -395,7 +395,7 @@ pub enum Bootstrap {
 pub enum Policy {
     /// The source keeps what it exported until the destination's receipt settles it
     Recoverable,
-    /// The source keeps nothing of what it exported
+    /// The source keeps nothing of what it exported that it could read itself
     Strict,
     /// As recoverable, but when the machine runs again on the source, so does its TPM: two copies can come to be
     Availability,

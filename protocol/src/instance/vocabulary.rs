@@ -194,7 +194,7 @@ impl Decode for InstanceAttributes {
 pub struct LockFlags(u32);
 
 impl LockFlags {
-    /// Bit 0: no escrow. A piece is destroyed as it is exported, and from the first one on nothing brings the instance back.
+    /// Bit 0: when all is exported, nothing is kept that the source could read, and the destination alone brings the instance back.
     pub const STRICT: Self = Self(1);
     /// Bit 1: the peer link found the ticket; that of a later migration takes its place. Says nothing about the lock itself.
     pub const AUTOMATIC: Self = Self(2);
