@@ -333,7 +333,7 @@ impl Ctl {
         let mut sink = Sink::create(output)?;
         let exported = self.client.export(instance.instance, &departure, &mut sink);
         self.explained_ticket(exported, &instance, Some(&departure.ticket))?;
-        // Durable: what a strict lock has destroyed here is nowhere else.
+        // Durable: whoever waits for it may be about to go on.
         sink.finish()?;
         self.out.done_unless_stdout(name, "exported", output);
         Ok(())

@@ -141,7 +141,9 @@ impl<T: Transport> Client<T> {
 
     /// The keys go to a slot that was given up.
     fn show_key(&self, instance: u32, header: &StreamHeader, frames: &mut FrameReader<'_>) -> Result<()> {
-        let Frame::Key(key) = frames.next()? else { return Err(ClientError::Foreign("nobody: it has no key")) };
+        let Frame::Key(key) = frames.next()? else {
+            return Err(ClientError::Foreign("nobody: it has no key"));
+        };
         let storage = self.find_storage_key(&header.storage_name)?.ok_or(ClientError::NoStorageKey)?;
         self.set_key(instance, storage, &key)
     }
