@@ -66,6 +66,9 @@ pub enum Unlocked {
     Again,
 }
 
+/// A key structure in plain; `None` when it is only kept as it left, encrypted.
+pub type PlainKey = Option<Zeroizing<Vec<u8>>>;
+
 impl State {
     /// The state of an instance that was never migrated.
     #[must_use]
@@ -282,7 +285,7 @@ impl State {
         self,
         storage: &[u8],
         fill: &mut dyn FnMut(&mut [u8]),
-    ) -> Result<(Option<Self>, Option<Zeroizing<Vec<u8>>>), StepError> {
+    ) -> Result<(Option<Self>, PlainKey), StepError> {
         let (next, structure) = match self {
             Self::SourceLocked(s) => {
                 let keyed = s.make_keys(storage, fill)?;
