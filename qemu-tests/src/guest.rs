@@ -36,6 +36,7 @@ pub struct GuestBuilder {
     driver: bool,
     paused: bool,
     sleeps: bool,
+    kernel_arguments: Vec<String>,
     extra: Vec<String>,
 }
 
@@ -54,6 +55,7 @@ impl GuestBuilder {
             driver: true,
             paused: false,
             sleeps: false,
+            kernel_arguments: Vec::new(),
             extra: Vec::new(),
         }
     }
@@ -121,6 +123,13 @@ impl GuestBuilder {
         self
     }
 
+    /// With a further argument for the kernel.
+    #[must_use]
+    pub fn kernel_argument(mut self, argument: &str) -> Self {
+        self.kernel_arguments.push(argument.to_owned());
+        self
+    }
+
     /// With further arguments for QEMU.
     #[must_use]
     pub fn arguments<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Self {
@@ -139,8 +148,10 @@ impl GuestBuilder {
         let kernel = setup.guests.join(&self.kernel);
         let clock = if self.sleeps { "no_timer_check" } else { MACHINE_CLOCK };
         let mut command_line = format!("console=ttyS0 quiet loglevel=5 panic=0 {clock}");
-        if !self.driver {
-            command_line.push_str(" vtpmd.nodriver");
+        let nodriver = (!self.driver).then_some("vtpmd.nodriver");
+        for argument in self.kernel_arguments.iter().map(String::as_str).chain(nodriver) {
+            command_line.push(' ');
+            command_line.push_str(argument);
         }
 
         let mut arguments: Vec<String> = Vec::new();
