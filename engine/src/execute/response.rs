@@ -8,11 +8,11 @@ use vtpm_protocol::codec::Encode;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{HEADER_SIZE, TpmSt};
 
-/// The ten bytes of a failure.
+/// The ten bytes of a failure. Part 3, 5.2 has `TPM_ST_RSP_COMMAND` on a `TPM_RC_BAD_TAG`, as TPM 1.2 would answer: OVMF asks with a command of TPM 1.2
+/// first and takes that tag for one, so that it never finds the TPM 2.0 behind a tpm-tis. It is used to libtpms, where the tag is this one.
 #[must_use]
 pub fn error(rc: ResponseCode) -> Vec<u8> {
-    let tag = if rc == ResponseCode::BAD_TAG { TpmSt::RSP_COMMAND } else { TpmSt::NO_SESSIONS };
-    (tag, 10u32, rc.value()).to_bytes()
+    (TpmSt::NO_SESSIONS, 10u32, rc.value()).to_bytes()
 }
 
 /// The response of a command that succeeded; rolls the nonces of its sessions.

@@ -34,6 +34,8 @@ fn headers_are_checked_field_by_field() {
         let bytes = [&tag.to_be_bytes()[..], &good[2..]].concat();
         assert_eq!(code(&mut bench, &bytes), BAD_TAG);
     }
+    // TPM_ORD_GetTicks: who asks a TPM 1.2 must not be answered by one.
+    assert_eq!(bench.raw(&[0, 0xc1, 0, 0, 0, 10, 0, 0, 0, 0xf1]), [0x80, 1, 0, 0, 0, 10, 0, 0, 0, 0x1e]);
     for size in [0, 9, 10, 11, 13, u32::MAX] {
         let bytes = [&good[..2], &u32::to_be_bytes(size), &good[6..]].concat();
         assert_eq!(code(&mut bench, &bytes), COMMAND_SIZE);
