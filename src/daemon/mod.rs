@@ -134,7 +134,7 @@ fn open_link(
     Ok(link)
 }
 
-/// Each instance takes two descriptors, and some sixteen while a QEMU is connected; the usual soft limit is 1024, and is what it is
+/// Each instance takes four descriptors, and some sixteen more while a QEMU is connected; the usual soft limit is 1024, and is what it is
 /// for programs that use `select`, which this one does not.
 fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {

@@ -130,6 +130,9 @@ impl Shared {
             };
             buffer.get_mut(..come).unwrap_or_default().zeroize();
             channel.write(&response, deadline(self.options.patience))?;
+            if self.options.disconnect && !of_machine {
+                return Ok(());
+            }
         }
     }
 

@@ -54,6 +54,8 @@ pub struct Options {
     pub running: bool,
     /// A TPM that is switched off without `TPM2_Shutdown` is sent it, as far as it has executed anything since it was switched on.
     pub auto_shutdown: bool,
+    /// A client of the data socket is served one command.
+    pub disconnect: bool,
     /// Locality 4 cannot be chosen.
     pub reject_locality_4: bool,
     /// The command `0x20001000` on the data channel chooses the locality.
@@ -75,6 +77,7 @@ impl Options {
             config: ConfigFlags::FILE_KEY.with(ConfigFlags::MIGRATION_KEY),
             running: false,
             auto_shutdown: true,
+            disconnect: false,
             reject_locality_4: false,
             allow_set_locality: false,
             on_event: None,

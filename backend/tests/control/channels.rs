@@ -109,6 +109,21 @@ fn a_tpm_without_a_machine_stays_on_between_requests() {
 }
 
 #[test]
+fn a_data_socket_can_serve_one_command_a_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d");
+    let events = Arc::default();
+    let options = vtpm_backend::control::Options { disconnect: true, running: true, ..options(&events) };
+    let entrance = Entrance::bind_unix(&path, Access::default()).unwrap();
+    let _door = ControlDoor::open(None, Some(entrance), Arc::new(Mock::default()), options).unwrap();
+    for _ in 0..3 {
+        let mut data = UnixStream::connect(&path).unwrap();
+        assert_eq!(exchange(&mut data, &command(0x17b)), OK);
+        assert_eq!(data.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+#[test]
 fn both_channels_can_be_tcp() {
     let any = (Ipv4Addr::LOCALHOST, 0).into();
     let (control, data) = (Entrance::bind_tcp(any).unwrap(), Entrance::bind_tcp(any).unwrap());
