@@ -159,6 +159,19 @@ pub fn virtio_domain(setup: &Setup, name: &str, uuid: &str) -> String {
     domain(setup, name, uuid, &setup.qemu.display().to_string(), "", &devices)
 }
 
+/// The XML of a machine of the distribution's QEMU with a tpm-crb, which is the instance of its name.
+#[must_use]
+pub fn external_domain(setup: &Setup, name: &str, uuid: &str) -> String {
+    let tpm = format!(
+        "<tpm model='tpm-crb'><backend type='external'>
+           <source type='unix' mode='connect' path='/run/vtpmd/{name}/control.sock'/>
+         </backend></tpm>"
+    );
+    // Its TCG now and then corrupts the flags of a 6.12, which then dies at boot.
+    let setup = Setup { kernel: "6.1".into(), ..setup.clone() };
+    domain(&setup, name, uuid, "/usr/bin/qemu-system-x86_64", &tpm, "")
+}
+
 /// A machine with further elements below `devices`, and further arguments for QEMU.
 #[must_use]
 pub fn domain(

@@ -1,8 +1,8 @@
 //! Machines that libvirt runs.
 
-use qemu_tests::libvirt::{Libvirtd, virtio_domain};
+use qemu_tests::libvirt::{Libvirtd, external_domain, virtio_domain};
 use qemu_tests::process::wait_until;
-use qemu_tests::{Daemon, Error, Hosts, Possessions, Result, Workload, ensure, guest_test, same};
+use qemu_tests::{Daemon, Error, Hosts, Possessions, Result, Setup, Workload, ensure, guest_test, same};
 use std::time::Duration;
 
 const EVENT: &str = "90090000000000000000000000000000000000000000000000000000000000f4";
@@ -23,13 +23,23 @@ fn refusal(result: Result<()>) -> Result<String> {
 }
 
 #[test]
-fn a_live_migration_takes_no_step_but_the_hook() {
-    guest_test("libvirt", |setup, scratch| {
+fn a_live_migration_of_a_virtio_tpm_takes_no_step_but_the_hook() {
+    life_of_a_domain("libvirt-virtio", virtio_domain);
+}
+
+#[test]
+fn a_live_migration_of_a_crb_takes_no_step_but_the_hook() {
+    life_of_a_domain("libvirt-crb", external_domain);
+}
+
+/// From its definition to its end, with a migration there and back under load.
+fn life_of_a_domain(test: &str, xml: fn(&Setup, &str, &str) -> String) {
+    guest_test(test, |setup, scratch| {
         let mut hosts = Hosts::start_linked(setup, scratch)?;
         let mut here = Libvirtd::start(setup, scratch, "libvirt-one", &hosts.source)?;
         let mut there = Libvirtd::start(setup, scratch, "libvirt-two", &hosts.destination)?;
         hosts.source.create(NAME)?;
-        here.define(&virtio_domain(setup, NAME, &hosts.source.uuid(NAME)?))?;
+        here.define(&xml(setup, NAME, &hosts.source.uuid(NAME)?))?;
         here.virsh(&["start", NAME])?;
         let mut guest = here.guest(NAME)?;
         guest.wait_ready()?;

@@ -12,7 +12,7 @@ use vtpm_protocol::instance::{InstanceName, Uuid};
 
 use super::args::Reach;
 use super::{CtlError, Result, taken};
-use crate::daemon::{ROOT_NAME, VHOST_USER_SOCKET};
+use crate::daemon::{CONTROL_SOCKET, ROOT_NAME, VHOST_USER_SOCKET};
 use crate::link::server::Remote;
 use crate::link::slot::{self, Slot};
 
@@ -89,7 +89,7 @@ fn instance_at(socket: &Path, runtime_dir: &Path) -> Option<InstanceName> {
 }
 
 /// The file names of the sockets for machines.
-const SOCKETS: &[&str] = &[VHOST_USER_SOCKET];
+const SOCKETS: &[&str] = &[VHOST_USER_SOCKET, CONTROL_SOCKET];
 
 /// `/var/run` and `/run` are one directory.
 fn plain(path: &Path) -> PathBuf {
@@ -160,6 +160,9 @@ mod tests {
         ] {
             assert_eq!(find(&argument(value)).unwrap().as_deref(), Some("alice"), "{value}");
         }
+        let external = "<devices><tpm model='tpm-crb'><backend type='external'>\
+                        <source type='unix' mode='connect' path='/run/vtpmd/alice/control.sock'/></backend></tpm></devices>";
+        assert_eq!(find(&domain(external)).unwrap().as_deref(), Some("alice"));
     }
 
     #[test]
