@@ -4,6 +4,7 @@ pub mod config;
 pub mod ctl;
 pub mod daemon;
 pub mod fault;
+pub mod foreign;
 pub mod host_key;
 pub mod link;
 pub mod migration;

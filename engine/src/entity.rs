@@ -3,7 +3,7 @@
 use crate::alg::{hash_alg, hash_of};
 use crate::execute::is_act_handle;
 use crate::pcr::has_authorization;
-use crate::state::{NvIndex, Object, Policy, Sequence, Session, State};
+use crate::state::{Derivation, NvIndex, Object, Policy, Sequence, Session, State};
 use std::sync::Arc;
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::rc::ResponseCode;
@@ -45,6 +45,18 @@ impl State {
             TpmHandle::ENDORSEMENT => &self.permanent.endorsement.seed,
             TpmHandle::PLATFORM => &self.permanent.platform.seed,
             _ => &self.volatile.state_reset.null_seed,
+        }
+    }
+
+    /// How the primary seed of a hierarchy is used.
+    #[must_use]
+    pub fn derivation(&self, hierarchy: TpmHandle) -> Derivation {
+        match hierarchy {
+            TpmHandle::OWNER => self.permanent.owner.derivation,
+            TpmHandle::ENDORSEMENT => self.permanent.endorsement.derivation,
+            TpmHandle::PLATFORM => self.permanent.platform.derivation,
+            // The seed of the null hierarchy is of this boot.
+            _ => Derivation::Own,
         }
     }
 

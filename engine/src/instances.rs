@@ -8,7 +8,7 @@
 use vtpm_protocol::instance::{
     CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
     GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetInstanceKeyOut, GetMigrationLogIn,
-    GetMigrationLogOut, Identity, InstanceName, ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut,
+    GetMigrationLogOut, Identity, ImportForeignStateIn, InstanceName, ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut,
     LockFlags, MigrationTicket, PeerEntry, ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn,
     UnlockInstanceIn,
 };
@@ -125,6 +125,16 @@ pub trait InstanceManager {
     /// # Errors
     /// A response code.
     fn unlock_instance(&mut self, instance: u32, input: &UnlockInstanceIn) -> Result<(), ResponseCode>;
+
+    /// The TPM of another implementation, in place of the new one that UnlockInstance would make.
+    ///
+    /// # Errors
+    /// A response code.
+    fn import_foreign_state(
+        &mut self,
+        instance: u32,
+        input: &ImportForeignStateIn,
+    ) -> Result<(), ResponseCode>;
 
     /// The ticket with which a device migration will lock the instance, or none any more.
     ///

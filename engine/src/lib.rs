@@ -10,6 +10,7 @@ pub mod crypto;
 pub mod entity;
 pub mod env;
 pub mod execute;
+pub mod foreign;
 pub mod instances;
 pub mod nv;
 pub mod object;

@@ -195,6 +195,11 @@ impl Tpm {
         self.state.volatile.started
     }
 
+    /// The state, for who makes it of another one.
+    pub(crate) fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
     /// The state, for tests of the commands.
     #[cfg(test)]
     pub(crate) fn state(&mut self) -> &mut State {

@@ -8,6 +8,7 @@
 //! The structures that travel between two hosts (ticket, key structure, pieces) are in [`mod@migration`].
 
 mod fleet;
+mod foreign;
 mod identity;
 mod log;
 pub mod migration;
@@ -19,6 +20,7 @@ use crate::rc::ResponseCode;
 use crate::structure;
 use crate::tpm::{Tpm2b, TpmHt};
 pub use fleet::*;
+pub use foreign::*;
 pub use identity::*;
 pub use log::*;
 pub use migration::MigrationTicket;
@@ -81,6 +83,8 @@ pub mod cc {
         GET_IDENTITY = 0x14;
         /// Handles: `@TPM_RH_OWNER`.
         GET_MIGRATION_LOG = 0x15;
+        /// Handles: `@TPM_RH_OWNER`, instance.
+        IMPORT_FOREIGN_STATE = 0x16;
     }
 
     /// Whether a code is one of [`ALL`].

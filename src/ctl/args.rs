@@ -6,6 +6,8 @@ use clap::builder::ArgPredicate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vtpm_protocol::instance::MigrationPolicy;
 
+use crate::foreign::KeyOptions;
+
 /// Manages the TPM instances of a vtpmd on this host.
 #[derive(Parser)]
 #[command(name = "vtpmctl", version)]
@@ -54,6 +56,20 @@ pub enum Command {
         /// The instance below which it is made [default: the root]
         #[arg(long, value_name = "NAME")]
         parent: Option<String>,
+    },
+    /// Make an instance of the TPM 2.0 that a swtpm has kept in its state directory, where no swtpm may run any more
+    ImportSwtpm {
+        /// The state directory
+        dir: PathBuf,
+        /// The name of the instance [default: the name of the directory]
+        name: Option<String>,
+        /// Its UUID, that of the virtual machine [default: a random one]
+        #[arg(long)]
+        uuid: Option<uuid::Uuid>,
+        /// The key of an encrypted state, as swtpm takes it: file=F[,format=hex|binary], fd=N, pwdfile=F[,kdf=pbkdf2|sha512] or pwdfd=N,
+        /// and mode=aes-256-cbc; or only the path of a file with a key in hexadecimal digits
+        #[arg(long, value_name = "OPTIONS")]
+        key: Option<KeyOptions>,
     },
     /// List the instances
     List,

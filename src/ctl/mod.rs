@@ -3,6 +3,7 @@
 mod args;
 mod files;
 mod fleet;
+mod import;
 mod libvirt;
 mod output;
 mod progress;
@@ -19,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use vtpm_engine::foreign::ForeignError;
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::instance::{
     CreateInstanceIn, INSTANCE_SELF, InstanceAttributes, InstanceName, InstanceState, InstanceSummary,
@@ -29,6 +31,7 @@ use vtpm_protocol::tpm::Tpm2b;
 
 use crate::config::ConfigError;
 use crate::daemon::OwnerAuthError;
+use crate::foreign::{KeyError, SwtpmError};
 use crate::link::trust::HelloError;
 use crate::link::wire::WireError;
 use crate::migration::client::{Client, ClientError, Departure};
@@ -162,6 +165,21 @@ pub enum CtlError {
         /// Where it stands.
         state: InstanceState,
     },
+    /// A state directory of swtpm.
+    #[error(transparent)]
+    Swtpm(#[from] SwtpmError),
+    /// The key of one.
+    #[error("the key of the state cannot be used")]
+    Key(#[from] KeyError),
+    /// The TPM in one.
+    #[error("the TPM in {} is not taken over", .path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ForeignError,
+    },
     /// A file.
     #[error("cannot use {}", .path.display())]
     File {
@@ -217,6 +235,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Create { name, uuid, privileged, parent } => {
             ctl.create(&name, uuid, privileged, parent.as_deref())
+        }
+        Command::ImportSwtpm { dir, name, uuid, key } => {
+            ctl.import_swtpm(&dir, name.as_deref(), uuid, key.as_ref())
         }
         Command::List => ctl.list(),
         Command::Info { name } => ctl.info(&name),

@@ -19,6 +19,7 @@ use super::session::MigrationDigest;
 use crate::tree::{ATTESTATION_KEY, FLEET_KEY};
 
 mod fleet;
+mod foreign;
 mod log;
 mod peers;
 mod portions;

@@ -167,7 +167,7 @@ pub(super) fn step_of(command: vtpm_protocol::tpm::TpmCc) -> Option<LoggedStep> 
         cc::GET_INSTANCE_DATA => LoggedStep::GetData,
         cc::SET_INSTANCE_KEY => LoggedStep::SetKey,
         cc::SET_INSTANCE_DATA => LoggedStep::SetData,
-        cc::UNLOCK_INSTANCE => LoggedStep::Unlock,
+        cc::UNLOCK_INSTANCE | cc::IMPORT_FOREIGN_STATE => LoggedStep::Unlock,
         cc::RESET_INSTANCE => LoggedStep::Reset,
         cc::ABORT_MIGRATION => LoggedStep::Abort,
         cc::COMMIT_MIGRATION => LoggedStep::Commit,

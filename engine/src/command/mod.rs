@@ -273,14 +273,14 @@ impl RandomSource for EnvRandom<'_> {
 }
 
 /// A source of other bytes than the environment's, such as the stream of a primary seed, that can be called off all the same.
-pub struct Cancelable<'a> {
+pub struct Cancelable<'a, S> {
     /// Where the bytes come from.
-    pub source: &'a mut dyn RandomSource,
+    pub source: S,
     /// Who calls it off.
     pub env: &'a mut dyn Environment,
 }
 
-impl RandomSource for Cancelable<'_> {
+impl<S: RandomSource> RandomSource for Cancelable<'_, S> {
     fn fill(&mut self, out: &mut [u8]) {
         self.source.fill(out);
     }

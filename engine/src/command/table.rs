@@ -222,6 +222,7 @@ pub static COMMANDS: &[Command] = &[
     instance_row(cc::SET_INSTANCE_POLICY, ON_INSTANCE, NV, instance::set_instance_policy),
     row(cc::GET_IDENTITY, ON_SELF, N, instance::get_identity),
     row(cc::GET_MIGRATION_LOG, ON_SELF, N, instance::get_migration_log),
+    instance_row(cc::IMPORT_FOREIGN_STATE, ON_INSTANCE, NV, instance::import_foreign_state),
 ];
 
 /// The row of a code.

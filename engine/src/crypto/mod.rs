@@ -11,6 +11,7 @@ pub mod constant;
 pub mod ecc;
 pub mod hash;
 pub mod kdf;
+pub mod libtpms;
 pub mod mac;
 mod montgomery;
 mod padding;

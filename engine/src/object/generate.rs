@@ -16,13 +16,18 @@
 //! out, as Part 1 wants it.
 //!
 //! How many bytes are drawn for a key is frozen with [`crate::crypto`]. **All of this is frozen**: guests expect their primary keys back.
+//!
+//! That is [`Derivation::Own`]. A seed that came from libtpms is used as there: see [`libtpms`].
 
 use super::validate::check_symmetric_key;
 use crate::alg::{SymCipher, digest_2b, hash_alg};
+use crate::command::Cancelable;
 use crate::crypto::rsa::RsaPrivate;
-use crate::crypto::{CryptoError, HashAlg, KdfaStream, RandomSource, ecc, hmac};
+use crate::crypto::{CryptoError, HashAlg, KdfaStream, RandomSource, ecc, hmac, libtpms};
+use crate::entity::object_name;
+use crate::env::Environment;
 use crate::secret;
-use crate::state::State;
+use crate::state::{Derivation, SeedCompat, State};
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{
@@ -32,17 +37,118 @@ use vtpm_protocol::tpm::{
 };
 use zeroize::Zeroizing;
 
-/// Where an object's bytes come from.
-pub struct Sources<'a> {
+/// Where an object's bytes come from. [`generate`] asks for the key first, and then for seedValue.
+pub trait Sources {
     /// Keys and secrets.
-    pub key: &'a mut dyn RandomSource,
-    /// seedValue; `None` when it comes from the same source.
-    pub seed: Option<&'a mut dyn RandomSource>,
+    fn key(&mut self) -> &mut dyn RandomSource;
+
+    /// seedValue.
+    fn seed(&mut self) -> &mut dyn RandomSource;
+
+    /// An RSA key: modulus and prime.
+    ///
+    /// # Errors
+    /// Those of [`RsaPrivate::generate`].
+    fn rsa(&mut self, key_bits: u16, exponent: u32) -> Result<RsaParts, CryptoError> {
+        RsaPrivate::generate(usize::from(key_bits), exponent, self.key())
+    }
 }
 
-/// The streams of a primary object; the second one only for the endorsement hierarchy. See the module documentation.
+/// A modulus and one of its primes.
+pub type RsaParts = (Vec<u8>, Zeroizing<Vec<u8>>);
+
+/// One source for all.
+pub struct OneSource<'a>(pub &'a mut dyn RandomSource);
+
+impl Sources for OneSource<'_> {
+    fn key(&mut self) -> &mut dyn RandomSource {
+        self.0
+    }
+
+    fn seed(&mut self) -> &mut dyn RandomSource {
+        self.0
+    }
+}
+
+/// The streams of a primary object; the second one only for the endorsement hierarchy.
+struct Streams<'a> {
+    key: Cancelable<'a, KdfaStream>,
+    seed: Option<KdfaStream>,
+}
+
+impl Sources for Streams<'_> {
+    fn key(&mut self) -> &mut dyn RandomSource {
+        &mut self.key
+    }
+
+    fn seed(&mut self) -> &mut dyn RandomSource {
+        match &mut self.seed {
+            Some(seed) => seed,
+            None => &mut self.key,
+        }
+    }
+}
+
+/// Libtpms' generator of a primary object.
+struct Libtpms<'a> {
+    generator: Cancelable<'a, libtpms::Drbg>,
+    candidates: libtpms::Candidates,
+    /// What is stirred in before seedValue.
+    proofs: Vec<Secret2b<64>>,
+}
+
+impl Sources for Libtpms<'_> {
+    fn key(&mut self) -> &mut dyn RandomSource {
+        &mut self.generator
+    }
+
+    fn seed(&mut self) -> &mut dyn RandomSource {
+        for proof in self.proofs.drain(..) {
+            self.generator.source.stir(proof.expose());
+        }
+        &mut self.generator
+    }
+
+    fn rsa(&mut self, key_bits: u16, exponent: u32) -> Result<RsaParts, CryptoError> {
+        libtpms::generate_rsa(u32::from(key_bits), exponent, self.candidates, &mut self.generator)
+    }
+}
+
+/// The sources of a primary object with this template, checked and with a name algorithm, and the caller's data. `env` may call a search for
+/// primes off.
 #[must_use]
-pub fn primary_streams(
+pub fn primary_sources<'a>(
+    state: &State,
+    env: &'a mut dyn Environment,
+    hierarchy: TpmHandle,
+    template: &TpmtPublic,
+    data: &[u8],
+) -> Box<dyn Sources + 'a> {
+    match state.derivation(hierarchy) {
+        Derivation::Own => {
+            let (key, seed) = primary_streams(state, hierarchy, template, data);
+            Box::new(Streams { key: Cancelable { source: key, env }, seed })
+        }
+        Derivation::Libtpms(compat) => {
+            let seed = state.seed(hierarchy).expose();
+            let name = object_name(template);
+            let source = libtpms::Drbg::new(&[seed, b"Primary Object Creation\0", &name, data]);
+            let proofs = match hierarchy {
+                TpmHandle::ENDORSEMENT => {
+                    [TpmHandle::OWNER, hierarchy].map(|h| state.proof(h).clone()).to_vec()
+                }
+                _ => Vec::new(),
+            };
+            let candidates = match compat {
+                SeedCompat::Original => libtpms::Candidates::Original,
+                SeedCompat::PrimeAdjustFix => libtpms::Candidates::PrimeAdjustFix,
+            };
+            Box::new(Libtpms { generator: Cancelable { source, env }, candidates, proofs })
+        }
+    }
+}
+
+fn primary_streams(
     state: &State,
     hierarchy: TpmHandle,
     template: &TpmtPublic,
@@ -80,16 +186,15 @@ pub fn auth_value(auth: &Tpm2bAuth, name_alg: TpmAlgId) -> Result<Tpm2bAuth, Res
 pub fn generate(
     public: &mut TpmtPublic,
     create: &Tpm2bSensitiveCreate,
-    sources: Sources<'_>,
+    sources: &mut dyn Sources,
     blame: super::Blame,
 ) -> Result<TpmtSensitive, ResponseCode> {
-    let Sources { key, seed } = sources;
     let auth_value =
         auth_value(&create.user_auth, public.name_alg).map_err(|e| e.parameter(blame.sensitive))?;
     let name_alg = hash_alg(public.name_alg).ok_or(ResponseCode::HASH.parameter(blame.public))?;
     let sensitive = match public.parms {
         PublicParms::Rsa { key_bits, exponent, .. } => {
-            let (n, p) = RsaPrivate::generate(usize::from(key_bits), exponent, key).map_err(|e| match e {
+            let (n, p) = sources.rsa(key_bits, exponent).map_err(|e| match e {
                 CryptoError::Exponent => ResponseCode::RANGE,
                 CryptoError::KeySize => ResponseCode::VALUE.parameter(blame.public),
                 CryptoError::Canceled => ResponseCode::CANCELED,
@@ -100,7 +205,7 @@ pub fn generate(
         }
         PublicParms::Ecc { curve, .. } => {
             let curve = secret::curve(curve).ok_or(ResponseCode::CURVE.parameter(blame.public))?;
-            let (d, point) = ecc::generate(curve, key);
+            let (d, point) = ecc::generate(curve, sources.key());
             public.unique = PublicId::Ecc(secret::ecc_point(&point)?);
             SensitiveComposite::Ecc(Secret2b::new(d.as_slice())?)
         }
@@ -112,7 +217,7 @@ pub fn generate(
                     Zeroizing::new(given.to_vec())
                 }
                 None => {
-                    let generated = cipher.alg.generate_key(cipher.key_size(), key);
+                    let generated = cipher.alg.generate_key(cipher.key_size(), sources.key());
                     generated.map_err(|_| ResponseCode::NO_RESULT)?
                 }
             };
@@ -122,7 +227,7 @@ pub fn generate(
             let alg = hash_alg(scheme.hash).unwrap_or(name_alg);
             let is_key = public.attributes.any(TpmaObject::SIGN_ENCRYPT | TpmaObject::DECRYPT);
             let bits = given(public, create)
-                .map_or_else(|| draw(key, alg.digest_size()), |d| Zeroizing::new(d.to_vec()));
+                .map_or_else(|| draw(sources.key(), alg.digest_size()), |d| Zeroizing::new(d.to_vec()));
             // A longer key would be hashed down to something weaker than it looks.
             if is_key && bits.len() > alg.block_size() {
                 return Err(ResponseCode::SIZE);
@@ -131,7 +236,7 @@ pub fn generate(
         }
     };
     let mut seed_value = Zeroizing::new(vec![0; name_alg.digest_size()]);
-    seed.unwrap_or(key).fill(&mut seed_value);
+    sources.seed().fill(&mut seed_value);
     let keeps_seed = !matches!(public.parms, PublicParms::Rsa { .. } | PublicParms::Ecc { .. })
         || (public.attributes.has(TpmaObject::RESTRICTED)
             && !public.attributes.has(TpmaObject::SIGN_ENCRYPT));

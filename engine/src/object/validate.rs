@@ -151,6 +151,15 @@ fn check_pair(
     }
 }
 
+/// Checks that the two areas of an object that this TPM is to hold belong together, whatever its attributes.
+///
+/// # Errors
+/// Those of [`check_object`] that blame the sensitive area or neither (as parameter 1), and `TPM_RC_CURVE` and `TPM_RC_SYMMETRIC` for what is
+/// not implemented (as parameter 2).
+pub fn check_held(public: &TpmtPublic, sensitive: &TpmtSensitive) -> Result<(), ResponseCode> {
+    check_pair(public, sensitive, Origin::Outside, Blame { public: 2, sensitive: 1 })
+}
+
 /// `bound` when the point must be that of the private value; without a name algorithm the public area is not relied on.
 fn check_ecc_pair(
     curve: TpmEccCurve,

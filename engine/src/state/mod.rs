@@ -18,11 +18,12 @@ mod sequence;
 mod session;
 mod slots;
 mod version_1;
+mod version_2;
 mod volatile;
 
 pub use act::Act;
 pub use commit::Commitments;
-pub use hierarchy::{Hierarchy, Policy, random_secret};
+pub use hierarchy::{Derivation, Hierarchy, Policy, SeedCompat, random_secret};
 pub use nv::NvIndex;
 pub use object::{Computed, Object, ObjectFlags};
 pub use pcr::{

@@ -10,7 +10,7 @@ use vtpm_protocol::tpm::{TpmHandle, TpmHt};
 use zeroize::Zeroizing;
 
 /// The version of all records that this release writes.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Why saved records do not make a TPM.
 #[derive(Debug, thiserror::Error)]
@@ -56,12 +56,21 @@ pub trait Record: Encode + Decode {
 
     /// Reads version 1.
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode>;
+
+    /// Reads version 2: as it is now, where nothing else is said.
+    ///
+    /// # Errors
+    /// Where decoding stopped.
+    fn decode_version_2(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Self::decode(r)
+    }
 }
 
 /// Reads a structure to the end of `r` as `version` has it; `None` for a version that this release does not know.
 pub fn decode_version<T: Record>(version: u16, mut r: Reader<'_>) -> Option<Result<T, ResponseCode>> {
     let value = match version {
         1 => T::decode_version_1(&mut r),
+        2 => T::decode_version_2(&mut r),
         VERSION => T::decode(&mut r),
         _ => return None,
     };

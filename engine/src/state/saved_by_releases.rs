@@ -1,7 +1,7 @@
 //! The states that earlier releases saved load in this one, and so do the contexts that they gave to guests. `saved/<release>.hex` holds a
 //! record a line: key, value; `saved/contexts-<release>.hex` the contexts, and then the records of the TPM that they belong to.
 //!
-//! A release that changes a record raises its version, keeps reading the old one, and adds its own files with
+//! A release that changes a record raises its version, keeps reading the old one, and adds its own files to the lists, empty at first, and fills them with
 //! `cargo test -p vtpm-engine write_saved_state -- --ignored`.
 
 use crate::crypto::HashAlg;
@@ -14,13 +14,17 @@ use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::*;
 use zeroize::Zeroizing;
 
-const RELEASES: [(&str, &str); 2] =
-    [("0.1.0", include_str!("saved/0.1.0.hex")), ("0.2.0", include_str!("saved/0.2.0.hex"))];
+const RELEASES: [(&str, &str); 3] = [
+    ("0.1.0", include_str!("saved/0.1.0.hex")),
+    ("0.2.0", include_str!("saved/0.2.0.hex")),
+    ("0.3.0", include_str!("saved/0.3.0.hex")),
+];
 
 /// Release, contexts, and whether a context names its version.
-const CONTEXTS: [(&str, &str, Option<u16>); 2] = [
+const CONTEXTS: [(&str, &str, Option<u16>); 3] = [
     ("0.1.0", include_str!("saved/contexts-0.1.0.hex"), None),
     ("0.2.0", include_str!("saved/contexts-0.2.0.hex"), Some(2)),
+    ("0.3.0", include_str!("saved/contexts-0.3.0.hex"), Some(3)),
 ];
 
 const POLICY_SESSION: TpmHandle = TpmHandle(0x0300_0001);
@@ -256,10 +260,10 @@ fn written(tpm: &mut TestTpm) -> String {
 }
 
 #[test]
-#[ignore = "writes the file of this release, once"]
+#[ignore = "writes the files of the newest release of the list, once"]
 fn write_saved_state() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/saved");
-    let version = env!("CARGO_PKG_VERSION");
+    let (version, _) = RELEASES[RELEASES.len() - 1];
     std::fs::write(format!("{folder}/{version}.hex"), written(&mut in_use())).unwrap();
     std::fs::write(format!("{folder}/contexts-{version}.hex"), contexts()).unwrap();
 }

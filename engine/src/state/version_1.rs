@@ -2,10 +2,11 @@
 //! where they are converted.
 
 use super::save::Record;
+use super::version_2::{Hierarchy2, Permanent2};
 use super::{
-    Act, Apart, CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, Hierarchy, NvIndex, Object,
-    OrderlyState, PcrBank, PcrBanks, Permanent, Policy, SavedContexts, SelfTest, Sequence, Session,
-    SessionFlags, StateClear, StateReset, Volatile, all_allocated,
+    Act, Apart, CLOCK_NOMINAL, CommandAudit, Commitments, DictionaryAttack, NvIndex, Object, OrderlyState,
+    PcrBank, PcrBanks, Permanent, Policy, SavedContexts, SelfTest, Sequence, Session, SessionFlags,
+    StateClear, StateReset, Volatile, all_allocated,
 };
 use std::sync::Arc;
 use vtpm_protocol::codec::{Decode, Reader};
@@ -18,9 +19,9 @@ use vtpm_protocol::tpm::{
 
 structure! {
     struct Permanent1 {
-        owner: Hierarchy,
-        endorsement: Hierarchy,
-        platform: Hierarchy,
+        owner: Hierarchy2,
+        endorsement: Hierarchy2,
+        platform: Hierarchy2,
         lockout_auth: Tpm2bAuth,
         lockout_policy: Policy,
         disable_clear: bool,
@@ -69,9 +70,9 @@ impl Record for Permanent {
     fn decode_version_1(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
         let v = Permanent1::decode(r)?;
         Ok(Self {
-            owner: v.owner,
-            endorsement: v.endorsement,
-            platform: v.platform,
+            owner: v.owner.into(),
+            endorsement: v.endorsement.into(),
+            platform: v.platform.into(),
             lockout_auth: v.lockout_auth,
             lockout_policy: v.lockout_policy,
             disable_clear: v.disable_clear,
@@ -88,6 +89,10 @@ impl Record for Permanent {
             pp_commands: Tpml(vec![TpmCc::PP_COMMANDS]),
             command_audit: CommandAudit::manufactured(),
         })
+    }
+
+    fn decode_version_2(r: &mut Reader<'_>) -> Result<Self, ResponseCode> {
+        Permanent2::decode(r).map(Into::into)
     }
 }
 

@@ -12,6 +12,7 @@ enum About {
     DataOut,
     DataIn,
     Digest,
+    Foreign,
     Receipt,
 }
 
@@ -24,6 +25,7 @@ fn about(command: &str) -> Option<About> {
         "GET_INSTANCE_DATA" => About::DataOut,
         "SET_INSTANCE_DATA" => About::DataIn,
         "UNLOCK_INSTANCE" | "UnlockInstance" => About::Digest,
+        "IMPORT_FOREIGN_STATE" => About::Foreign,
         "ABORT_MIGRATION" | "COMMIT_MIGRATION" => About::Receipt,
         _ => return None,
     })
@@ -64,7 +66,7 @@ fn meaning(command: &str, code: ResponseCode) -> Option<&'static str> {
         A::Birth if is(Rc::NV_DEFINED) => "there is an instance with this name or UUID",
         A::Birth if is(Rc::NV_SPACE) => "there are as many instances as there may be",
         A::Birth => return None,
-        A::Ticket | A::KeyOut | A::KeyIn | A::DataOut | A::DataIn | A::Digest | A::Receipt
+        A::Ticket | A::KeyOut | A::KeyIn | A::DataOut | A::DataIn | A::Digest | A::Foreign | A::Receipt
             if is(Rc::SEQUENCE) =>
         {
             STATE
@@ -85,14 +87,16 @@ fn meaning(command: &str, code: ResponseCode) -> Option<&'static str> {
         A::DataIn if damaged(code) => PIECE,
         A::Digest if is(Rc::VALUE) => "the migration digest is not that of what came",
         A::Digest if is(Rc::INSUFFICIENT) => "not all pieces came",
-        A::Digest if is(Rc::SENSITIVE) => "what came does not make a TPM",
+        A::Digest | A::Foreign if is(Rc::SENSITIVE) => "what came does not make a TPM",
         A::Receipt if is(Rc::SIGNATURE) => {
             "the receipt is not one of this migration, or of its other outcome"
         }
         A::Receipt if is(Rc::SIZE) => "a receipt has 32 bytes",
         A::Receipt if is(Rc::DISABLED) => DESTROYED,
         A::Receipt if is(Rc::AUTH_UNAVAILABLE) => SEALED,
-        A::Ticket | A::KeyOut | A::KeyIn | A::DataOut | A::DataIn | A::Digest | A::Receipt => return None,
+        A::Ticket | A::KeyOut | A::KeyIn | A::DataOut | A::DataIn | A::Digest | A::Foreign | A::Receipt => {
+            return None;
+        }
     })
 }
 
@@ -111,7 +115,7 @@ mod tests {
         let spelled = ["GetInstanceKey", "SetInstanceKey", "UnlockInstance"];
         let of_table = cc::ALL.iter().map(|(_, name)| *name);
         let with_words = of_table.chain(spelled).filter(|name| about(name).is_some()).count();
-        assert_eq!(with_words, 11);
+        assert_eq!(with_words, 12);
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vtpm_engine::Tpm;
+use vtpm_engine::foreign::Foreign;
 use vtpm_engine::instances::{InstanceKey, InstanceManager, TicketFault, VerifiedTicket};
 use vtpm_protocol::codec::{Encode, decode_exact};
 use vtpm_protocol::instance::migration::PIECE_OVERHEAD;
 use vtpm_protocol::instance::{
-    CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
+    CreateInstanceIn, CreateInstanceOut, ForeignFormat, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
     GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetInstanceKeyOut, GetMigrationLogIn,
-    GetMigrationLogOut, INSTANCE_SELF, Identity, InstanceCapability, InstanceCapabilityData, InstanceName,
+    GetMigrationLogOut, INSTANCE_SELF, Identity, ImportForeignStateIn, InstanceCapability, InstanceCapabilityData, InstanceName,
     LimitTag, ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags, MAX_CAP_HANDLES,
     MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND, MigrationTicket, PeerEntry, PieceKind,
     ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn, UnlockInstanceIn,
@@ -24,6 +25,7 @@ use crate::migration::destination::DestinationLocked;
 use crate::migration::source::Armed;
 use crate::migration::state::Unlocked;
 use crate::migration::{State, Step, StepError};
+use crate::sentence;
 use crate::store::{InstanceRow, Op};
 use crate::tree::environment::{Workshop, fill_random};
 use crate::tree::handle_of;
@@ -263,6 +265,30 @@ impl InstanceManager for Transaction<'_> {
             Unlocked::Imported(state) => (state, self.thaw(target.instance, before.live.clone())?),
             Unlocked::Again => return Ok(()),
         };
+        let after = Held { live: tpm.records().into_iter().collect(), ..Held::default() };
+        self.change(target, (&before, &after), state, TpmChange::Install(tpm))
+    }
+
+    fn import_foreign_state(
+        &mut self,
+        instance: u32,
+        input: &ImportForeignStateIn,
+    ) -> Result<(), ResponseCode> {
+        let target = self.target(instance)?;
+        let unlocked = target.inner.state.clone().unlock(&input.digest).map_err(refused(target.instance))?;
+        // Only what has never held a TPM takes one over.
+        let Unlocked::Fresh(state) = unlocked else {
+            return Err(refused(target.instance)(target.inner.state.illegal(Step::Unlock)));
+        };
+        let ForeignFormat::Libtpms = input.format;
+        let adopted = Foreign::read(&input.state)
+            .and_then(|foreign| Tpm::adopt(foreign, &mut Workshop(&self.tree.clock)))
+            .map_err(|error| {
+                ::log::warn!("instance {}: {}", target.instance.name(), sentence(&error));
+                StepError::Unsound.response_code()
+            })?;
+        let tpm = Box::new(adopted);
+        let before = self.held(target.instance)?;
         let after = Held { live: tpm.records().into_iter().collect(), ..Held::default() };
         self.change(target, (&before, &after), state, TpmChange::Install(tpm))
     }

@@ -1,7 +1,7 @@
 //! `TPM2_Clear` (Part 3, 24.6).
 
 use crate::command::{Context, Output, parameters};
-use crate::state::{DictionaryAttack, Policy, random_secret};
+use crate::state::{Derivation, DictionaryAttack, Policy, random_secret};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{Tpm2bAuth, TpmHandle, TpmaNv};
@@ -29,6 +29,7 @@ pub fn clear(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Respons
     state.rebase_clock(cx.now);
     let permanent = state.permanent_mut();
     permanent.owner.seed = seed;
+    permanent.owner.derivation = Derivation::Own;
     permanent.owner.proof = owner_proof;
     permanent.endorsement.proof = endorsement_proof;
     for hierarchy in [&mut permanent.owner, &mut permanent.endorsement] {

@@ -1,9 +1,8 @@
 //! `TPM2_CreatePrimary` (Part 3, 24.1).
 
-use crate::command::{Cancelable, Context, Output, parameters};
-use crate::crypto::RandomSource;
+use crate::command::{Context, Output, parameters};
 use crate::object::creation::{Origin, creation};
-use crate::object::generate::{Sources, auth_value, generate, primary_streams};
+use crate::object::generate::{auth_value, generate, primary_sources};
 use crate::object::{self, Blame, check_slot, template};
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
@@ -29,10 +28,8 @@ pub fn create_primary(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output
     template::check_creation(None, &public, sensitive.data.len()).map_err(|e| e.parameter(2))?;
     auth_value(&sensitive.user_auth, public.name_alg).map_err(|e| e.parameter(1))?;
 
-    let (mut key, mut seed) = primary_streams(cx.state, hierarchy, &public, sensitive.data.expose());
-    let mut key = Cancelable { source: &mut key, env: cx.env };
-    let sources = Sources { key: &mut key, seed: seed.as_mut().map(|s| s as &mut dyn RandomSource) };
-    let area = generate(&mut public, &sensitive, sources, BLAME)?;
+    let mut sources = primary_sources(cx.state, cx.env, hierarchy, &public, sensitive.data.expose());
+    let area = generate(&mut public, &sensitive, &mut *sources, BLAME)?;
     let object = object::load::primary(public, area, hierarchy);
     let origin = Origin::Hierarchy(hierarchy);
     let creation = creation(cx, &origin, object.public.name_alg, &object.name, &pcrs, outside_info)?;

@@ -109,6 +109,8 @@ delegated! {
     set_instance_data(input);
     /// UnlockInstance, figure 17.
     unlock_instance(input);
+    /// ImportForeignState: the TPM of another implementation goes on here.
+    import_foreign_state(input);
     /// ListInstances.
     list_instances(input);
     /// GetInstanceInfo.

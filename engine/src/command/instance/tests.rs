@@ -120,6 +120,9 @@ impl InstanceManager for FakeTree {
     fn unlock_instance(&mut self, _: u32, _: &UnlockInstanceIn) -> Result<(), ResponseCode> {
         self.note("unlock")
     }
+    fn import_foreign_state(&mut self, _: u32, _: &ImportForeignStateIn) -> Result<(), ResponseCode> {
+        self.note("import foreign state")
+    }
     fn arm_instance(
         &mut self,
         _: u32,

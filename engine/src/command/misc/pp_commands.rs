@@ -25,7 +25,7 @@ pub fn pp_commands(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, R
 }
 
 /// The commands that the platform can authorize, of which Part 3 says that they may need physical presence.
-const fn may_need_presence(code: TpmCc) -> bool {
+pub const fn may_need_presence(code: TpmCc) -> bool {
     matches!(
         code,
         TpmCc::NV_UNDEFINE_SPACE_SPECIAL

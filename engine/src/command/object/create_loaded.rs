@@ -1,9 +1,9 @@
 //! `TPM2_CreateLoaded` (Part 3, 12.9).
 
 use crate::alg::hash_alg;
-use crate::command::{Cancelable, Context, EnvRandom, Output, parameters};
-use crate::crypto::{KdfaStream, RandomSource};
-use crate::object::generate::{Sources, auth_value, generate, primary_streams};
+use crate::command::{Context, EnvRandom, Output, parameters};
+use crate::crypto::KdfaStream;
+use crate::object::generate::{OneSource, auth_value, generate, primary_sources};
 use crate::object::{self, Blame, check_slot, protect, template};
 use crate::state::Object;
 use vtpm_protocol::codec::{Reader, decode_exact};
@@ -68,10 +68,8 @@ fn primary(
     template: &Tpm2bTemplate,
 ) -> Result<Object, ResponseCode> {
     let mut public = checked(None, sensitive, template)?;
-    let (mut key, mut seed) = primary_streams(cx.state, hierarchy, &public, sensitive.data.expose());
-    let mut key = Cancelable { source: &mut key, env: cx.env };
-    let sources = Sources { key: &mut key, seed: seed.as_mut().map(|s| s as &mut dyn RandomSource) };
-    let area = generate(&mut public, sensitive, sources, BLAME)?;
+    let mut sources = primary_sources(cx.state, cx.env, hierarchy, &public, sensitive.data.expose());
+    let area = generate(&mut public, sensitive, &mut *sources, BLAME)?;
     Ok(object::load::primary(public, area, hierarchy))
 }
 
@@ -82,8 +80,8 @@ fn ordinary(
     template: &Tpm2bTemplate,
 ) -> Result<(Object, Tpm2bPrivate), ResponseCode> {
     let mut public = checked(Some(parent), sensitive, template)?;
-    let sources = Sources { key: &mut EnvRandom(cx.env), seed: None };
-    let area = generate(&mut public, sensitive, sources, BLAME)?;
+    let mut random = EnvRandom(cx.env);
+    let area = generate(&mut public, sensitive, &mut OneSource(&mut random), BLAME)?;
     let object = object::load::child(public, area.clone(), parent)?;
     let private = protect::to_private(cx, parent, &object.public, &object.name, &area)?;
     Ok((object, private))
@@ -116,7 +114,7 @@ fn derived(
     let (label, context) = (derive.label.expose(), derive.context.expose());
     let mut key = KdfaStream::derivation(alg, secret.expose(), label, context);
     let create = Tpm2bSensitiveCreate { user_auth, data: Tpm2bSensitiveData::empty() };
-    let area = generate(&mut public, &create, Sources { key: &mut key, seed: None }, BLAME)?;
+    let area = generate(&mut public, &create, &mut OneSource(&mut key), BLAME)?;
     object::load::child(public, area, parent)
 }
 
