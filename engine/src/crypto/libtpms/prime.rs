@@ -25,7 +25,7 @@ use crate::crypto::rng::RandomSource;
 /// How the bytes that are drawn for a prime become a number, and how that is narrowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Candidates {
-    /// The lowest byte first, and 16 bits are narrowed: seeds from before libtpms 0.8.
+    /// The lowest byte first, and 16 bits are narrowed, 32 lost: seeds from before libtpms 0.8, as on a little-endian 64-bit machine.
     Original,
     /// The highest byte first, and 32 bits are narrowed: seeds since libtpms 0.8.
     PrimeAdjustFix,
@@ -118,8 +118,8 @@ fn draw_candidate(
     if candidates == Candidates::Original {
         bytes.reverse();
     }
-    let Some(high) = bytes.first_chunk_mut::<4>() else { return Err(CryptoError::KeySize) };
-    let number = u32::from_be_bytes(*high);
+    let Some(high) = bytes.first_chunk_mut::<8>() else { return Err(CryptoError::KeySize) };
+    let number = u64::from_be_bytes(*high);
     *high = match candidates {
         Candidates::Original => narrow_16(number),
         Candidates::PrimeAdjustFix => narrow_32(number),
@@ -132,19 +132,21 @@ fn draw_candidate(
 }
 
 /// What 2^16 falls short of times the square root of a half.
-const ROOM: u32 = 0x4afb;
+const ROOM: u64 = 0x4afb;
 
-/// The upper 16 bits as a fraction of what lies between the square root of a half and one; the lower ones stay.
-fn narrow_16(number: u32) -> u32 {
-    let high = number.wrapping_shr(16).wrapping_mul(ROOM).wrapping_shr(16).wrapping_add(0xb505);
-    (high & 0xffff).wrapping_shl(16) | (number & 0xffff)
+/// The upper 16 of 64 bits as a fraction of what lies between the square root of a half and one. Of the others the lower 16 stay, and those
+/// between are lost, as on every 64-bit machine.
+fn narrow_16(number: u64) -> u64 {
+    let high = (number >> 48).wrapping_mul(ROOM).wrapping_shr(16).wrapping_add(0xb505);
+    (high & 0xffff).wrapping_shl(48) | (number & 0xffff)
 }
 
-/// The same with all 32 bits, the product being cut.
-fn narrow_32(number: u32) -> u32 {
-    let high = number.wrapping_shr(16).wrapping_mul(ROOM);
-    let low = (number & 0xffff).wrapping_mul(ROOM).wrapping_shr(16);
-    high.wrapping_add(low).wrapping_add(0xb505_0000)
+/// The same with the upper 32 bits, the product being cut. The others stay.
+fn narrow_32(number: u64) -> u64 {
+    let high = (number >> 48).wrapping_mul(ROOM);
+    let low = ((number >> 32) & 0xffff).wrapping_mul(ROOM).wrapping_shr(16);
+    let narrowed = high.wrapping_add(low).wrapping_add(0xb505_0000) & 0xffff_ffff;
+    narrowed.wrapping_shl(32) | (number & 0xffff_ffff)
 }
 
 /// Takes off what is above an odd multiple of [`ALIGNMENT`].
@@ -271,14 +273,16 @@ mod tests {
 
     #[test]
     fn candidates_are_at_least_the_root_of_a_half() {
-        for number in [0, 1, 0xffff, 0x1_0000, 0x8000_0000, 0xffff_0000, u32::MAX] {
+        for number in [0, 1, 0xffff, 0x8000_0000_0000_0000, 0xffff_0000_0000_0000, u64::MAX] {
             for narrowed in [narrow_16(number), narrow_32(number)] {
-                assert!(narrowed >= 0xb505_0000, "{number:x} {narrowed:x}");
+                assert!(narrowed >= 0xb505_0000_0000_0000, "{number:x} {narrowed:x}");
+                assert_eq!(narrowed & 0xffff, number & 0xffff);
             }
-            assert_eq!(narrow_16(number) & 0xffff, number & 0xffff);
+            assert_eq!(narrow_16(number) & 0xffff_ffff_0000, 0);
+            assert_eq!(narrow_32(number) & 0xffff_ffff, number & 0xffff_ffff);
         }
         // More is more.
-        assert!(narrow_32(0x8000_0000) > narrow_32(0x7fff_0000) && narrow_32(u32::MAX) > 0xffff_0000);
+        assert!(narrow_32(1 << 63) > narrow_32((1 << 63) - 1) && narrow_32(u64::MAX) >> 32 > 0xffff_0000);
     }
 
     #[test]
