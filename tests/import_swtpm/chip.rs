@@ -8,8 +8,11 @@ pub type Result<T> = std::result::Result<T, ResponseCode>;
 
 pub const OWNER: TpmHandle = TpmHandle::OWNER;
 
+/// Commands in, responses out.
+type Execute<'a> = dyn FnMut(&[u8]) -> Vec<u8> + 'a;
+
 /// A TPM.
-pub struct Chip<'a>(pub Box<dyn FnMut(&[u8]) -> Vec<u8> + 'a>);
+pub struct Chip<'a>(pub Box<Execute<'a>>);
 
 /// A loaded object.
 #[derive(Clone)]
@@ -23,12 +26,6 @@ pub struct Loaded {
 pub enum Auth<'a> {
     Password(&'a [u8]),
     Session(TpmHandle),
-}
-
-impl From<&'static [u8]> for Auth<'static> {
-    fn from(password: &'static [u8]) -> Self {
-        Self::Password(password)
-    }
 }
 
 pub const NO_AUTH: Auth<'static> = Auth::Password(b"");
@@ -61,7 +58,12 @@ impl Chip<'_> {
         parameters.encode(&mut body);
         let tag = if auths.is_empty() { TpmSt::NO_SESSIONS } else { TpmSt::SESSIONS };
         let size = u32::try_from(HEADER_SIZE + body.len()).unwrap();
-        let response = self.0(&[(tag, size, code).to_bytes(), body].concat());
+        let command = [(tag, size, code).to_bytes(), body].concat();
+        let mut response = self.0(&command);
+        // Swtpm's first protected authorization after a start is answered so.
+        if response[6..10] == ResponseCode::RETRY.value().to_be_bytes() {
+            response = self.0(&command);
+        }
         match ResponseCode::from_value(u32::from_be_bytes(response[6..10].try_into().unwrap())) {
             ResponseCode::SUCCESS => Ok(response[HEADER_SIZE..].to_vec()),
             code => Err(code),

@@ -210,7 +210,7 @@ fn a_new_seed_is_used_as_ours_are() {
     // Two TPMs of one state are the same until each has a seed of its own; the endorsement seed survives a Clear.
     let (mut first, mut second) = (Ours::new(&state), Ours::new(&state));
     let template = ecc(TpmEccCurve::NIST_P256);
-    let mut made = [&mut first, &mut second].map(|ours| {
+    let made = [&mut first, &mut second].map(|ours| {
         let mut chip = ours.chip();
         chip.startup();
         let before = HIERARCHIES.map(|h| chip.primary(h, &template).map(|made| made.public).unwrap());
@@ -221,8 +221,7 @@ fn a_new_seed_is_used_as_ours_are() {
         let after = HIERARCHIES.map(|h| chip.primary(h, &template).map(|made| made.public).unwrap());
         (before, after)
     });
-    let ((before, after), (_, other)) = (made[0].clone(), made[1].clone());
+    let [(before, after), (_, other)] = made;
     assert!(before[0] != after[0] && after[0] != other[0]);
     assert!(before[1] == after[1] && before[2] == after[2]);
-    made.reverse();
 }

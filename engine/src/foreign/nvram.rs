@@ -119,5 +119,5 @@ fn index(r: &mut Reader<'_>, handle: TpmHandle, ram: &mut Ram) -> Result<NvIndex
     if !fits || data.len() != usize::from(public.data_size) {
         return Err(wrong(handle.0, "the data", "have another size than the public area says"));
     }
-    Ok(NvIndex { public, auth, data: Tpm2b::new(data)? })
+    Ok(NvIndex { public, auth: auth.without_trailing_zeros(), data: Tpm2b::new(data)? })
 }

@@ -2,10 +2,10 @@
 
 use super::ForeignError;
 use super::format::{Kind, Stop, block};
-use crate::entity::object_name;
+use crate::alg::hash_alg;
 use crate::object::validate::check_held;
 use crate::state::{Computed, Object, ObjectFlags};
-use vtpm_protocol::codec::{Decode, Reader, decode_exact};
+use vtpm_protocol::codec::{Decode, Encode, Reader, decode_exact};
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{Tpm2bName, TpmAlgId, TpmHandle, TpmtPublic, TpmtSensitive};
 
@@ -88,6 +88,13 @@ fn held(raw: &Raw<'_>, handle: u32) -> Result<Held, Stop> {
     if !hierarchies.contains(&raw.hierarchy) {
         return Ok(Err("it belongs to a hierarchy that there is not here"));
     }
+    // Also of an object that is left out: a changed byte must not pass for an algorithm that is not there.
+    let (_alg, name_alg): (u16, TpmAlgId) = Decode::decode(&mut Reader::new(raw.public))?;
+    let Some(hash) = hash_alg(name_alg) else { return Ok(Err("its hash is not implemented")) };
+    let name = [name_alg.to_bytes().as_slice(), &hash.digest(&[raw.public])].concat();
+    if name != raw.name.as_slice() {
+        return Err(wrong("the Name", "is not that of its public area"));
+    }
     let public: TpmtPublic = match decode_exact(raw.public) {
         Ok(public) => public,
         Err(ResponseCode::CURVE) => return Ok(Err("its curve is not implemented")),
@@ -96,11 +103,10 @@ fn held(raw: &Raw<'_>, handle: u32) -> Result<Held, Stop> {
         Err(ResponseCode::SCHEME | ResponseCode::KDF) => return Ok(Err("its scheme is not implemented")),
         Err(_) => return Err(wrong("the public area", "makes no sense")),
     };
-    let sensitive: TpmtSensitive =
+    let mut sensitive: TpmtSensitive =
         decode_exact(raw.sensitive).map_err(|_| wrong("the private area", "makes no sense"))?;
-    if object_name(&public) != raw.name {
-        return Err(wrong("the Name", "is not that of its public area"));
-    }
+    // There it is filled up with zeros.
+    sensitive.auth_value = sensitive.auth_value.without_trailing_zeros();
     if raw.qualified_name.len() != raw.name.len() {
         return Err(wrong("the Qualified Name", "has not the size of the Name"));
     }

@@ -249,7 +249,7 @@ fn persistent(r: &mut Reader<'_>, notes: &mut Vec<Note>) -> Result<Persistent, S
             platform_proof,
             platform_compat,
         )?,
-        lockout_auth,
+        lockout_auth: Tpm2bAuth::without_trailing_zeros(&lockout_auth),
         lockout_policy: policy(lockout_alg, lockout_policy)?,
         disable_clear,
         da: DictionaryAttack {
@@ -288,6 +288,7 @@ fn hierarchy(
     if seed.len() < MIN_SECRET || proof.len() < MIN_SECRET {
         return Err(ForeignError::Unusable("a hierarchy has no seed or no proof").into());
     }
+    let auth = auth.without_trailing_zeros();
     Ok(Hierarchy { auth, policy, seed, proof, derivation: Derivation::Libtpms(compat) })
 }
 

@@ -30,6 +30,7 @@ pub fn create_primary(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output
 
     let mut sources = primary_sources(cx.state, cx.env, hierarchy, &public, sensitive.data.expose());
     let area = generate(&mut public, &sensitive, &mut *sources, BLAME)?;
+    drop(sources);
     let object = object::load::primary(public, area, hierarchy);
     let origin = Origin::Hierarchy(hierarchy);
     let creation = creation(cx, &origin, object.public.name_alg, &object.name, &pcrs, outside_info)?;

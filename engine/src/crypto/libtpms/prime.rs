@@ -17,7 +17,6 @@ use crypto_bigint::{BoxedUint, ConcatenatingMul, Limb, NonZero, Odd, Word};
 use crypto_primes::hazmat::MillerRabin;
 use zeroize::Zeroizing;
 
-use super::Drbg;
 use crate::crypto::CryptoError;
 use crate::crypto::prime::{is_exponent, odd_primes_below};
 use crate::crypto::rng::RandomSource;
@@ -48,12 +47,12 @@ const BASE_DRAWS: u32 = 256;
 ///
 /// # Errors
 /// [`CryptoError::Exponent`] if `e` is neither 0 nor a prime above 2^16, [`CryptoError::KeySize`] for a size that is no multiple of 1024 bits up to
-/// 4096, [`CryptoError::Exhausted`] if the generator is broken.
+/// 4096, [`CryptoError::Exhausted`] if the generator is broken, [`CryptoError::Canceled`] if it says so.
 pub fn generate_rsa(
     bits: u32,
     e: u32,
     candidates: Candidates,
-    rng: &mut Drbg,
+    rng: &mut dyn RandomSource,
 ) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), CryptoError> {
     let e = if e == 0 { crate::crypto::rsa::DEFAULT_EXPONENT } else { e };
     if !is_exponent(e) {
@@ -83,7 +82,7 @@ fn draw_prime(
     bits: u32,
     e: u32,
     candidates: Candidates,
-    rng: &mut Drbg,
+    rng: &mut dyn RandomSource,
 ) -> Result<Zeroizing<BoxedUint>, CryptoError> {
     let exponent = NonZero::new(Limb::from(e)).into_option().ok_or(CryptoError::Exponent)?;
     for _ in 0..FIELDS {
@@ -94,6 +93,9 @@ fn draw_prime(
         let mut field = sieve(&base, limit(bits));
         let mut left = field.iter().map(|word| word.count_ones()).fold(0, u32::saturating_add);
         while let Some(number) = first.checked_rem(left) {
+            if rng.is_canceled() {
+                return Err(CryptoError::Canceled);
+            }
             let Some(at) = nth(&field, number) else { break };
             let offset = Word::from(at).saturating_mul(2);
             let candidate = Zeroizing::new(base.wrapping_add(small(offset, bits)));
@@ -111,7 +113,7 @@ fn draw_prime(
 fn draw_candidate(
     bits: u32,
     candidates: Candidates,
-    rng: &mut Drbg,
+    rng: &mut dyn RandomSource,
 ) -> Result<Zeroizing<BoxedUint>, CryptoError> {
     let mut bytes = Zeroizing::new(vec![0; bits.div_ceil(8) as usize]);
     rng.fill(&mut bytes);
@@ -229,7 +231,11 @@ fn nth(field: &[u64], mut n: u32) -> Option<u32> {
     None
 }
 
-fn is_probably_prime(candidate: &BoxedUint, bits: u32, rng: &mut Drbg) -> Result<bool, CryptoError> {
+fn is_probably_prime(
+    candidate: &BoxedUint,
+    bits: u32,
+    rng: &mut dyn RandomSource,
+) -> Result<bool, CryptoError> {
     let Some(odd) = Odd::new(candidate.clone()).into_option() else { return Ok(false) };
     let one = BoxedUint::one_with_precision(bits);
     let minus_one = Zeroizing::new(candidate.wrapping_sub(&one));
@@ -252,7 +258,7 @@ fn draw_base(
     one: &BoxedUint,
     minus_one: &BoxedUint,
     bits: u32,
-    rng: &mut Drbg,
+    rng: &mut dyn RandomSource,
 ) -> Result<Zeroizing<BoxedUint>, CryptoError> {
     let mut bytes = Zeroizing::new(vec![0; bits.div_ceil(8) as usize]);
     for _ in 0..BASE_DRAWS {
@@ -269,6 +275,7 @@ fn draw_base(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::libtpms::Drbg;
     use crate::crypto::rsa::RsaPrivate;
 
     #[test]
