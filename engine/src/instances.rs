@@ -8,9 +8,9 @@
 use vtpm_protocol::instance::{
     CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
     GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetInstanceKeyOut, GetMigrationLogIn,
-    GetMigrationLogOut, Identity, ImportForeignStateIn, InstanceName, ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut,
-    LockFlags, MigrationTicket, PeerEntry, ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn,
-    UnlockInstanceIn,
+    GetMigrationLogOut, Identity, ImportForeignStateIn, InstanceName, ListInstancesIn, ListInstancesOut,
+    ListPeersIn, ListPeersOut, LockFlags, MigrationTicket, PeerEntry, ReceiptIn, ReceiptOut,
+    SetInstanceDataIn, SetInstancePolicyIn, UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;

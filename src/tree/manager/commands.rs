@@ -11,10 +11,11 @@ use vtpm_protocol::instance::migration::PIECE_OVERHEAD;
 use vtpm_protocol::instance::{
     CreateInstanceIn, CreateInstanceOut, ForeignFormat, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
     GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetInstanceKeyOut, GetMigrationLogIn,
-    GetMigrationLogOut, INSTANCE_SELF, Identity, ImportForeignStateIn, InstanceCapability, InstanceCapabilityData, InstanceName,
-    LimitTag, ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags, MAX_CAP_HANDLES,
-    MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND, MigrationTicket, PeerEntry, PieceKind,
-    ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn, UnlockInstanceIn,
+    GetMigrationLogOut, INSTANCE_SELF, Identity, ImportForeignStateIn, InstanceCapability,
+    InstanceCapabilityData, InstanceName, LimitTag, ListInstancesIn, ListInstancesOut, ListPeersIn,
+    ListPeersOut, LockFlags, MAX_CAP_HANDLES, MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND,
+    MigrationTicket, PeerEntry, PieceKind, ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn,
+    UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
