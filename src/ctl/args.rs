@@ -135,7 +135,7 @@ pub enum Command {
         #[arg(value_enum)]
         policy: Option<Policy>,
     },
-    /// Prepare, arm and settle migrations
+    /// Run a whole migration; prepare, arm and settle those of running machines
     #[command(subcommand)]
     Migrate(Migrate),
     /// Show this host to others: its attestation key and what that certifies
@@ -383,6 +383,9 @@ pub struct Run {
     /// Wait so long for the first command of the machine there, and then end the migration here
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub wait: u64,
+    /// Also while a machine is connected, which is not to run here any more
+    #[arg(long)]
+    pub connected: bool,
     /// Show how far it is, also where standard error is no terminal
     #[arg(long)]
     pub progress: bool,

@@ -8,6 +8,7 @@
 )]
 
 mod file;
+mod limits;
 mod link;
 mod proxy;
 mod site;

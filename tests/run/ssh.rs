@@ -117,6 +117,17 @@ fn an_instance_moves_through_a_pipe() {
 }
 
 #[test]
+fn a_key_that_may_run_one_command_is_enough() {
+    let stage = Stage::new();
+    stage.install();
+    let reach = stage.b.reach().join(" ");
+    // As `command=` in authorized_keys has it, whatever the client asks for.
+    stage.fake(&format!("echo 'vtpmctl-pipe: here'; exec vtpmctl {reach} migrate serve --stdio"));
+    assert_eq!(stage.run(&["--bootstrap", "ssh"])["destination"], "imported");
+    stage.assert_arrived();
+}
+
+#[test]
 fn area_by_area_through_a_pipe_and_the_receipt_by_the_same_command() {
     let stage = Stage::new();
     stage.install();

@@ -1,7 +1,6 @@
 //! Why a migration is not whole, which state both sides are in, and what ends it.
 
 use std::error::Error;
-use std::path::PathBuf;
 
 use vtpm_protocol::instance::InstanceState;
 
@@ -12,6 +11,12 @@ use crate::link::client::PeerError;
 /// Why `vtpmctl migrate run` did not end as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Its machine is there.
+    #[error(
+        "a machine is connected to {0}: shut it down, and its QEMU; a machine that runs takes its TPM along itself when it migrates, \
+         and --connected is for one that stands still for good"
+    )]
+    Connected(String),
     /// Nobody said where to.
     #[error("--to says to which peer")]
     NoDestination,
@@ -107,22 +112,6 @@ pub enum RunError {
         name: String,
         /// The destination.
         peer: String,
-        /// Why.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// It broke off under a strict lock.
-    #[error(
-        "{name} is locked strictly for {peer}, which has not said that it has it; its only stream is {}, \
-         which the same command again sends, and `vtpmctl import` takes there", .spool.display()
-    )]
-    Strict {
-        /// Of the instance.
-        name: String,
-        /// The destination.
-        peer: String,
-        /// Where the stream is.
-        spool: PathBuf,
         /// Why.
         #[source]
         source: Box<dyn Error + Send + Sync>,

@@ -12,17 +12,17 @@
 
 mod error;
 mod route;
-mod spool;
 mod ssh;
 
 pub use error::RunError;
 
 use std::error::Error;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use vtpm_protocol::instance::{
-    GetInstanceInfoOut, InstanceName, InstanceState, InstanceSummary, LoggedStep, MigrationPolicy,
+    GetInstanceInfoOut, InstanceName, InstanceState, InstanceSummary, LoggedStep, MigrationId,
     MigrationSide, MigrationTicket, Outcome,
 };
 use vtpm_protocol::link::{MigrationRef, Reason};
@@ -36,17 +36,19 @@ use crate::link::client::{Peer, PeerError, Verdict};
 use crate::link::wire::Stream;
 use crate::migration::client::{Choice, ClientError, Departure, Plan, Portions};
 use route::{Route, RouteError};
-use spool::Spool;
 
 type Link = Peer<Box<dyn Stream>>;
 
 /// How often a link that broke is tried again, and how long after it did.
 const PAUSES: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
+/// Bytes that are sent at once.
+const AT_ONCE: usize = 16 << 10;
 /// How long one question for the outcome waits at the destination.
 const LONG_POLL: Duration = Duration::from_secs(20);
 
 /// What is known at the end.
 struct Arrival {
+    migration_id: MigrationId,
     plan: Option<Plan>,
     bytes: u64,
     /// It lives there, and is gone from here.
@@ -118,6 +120,13 @@ impl Ctl {
         Ok(())
     }
 
+    /// Somebody is connected to one of the instance's sockets: its machine is not shut down. Where the system does not tell, nobody is.
+    fn is_connected(&self, name: &str) -> bool {
+        let dir = self.out.runtime_dir.join(name);
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        sockets.lines().any(|line| connected_path(line).is_some_and(|path| Path::new(path).starts_with(&dir)))
+    }
+
     /// The log says that a migration of the instance that was here under this name has ended with its receipt.
     fn has_left(&self, name: &str) -> Result<bool> {
         let log = self.client.migration_log(None)?;
@@ -127,6 +136,20 @@ impl Ctl {
                 && entry.steps.last().is_some_and(|step| step.step == LoggedStep::Commit)
         }))
     }
+}
+
+/// The path of a connected socket in a line of `/proc/net/unix`: Num, RefCount, Protocol, Flags, Type, St, Inode, Path.
+fn connected_path(line: &str) -> Option<&str> {
+    /// `SS_CONNECTED`.
+    const CONNECTED: &str = "03";
+    let mut words = line.split_ascii_whitespace();
+    let state = words.nth(5)?;
+    let path = words.nth(1)?;
+    (state == CONNECTED).then(|| line.get(line.find(path)?..)).flatten()
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 fn portions(plan: &Plan) -> &'static str {
@@ -153,6 +176,9 @@ impl Journey<'_> {
         let info = self.info()?;
         let state = info.summary.state;
         let leaving = is_leaving(state);
+        if !leaving && !self.run.connected && self.ctl.is_connected(self.instance.name.as_str()) {
+            return Err(RunError::Connected(self.name()).into());
+        }
         if !leaving && !matches!(state, InstanceState::Live | InstanceState::Imported) {
             return Err(RunError::State { name: self.name(), state }.into());
         }
@@ -170,8 +196,7 @@ impl Journey<'_> {
                 Departure { ticket, lock: Some(lock_flags(self.run.strict)) }
             }
         };
-        let strict = self.run.strict || info.policy == MigrationPolicy::Strict;
-        self.depart(link, departure, strict)
+        self.depart(link, departure)
     }
 
     /// What has become meanwhile of a migration that was begun before; `None` when it is to be gone on with.
@@ -188,10 +213,15 @@ impl Journey<'_> {
             Ok(Verdict::Unknown) => Err(RunError::Elsewhere { name, state, peer }.into()),
             Ok(Verdict::Receipt(Outcome::Live, receipt)) => {
                 self.commit(&receipt)?;
-                Ok(Some(Arrival { plan: None, bytes: 0, settled: true }))
+                Ok(Some(Arrival {
+                    migration_id: migration.migration_id,
+                    plan: None,
+                    bytes: 0,
+                    settled: true,
+                }))
             }
             Ok(Verdict::Receipt(_, receipt)) => {
-                self.ctl.client.abort(self.instance.instance, &receipt)?;
+                self.abort(link, ticket, &receipt)?;
                 Err(RunError::GivenUp { name, peer }.into())
             }
             Err(source) => Err(RunError::Unfinished { name, peer, source: source.into() }.into()),
@@ -219,7 +249,7 @@ impl Journey<'_> {
         })
     }
 
-    fn depart(&mut self, mut link: Link, departure: Departure, strict: bool) -> Result<Arrival> {
+    fn depart(&mut self, mut link: Link, departure: Departure) -> Result<Arrival> {
         let ticket = departure.ticket.clone();
         let (name, peer) = (self.name(), self.peer());
         let limits = link.limits(ticket.uuid);
@@ -238,62 +268,60 @@ impl Journey<'_> {
         let choice = Choice { their_limit: Some(their_limit), by_area: self.run.piecewise };
         let departure = Departure { lock: None, ..departure };
         let migration = MigrationRef::from(&ticket);
-        let (spool, plan) = match self.export(strict, &departure, &choice) {
+        let (stream, plan) = match self.export(&departure, &choice) {
             Ok(exported) => exported,
+            // The daemon here is away, and takes no receipt. What it has made durable it goes on with.
+            Err(error @ ClientError::Transport(_)) => return Err(self.unfinished(error.into())),
             Err(error) => {
-                self.bring_back(&mut link, &migration, strict, None, error.into())?;
-                return Ok(Arrival { plan: None, bytes: 0, settled: true });
+                self.bring_back(&mut link, &departure.ticket, error.into())?;
+                return Ok(Arrival {
+                    migration_id: migration.migration_id,
+                    plan: None,
+                    bytes: 0,
+                    settled: true,
+                });
             }
         };
-        let strict = strict || spool.path().is_some();
-        let settled = self.send(link, &migration, &spool, strict)?;
-        spool.done_with();
-        let settled = settled || self.await_receipt(&migration)?;
-        Ok(Arrival { plan, bytes: spool.length(), settled })
+        let settled = self.send(link, &departure.ticket, &stream)? || self.await_receipt(&departure.ticket)?;
+        let bytes = length(&stream);
+        Ok(Arrival { migration_id: migration.migration_id, plan: Some(plan), bytes, settled })
     }
 
-    /// The whole stream, before any of it is sent: so it is known how much it is, and can be sent again.
+    /// The whole stream, before any of it is sent: so it is known how much it is, and can be sent again. The source has all of it, too.
     fn export(
         &mut self,
-        strict: bool,
         departure: &Departure,
         choice: &Choice,
-    ) -> Result<(Spool, Option<Plan>)> {
-        let name = spool::file_name(self.instance.name.as_str(), &departure.ticket);
-        let path = self.ctl.out.state_dir.join(name);
-        // Of an earlier run, which may have locked strictly where this one is not told to.
-        if let Some(spool) = Spool::find(&path)? {
-            self.progress.say(&format!("the stream is in {}", path.display()));
-            return Ok((spool, None));
-        }
+    ) -> std::result::Result<(Vec<u8>, Plan), ClientError> {
         let (client, instance) = (&self.ctl.client, self.instance.instance);
         let progress = &mut self.progress;
         let mut watch = |plan: &Plan, moved| progress.exported(plan, moved);
-        let mut out = spool::Writer::create(strict.then_some(path))?;
-        let plan = client.export_in_portions(instance, departure, choice, &mut watch, &mut out)?;
-        Ok((out.finish()?, Some(plan)))
+        let mut stream = Vec::new();
+        let plan = client.export_in_portions(instance, departure, choice, &mut watch, &mut stream)?;
+        Ok((stream, plan))
     }
 
     /// Sends the stream until the destination has it or refuses it. `true` when it turns out that it lives there already.
-    fn send(&mut self, link: Link, migration: &MigrationRef, spool: &Spool, strict: bool) -> Result<bool> {
+    fn send(&mut self, link: Link, ticket: &MigrationTicket, stream: &[u8]) -> Result<bool> {
+        let migration = MigrationRef::from(ticket);
         let mut link: std::result::Result<Link, RouteError> = Ok(link);
         let mut pauses = PAUSES.iter();
         loop {
             let sent = match &mut link {
-                Ok(link) => self.send_once(link, migration, spool),
+                Ok(link) => self.send_once(link, &migration, stream),
                 Err(_) => Ok(()),
             };
             let error = match (link, sent) {
                 (Ok(_), Ok(())) => return Ok(false),
                 (Ok(mut link), Err(error @ PeerError::Refused(_))) => {
-                    self.bring_back(&mut link, migration, strict, Some(spool), error.into())?;
+                    self.bring_back(&mut link, ticket, error.into())?;
                     return Ok(true);
                 }
                 (Ok(_), Err(error)) => error.into(),
                 (Err(error), _) => error,
             };
             let Some(pause) = pauses.next() else {
-                return Err(self.unfinished(Some(spool), error.into()));
+                return Err(self.unfinished(error.into()));
             };
             self.progress.say(&format!("{}; once more", crate::sentence(&error)));
             std::thread::sleep(*pause);
@@ -305,11 +333,19 @@ impl Journey<'_> {
         &mut self,
         link: &mut Link,
         migration: &MigrationRef,
-        spool: &Spool,
+        stream: &[u8],
     ) -> std::result::Result<(), PeerError> {
-        let (progress, length) = (&mut self.progress, spool.length());
+        let (progress, of) = (&mut self.progress, length(stream));
         progress.restart();
-        link.import(migration, |out| spool.copy(out, |sent| progress.sent(sent, length)))
+        link.import(migration, |out| {
+            let mut sent = 0u64;
+            for portion in stream.chunks(AT_ONCE) {
+                out.write_all(portion).map_err(ClientError::Io)?;
+                sent = sent.saturating_add(length(portion));
+                progress.sent(sent, of);
+            }
+            Ok(())
+        })
     }
 
     /// Has the destination give the migration up, takes its receipt, and returns the error to end with; unless the machine was there
@@ -317,25 +353,38 @@ impl Journey<'_> {
     fn bring_back(
         &mut self,
         link: &mut Link,
-        migration: &MigrationRef,
-        strict: bool,
-        spool: Option<&Spool>,
+        ticket: &MigrationTicket,
         source: Box<dyn Error + Send + Sync>,
     ) -> Result<()> {
-        // What has left under a strict lock is nowhere but in the stream, so that nothing may be given up.
-        let verdict = if strict { link.outcome(migration, Duration::ZERO) } else { link.give_up(migration) };
-        match verdict {
+        match link.give_up(&MigrationRef::from(ticket)) {
             Ok(Verdict::Receipt(Outcome::Live, receipt)) => self.commit(&receipt),
-            Ok(Verdict::Receipt(_, receipt)) => {
-                let aborted = self.ctl.client.abort(self.instance.instance, &receipt);
-                // The courier may have been faster.
-                if aborted.is_ok() || self.lives() {
-                    let (name, peer) = (self.name(), self.peer());
-                    return Err(RunError::RolledBack { name, peer, source }.into());
-                }
-                Err(self.unfinished(spool, source))
+            Ok(Verdict::Receipt(_, receipt)) if self.abort(link, ticket, &receipt).is_ok() => {
+                let (name, peer) = (self.name(), self.peer());
+                Err(RunError::RolledBack { name, peer, source }.into())
             }
-            _ => Err(self.unfinished(spool, source)),
+            _ => Err(self.unfinished(source)),
+        }
+    }
+
+    /// The `void` receipt. The peer link may have brought it already.
+    fn abort(&self, link: &mut Link, ticket: &MigrationTicket, receipt: &[u8]) -> Result<()> {
+        let (client, instance) = (&self.ctl.client, self.instance.instance);
+        let Err(error) = client.abort(instance, receipt) else { return Ok(()) };
+        if self.lives() {
+            return Ok(());
+        }
+        // Of a destination that gave up before it had the keys of a strict migration: it is shown them, and asked again.
+        let migration = MigrationRef::from(ticket);
+        let shown = link.import(&migration, |out| client.export_key(instance, ticket, out));
+        if !matches!(shown, Ok(()) | Err(PeerError::Refused(_))) {
+            return Err(error.into());
+        }
+        match link.outcome(&migration, Duration::ZERO) {
+            Ok(Verdict::Receipt(Outcome::Void, receipt)) => match client.abort(instance, &receipt) {
+                Err(error) if !self.lives() => Err(error.into()),
+                _ => Ok(()),
+            },
+            _ => Err(error.into()),
         }
     }
 
@@ -352,16 +401,13 @@ impl Journey<'_> {
         RunError::Unreached { name, peer, source }.into()
     }
 
-    fn unfinished(&self, spool: Option<&Spool>, source: Box<dyn Error + Send + Sync>) -> CtlError {
-        let (name, peer) = (self.name(), self.peer());
-        match spool.and_then(Spool::path) {
-            Some(path) => RunError::Strict { name, peer, spool: path.to_owned(), source }.into(),
-            None => RunError::Unfinished { name, peer, source }.into(),
-        }
+    fn unfinished(&self, source: Box<dyn Error + Send + Sync>) -> CtlError {
+        RunError::Unfinished { name: self.name(), peer: self.peer(), source }.into()
     }
 
     /// Waits as long as it may for the first command there. `true` when it lives there and is gone from here.
-    fn await_receipt(&mut self, migration: &MigrationRef) -> Result<bool> {
+    fn await_receipt(&mut self, ticket: &MigrationTicket) -> Result<bool> {
+        let migration = MigrationRef::from(ticket);
         let (start, wait) = (Instant::now(), Duration::from_secs(self.run.wait));
         let mut link = None;
         loop {
@@ -380,15 +426,13 @@ impl Journey<'_> {
                     }
                 },
             };
-            match open.outcome(migration, left.min(LONG_POLL)) {
+            match open.outcome(&migration, left.min(LONG_POLL)) {
                 Ok(Verdict::Receipt(Outcome::Live, receipt)) => {
                     self.commit(&receipt)?;
                     return Ok(true);
                 }
                 Ok(Verdict::Receipt(_, receipt)) => {
-                    if !self.lives() {
-                        self.ctl.client.abort(self.instance.instance, &receipt)?;
-                    }
+                    self.abort(&mut open, ticket, &receipt)?;
                     return Err(RunError::GivenUp { name: self.name(), peer: self.peer() }.into());
                 }
                 Ok(Verdict::Unknown) => {
@@ -401,12 +445,17 @@ impl Journey<'_> {
         }
     }
 
-    /// The `live` receipt. The peer link may have brought it already.
+    /// The `live` receipt. The peer link may have brought it already, even while this one was on its way.
     fn commit(&self, receipt: &[u8]) -> Result<()> {
         match self.ctl.client.commit(self.instance.instance, receipt) {
-            Err(ClientError::Refused { code, .. }) if code.is(ResponseCode::HANDLE) => Ok(()),
-            other => Ok(other.map(drop)?),
+            Err(error) if !self.is_gone() => Err(error.into()),
+            _ => Ok(()),
         }
+    }
+
+    fn is_gone(&self) -> bool {
+        let info = self.ctl.client.info(self.instance.instance);
+        matches!(info, Err(ClientError::Refused { code, .. }) if code.is(ResponseCode::HANDLE))
     }
 
     fn tell(&self, arrival: &Arrival) {
@@ -416,9 +465,10 @@ impl Journey<'_> {
         let json = json!({
             "name": name,
             "to": peer,
+            "migration_id": hex::encode(arrival.migration_id),
             "source": here,
             "destination": there,
-            "portions": arrival.plan.as_ref().map(portions),
+            "portions": arrival.plan.as_ref().filter(|plan| plan.pieces > 0).map(portions),
             "pieces": arrival.plan.map(|plan| plan.pieces),
             "bytes": arrival.bytes,
         });
@@ -433,5 +483,20 @@ impl Journey<'_> {
             )
         };
         self.ctl.out.print(&json, &text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_connected_sockets_count_with_all_of_their_path() {
+        let line =
+            |state, path| format!("0000000000000000: 00000003 00000000 00000000 0001 {state} 4711 {path}");
+        assert_eq!(connected_path(&line("03", "/run/a b/s.sock")), Some("/run/a b/s.sock"));
+        assert_eq!(connected_path(&line("01", "/run/a/s.sock")), None);
+        assert_eq!(connected_path(&line("03", "")), None);
+        assert_eq!(connected_path("Num       RefCount Protocol Flags    Type St Inode Path"), None);
     }
 }
