@@ -108,7 +108,7 @@ pub(super) fn hook(reach: &Reach, domain: &str, operation: &str, stage: &str, xm
     }
     let mut text = String::new();
     xml.take(MAX_XML).read_to_string(&mut text).map_err(HookError::Read)?;
-    let Some(DomainTpm { uuid, instance }) = DomainTpm::find(&text, &reach.directories()?.1)? else {
+    let Some(DomainTpm { uuid, instance }) = DomainTpm::find(&text, &reach.runtime_dir()?)? else {
         return Ok(());
     };
     let client = reach.connect()?;

@@ -230,8 +230,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
         return libvirt::hook(&arguments.reach, domain, operation, stage, io::stdin());
     }
     let client = Arc::new(arguments.reach.connect()?);
-    let (state_dir, runtime_dir) = arguments.reach.directories()?;
-    let ctl = Ctl { client, out: Output { json: arguments.json, runtime_dir, state_dir } };
+    let ctl =
+        Ctl { client, out: Output { json: arguments.json, runtime_dir: arguments.reach.runtime_dir()? } };
     match arguments.command {
         Command::Create { name, uuid, privileged, parent } => {
             ctl.create(&name, uuid, privileged, parent.as_deref())

@@ -18,7 +18,6 @@ use crate::trust::VerifiedIdentity;
 pub(super) struct Output {
     pub(super) json: bool,
     pub(super) runtime_dir: PathBuf,
-    pub(super) state_dir: PathBuf,
 }
 
 impl Output {

@@ -49,10 +49,9 @@ impl Reach {
         Ok(args.load()?)
     }
 
-    /// The directories of the state and of the sockets.
-    pub(super) fn directories(&self) -> Result<(PathBuf, PathBuf)> {
-        let config = self.load()?;
-        Ok((config.state_dir, config.runtime_dir))
+    /// The directory of the sockets.
+    pub(super) fn runtime_dir(&self) -> Result<PathBuf> {
+        Ok(self.load()?.runtime_dir)
     }
 
     /// A client of the root.

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use vtpm_protocol::instance::{
-    GetInstanceInfoOut, InstanceName, InstanceState, InstanceSummary, LoggedStep, MigrationId,
-    MigrationSide, MigrationTicket, Outcome,
+    GetInstanceInfoOut, InstanceName, InstanceState, InstanceSummary, LoggedStep, MigrationId, MigrationSide,
+    MigrationTicket, Outcome,
 };
 use vtpm_protocol::link::{MigrationRef, Reason};
 use vtpm_protocol::rc::ResponseCode;
@@ -282,7 +282,8 @@ impl Journey<'_> {
                 });
             }
         };
-        let settled = self.send(link, &departure.ticket, &stream)? || self.await_receipt(&departure.ticket)?;
+        let settled =
+            self.send(link, &departure.ticket, &stream)? || self.await_receipt(&departure.ticket)?;
         let bytes = length(&stream);
         Ok(Arrival { migration_id: migration.migration_id, plan: Some(plan), bytes, settled })
     }
