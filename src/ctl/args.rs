@@ -261,6 +261,13 @@ pub enum Migrate {
     /// attempt that was interrupted is gone on with by the same command. The instance lives there from the first command of its machine on;
     /// until then the TPM can be brought back, and afterwards what is kept here is destroyed: by the peer link, by this command with
     /// --wait, or by it again.
+    #[command(after_long_help = "\
+Examples:
+  vtpmctl migrate run alice --to b
+  vtpmctl migrate run alice --to b --wait 60 --json
+  vtpmctl migrate run alice --host tpm@b.example --ssh-command 'ssh -p 2222' --bootstrap ssh
+  vtpmctl migrate run alice --host tpm@b.example --remote-command 'sudo -n {} --config /etc/b.toml'
+  vtpmctl migrate run alice --ticket alice.ticket --to-file alice.stream")]
     Run(Box<Run>),
     /// On the destination: answer a source on standard input and output, for `run --via ssh`, which starts it
     ///

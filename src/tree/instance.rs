@@ -315,13 +315,13 @@ impl Instance {
     /// Takes the lock for destroying what is there, be it readable or not.
     ///
     /// # Errors
-    /// `TPM_RC_FAILURE` when the instance is deleted.
+    /// `TPM_RC_HANDLE` when the instance is deleted.
     pub(super) fn enter_to_delete(&self) -> Result<MutexGuard<'_, Inner>, ResponseCode> {
         let inner = self.inner.lock().unwrap_or_else(|poisoned| {
             self.inner.clear_poison();
             poisoned.into_inner()
         });
-        if inner.deleted { Err(ResponseCode::FAILURE) } else { Ok(inner) }
+        if inner.deleted { Err(ResponseCode::HANDLE) } else { Ok(inner) }
     }
 
     /// The part of a command that runs under the lock. An error is answered with a bare code.

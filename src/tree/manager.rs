@@ -200,7 +200,10 @@ impl<'a> Transaction<'a> {
         }
         let instance = self.find(handle)?;
         self.logged.target = Some(instance.clone());
-        Ok(Target { instance, inner: instance.enter(self.tree)? })
+        // Another client may have deleted it since this command looked for it.
+        let entered = instance.enter(self.tree);
+        let gone = |code| if instance.is_deleted() { ResponseCode::HANDLE } else { code };
+        Ok(Target { instance, inner: entered.map_err(gone)? })
     }
 
     fn stored(&self, instance: &Instance) -> Result<Stored, ResponseCode> {

@@ -35,9 +35,16 @@ fn a_file_is_written_in_one_step_or_area_by_area() {
         let (a, b, kept, ticket) = pair();
         let stream = a.path("stream");
         let run = ["migrate", "run", NAME, "--to-file", &stream];
-        let unlocked = a.refused(&run);
+        let machine = std::os::unix::net::UnixStream::connect(a.path(&format!("run/{NAME}/vhost-user.sock")));
+        let connected = a.refused(&[&run[..], &["--ticket", &ticket]].concat());
+        assert!(connected.contains("a machine is connected"), "{connected}");
+        let refuse = |run: &[&str]| a.refused(&[run, &["--connected"]].concat());
+        let unlocked = refuse(&run);
+        drop(machine.unwrap());
+        let arriving = b.refused(&["migrate", "run", NAME, "--to-file", &stream]);
+        assert!(arriving.contains("has not come"), "{arriving}");
         assert!(unlocked.contains("--ticket"), "{unlocked}");
-        let told = a.json(&[&run[..], &["--ticket", &ticket], more].concat());
+        let told = a.json(&[&run[..], &["--ticket", &ticket, "--connected"], more].concat());
         assert_eq!((&told["portions"], &told["source"]), (&portions.into(), &"exported".into()), "{told}");
         assert_eq!(told["bytes"].as_u64().unwrap(), std::fs::metadata(&stream).unwrap().len());
         // Not over it; under another name as often as somebody likes.

@@ -304,6 +304,22 @@ fn a_destination_that_is_killed_while_it_imports_goes_on_after_its_restart() {
 }
 
 #[test]
+fn a_command_that_is_killed_in_the_middle_can_be_given_again() {
+    for after in [BEFORE + 1000, BEFORE + 18_000] {
+        let (a, b, kept, proxy) = pair_with_proxy();
+        proxy.stall(after);
+        let mut running = spawn(&a, &with(&["--piecewise"]));
+        until("stalled", || proxy.reached() == 1);
+        running.kill().unwrap();
+        running.wait().unwrap();
+        proxy.open();
+        assert_eq!(a.state(NAME).as_deref(), Some("exported"));
+        a.ctl(&RUN);
+        assert_arrived(&a, &b, &kept);
+    }
+}
+
+#[test]
 fn a_source_whose_daemon_is_killed_goes_on_after_its_restart() {
     let (mut a, b, kept, proxy) = pair_with_proxy();
     a.stop();

@@ -73,6 +73,7 @@ impl Ctl {
             }
             other => other?,
         };
+        self.check(run, &instance)?;
         let mut progress = Progress::new(run.progress, self.out.json);
         if run.via == Via::File {
             return self.run_to_file(run, &instance, &mut progress);
@@ -80,6 +81,21 @@ impl Ctl {
         let mut journey = Journey { ctl: self, run, route: Route::new(self, run)?, progress, instance };
         let arrival = journey.travel()?;
         journey.tell(&arrival);
+        Ok(())
+    }
+
+    /// Whether the instance is one that can go, or is going.
+    fn check(&self, run: &Run, instance: &InstanceSummary) -> Result<()> {
+        let (name, state) = (instance.name.as_str(), instance.state);
+        if is_leaving(state) {
+            return Ok(());
+        }
+        if !matches!(state, InstanceState::Live | InstanceState::Imported) {
+            return Err(RunError::State { name: name.to_owned(), state }.into());
+        }
+        if !run.connected && self.is_connected(name) {
+            return Err(RunError::Connected(name.to_owned()).into());
+        }
         Ok(())
     }
 
@@ -176,12 +192,6 @@ impl Journey<'_> {
         let info = self.info()?;
         let state = info.summary.state;
         let leaving = is_leaving(state);
-        if !leaving && !self.run.connected && self.ctl.is_connected(self.instance.name.as_str()) {
-            return Err(RunError::Connected(self.name()).into());
-        }
-        if !leaving && !matches!(state, InstanceState::Live | InstanceState::Imported) {
-            return Err(RunError::State { name: self.name(), state }.into());
-        }
         let mut link =
             self.route.connect(&mut self.progress).map_err(|source| self.unreached(leaving, source))?;
         let departure = match info.ticket.filter(|_| leaving) {

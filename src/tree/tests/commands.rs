@@ -271,6 +271,31 @@ fn a_deleted_instance_answers_nothing_and_its_handle_is_not_used_again() {
 }
 
 #[test]
+fn who_comes_too_late_to_an_instance_is_told_that_it_is_gone() {
+    let host = Host::with_vm(0);
+    for round in 0..50 {
+        let made = host.client().create_fresh(&format!("vm{round}"), None).unwrap();
+        let barrier = std::sync::Barrier::new(3);
+        std::thread::scope(|scope| {
+            let race = |command: fn(&Client<LocalTransport>, u32) -> Result<(), ClientError>| {
+                let (client, barrier) = (host.client(), &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    command(&client, made.instance)
+                })
+            };
+            let deletions = [race(|client, vm| client.delete(vm)), race(|client, vm| client.delete(vm))];
+            let looking = race(|client, vm| client.info(vm).map(drop));
+            let ends = deletions.map(|thread| thread.join().unwrap());
+            assert_eq!(ends.iter().filter(|end| end.is_ok()).count(), 1);
+            for end in ends.into_iter().chain([looking.join().unwrap()]).filter(Result::is_err) {
+                assert!(refused(end).is(ResponseCode::HANDLE));
+            }
+        });
+    }
+}
+
+#[test]
 fn without_owner_authorization_nothing_is_looked_at() {
     let host = Host::with_vm(0);
     let stranger = Client::new(LocalTransport(host.tree.root()), Zeroizing::new(b"guess".to_vec()));
