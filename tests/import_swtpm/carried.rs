@@ -177,6 +177,28 @@ fn persistent_keys_sign_and_unseal_here_what_belongs_to_them_there() {
     });
 }
 
+#[test]
+fn the_authorization_values_of_objects_come_along() {
+    let source = Source::new();
+    let at = 0x8100_0009;
+    source.boot(|chip| {
+        let made = chip.primary(OWNER, &ecc_signing()).unwrap().handle;
+        // Another value than the primary object has when it is made anew.
+        let made_with = chip.primary_for(OWNER, &ecc_signing(), b"secret").unwrap().handle;
+        chip.flush(made);
+        chip.persist(made_with, at);
+    });
+    let mut ours = source.adopt();
+    let mut chip = ours.chip();
+    chip.startup();
+    let digest = Tpm2bDigest::new([9; 32]).unwrap();
+    let input = (digest, TpmAlgId::NULL, (TpmSt::HASHCHECK, TpmHandle::NULL, 0u16));
+    let mut sign =
+        |auth: &[u8]| chip.out(TpmCc::SIGN, &[TpmHandle(at)], &[Auth::Password(auth)], &input).map(drop);
+    assert_eq!(sign(b"secret"), Ok(()));
+    assert_eq!(sign(b"secreT"), Err(ResponseCode::AUTH_FAIL.session(1)));
+}
+
 /// What GetCapability says of `property`, and `count` more.
 fn capability(chip: &mut Chip<'_>, capability: u32, property: u32, count: u32) -> Vec<u8> {
     chip.run(TpmCc::GET_CAPABILITY, &[], &[], &(capability, property, count)).unwrap()

@@ -109,6 +109,16 @@ impl Chip<'_> {
             user_auth: Tpm2bAuth::empty(),
             data: Tpm2bSensitiveData::new(data).unwrap(),
         };
+        self.create_primary(hierarchy, auth, template, sensitive)
+    }
+
+    fn create_primary(
+        &mut self,
+        hierarchy: TpmHandle,
+        auth: Auth<'_>,
+        template: &TpmtPublic,
+        sensitive: Tpm2bSensitiveCreate,
+    ) -> Result<Loaded> {
         let input = (sensitive, Sized2b(template.clone()), 0u16, 0u32);
         let out = self.run(TpmCc::CREATE_PRIMARY, &[hierarchy], &[auth], &input)?;
         let mut r = Reader::new(&out);
@@ -117,8 +127,37 @@ impl Chip<'_> {
         Ok(Loaded { handle, public })
     }
 
+    /// One with an authorization value.
+    pub fn primary_for(
+        &mut self,
+        hierarchy: TpmHandle,
+        template: &TpmtPublic,
+        auth: &[u8],
+    ) -> Result<Loaded> {
+        let sensitive = Tpm2bSensitiveCreate {
+            user_auth: Tpm2bAuth::new(auth).unwrap(),
+            data: Tpm2bSensitiveData::empty(),
+        };
+        self.create_primary(hierarchy, NO_AUTH, template, sensitive)
+    }
+
     pub fn primary(&mut self, hierarchy: TpmHandle, template: &TpmtPublic) -> Result<Loaded> {
         self.primary_with(hierarchy, NO_AUTH, template, b"")
+    }
+
+    /// A primary object by `TPM2_CreateLoaded`.
+    pub fn loaded(&mut self, hierarchy: TpmHandle, template: &TpmtPublic, data: &[u8]) -> Result<Loaded> {
+        let sensitive = Tpm2bSensitiveCreate {
+            user_auth: Tpm2bAuth::empty(),
+            data: Tpm2bSensitiveData::new(data).unwrap(),
+        };
+        let input = (sensitive, Sized2b(template.clone()));
+        let out = self.run(TpmCc::CREATE_LOADED, &[hierarchy], &[NO_AUTH], &input)?;
+        let mut r = Reader::new(&out);
+        let (handle, _size): (TpmHandle, u32) = Decode::decode(&mut r).unwrap();
+        assert!(r.sized(2048).unwrap().is_empty());
+        let Sized2b(public) = Decode::decode(&mut r).unwrap();
+        Ok(Loaded { handle, public })
     }
 
     /// A child with data sealed in it, as it leaves the TPM: private and public area.
