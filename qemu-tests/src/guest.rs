@@ -7,6 +7,7 @@ use crate::process::{Process, wait_until};
 use crate::qmp::Qmp;
 use crate::setup::Setup;
 use serde::de::DeserializeOwned;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ pub struct GuestBuilder {
     paused: bool,
     sleeps: bool,
     kernel_arguments: Vec<String>,
+    disk: Option<PathBuf>,
     extra: Vec<String>,
 }
 
@@ -56,6 +58,7 @@ impl GuestBuilder {
             paused: false,
             sleeps: false,
             kernel_arguments: Vec::new(),
+            disk: None,
             extra: Vec::new(),
         }
     }
@@ -130,6 +133,13 @@ impl GuestBuilder {
         self
     }
 
+    /// With a disk, whose content is in this file, and with programs to encrypt it.
+    #[must_use]
+    pub fn disk(mut self, file: &Path) -> Self {
+        self.disk = Some(file.to_owned());
+        self
+    }
+
     /// With further arguments for QEMU.
     #[must_use]
     pub fn arguments<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Self {
@@ -166,7 +176,7 @@ impl GuestBuilder {
         add("-object", format!("memory-backend-memfd,id=mem,size={}M,share=on", self.memory));
         add("-display", "none".into());
         add("-kernel", kernel.join("vmlinuz").display().to_string());
-        add("-initrd", kernel.join("initramfs.cpio").display().to_string());
+        add("-initrd", self.initramfs(&kernel, directory)?.display().to_string());
         add("-append", command_line);
         add("-qmp", format!("unix:{},server=on,wait=off", monitor.display()));
         add("-qmp", format!("unix:{},server=on,wait=off", out_of_band.display()));
@@ -182,6 +192,10 @@ impl GuestBuilder {
             add("-chardev", format!("socket,id=chrtpm,path={}", control.display()));
             add("-tpmdev", "emulator,id=tpm0,chardev=chrtpm".into());
             add("-device", format!("{device},tpmdev=tpm0"));
+        }
+        if let Some(file) = &self.disk {
+            add("-drive", format!("if=none,id=disk,format=raw,file={}", file.display()));
+            add("-device", "virtio-blk-pci,drive=disk,bus=pcie.0,addr=0x1d".into());
         }
         if let Some(incoming) = &self.incoming {
             add("-incoming", incoming.clone());
@@ -208,6 +222,20 @@ impl GuestBuilder {
         };
         let agent = Agent::connect(&serial, Duration::from_secs(10))?;
         Ok(Guest { name: self.name.clone(), process: Some(process), qmp, out_of_band, agent, console })
+    }
+
+    /// The kernel unpacks archives that stand one behind the other.
+    fn initramfs(&self, kernel: &Path, directory: &Path) -> Result<PathBuf> {
+        let plain = kernel.join("initramfs.cpio");
+        if self.disk.is_none() {
+            return Ok(plain);
+        }
+        let mut whole = fs::read(&plain).map_err(Error::io(plain.display().to_string()))?;
+        let more = kernel.join("disk.cpio");
+        whole.extend(fs::read(&more).map_err(Error::io(more.display().to_string()))?);
+        let path = directory.join(format!("{}.cpio", self.name));
+        fs::write(&path, whole).map_err(Error::io(path.display().to_string()))?;
+        Ok(path)
     }
 
     /// Starts it and waits for its agent.
