@@ -84,6 +84,13 @@ pub trait ControlledTpm: TpmDevice {
     /// `Refused` when there is no TPM here that could be switched on: the instance waits for a migration, or gave one up.
     fn power_on(&self) -> Result<(), DeviceError>;
 
+    /// As [`TpmDevice::save`], for a channel that does not tell when a migration begins ([`TpmDevice::migration_started`]), nor when it is
+    /// over: what is done then is done now.
+    ///
+    /// # Errors
+    /// As [`TpmDevice::save`].
+    fn save_unannounced(&self, out: &mut dyn Write) -> Result<(), DeviceError>;
+
     /// `_TPM_Hash_Start`.
     ///
     /// # Errors

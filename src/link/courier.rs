@@ -26,11 +26,6 @@ const MAX_WAITING: usize = 12;
 const LONG_POLL: Duration = Duration::from_secs(25);
 /// How often an instance is asked about when too many are under way to wait for each.
 const SHORT_POLL: Duration = Duration::from_secs(2);
-/// How long the device migration waits in `save` for a ticket that is still looked for. The machine stands still meanwhile; but without a
-/// ticket the migration fails, and the search has as a rule gone on since the migration began.
-const SAVE_WAIT: Duration = Duration::from_secs(1);
-/// As long as this since the migration began it waits in any case: a door that knows no beginning tells of it when it saves.
-const FIRST_WAIT: Duration = Duration::from_secs(4);
 /// How long the end waits for threads that talk to peers.
 const END_WAIT: Duration = Duration::from_secs(2);
 
@@ -126,15 +121,13 @@ impl Locked {
 /// A machine that migrates.
 struct Search {
     errand: Errand,
-    /// When the migration began.
-    begun: Instant,
     /// As in [`Locked`].
     trouble: Option<String>,
 }
 
 impl Search {
     fn new() -> Self {
-        Self { errand: Errand::none(), begun: Instant::now(), trouble: None }
+        Self { errand: Errand::none(), trouble: None }
     }
 }
 
@@ -279,8 +272,8 @@ impl Courier {
 }
 
 impl TicketFinder for Courier {
-    fn await_ticket(&self, instance: &Instance) {
-        self.shared.await_ticket(instance);
+    fn await_ticket(&self, instance: &Instance, patience: Duration) {
+        self.shared.await_ticket(instance, patience);
     }
 }
 
@@ -337,9 +330,7 @@ impl Shared {
     fn migrating(&self, instance: &Instance, begun: bool) {
         let mut desk = self.desk();
         if begun {
-            let search = desk.searches.entry(instance.handle()).or_insert_with(Search::new);
-            search.begun = Instant::now();
-            search.errand.call();
+            desk.searches.entry(instance.handle()).or_insert_with(Search::new).errand.call();
         } else {
             desk.searches.remove(&instance.handle());
         }
@@ -347,17 +338,15 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn await_ticket(&self, instance: &Instance) {
+    fn await_ticket(&self, instance: &Instance, patience: Duration) {
         if instance.stored_state() != Some(InstanceState::Live) {
             return;
         }
         let armed = instance.armed();
         let now = Instant::now();
-        let until = now.checked_add(SAVE_WAIT).unwrap_or(now);
+        let until = now.checked_add(patience).unwrap_or(now);
         let mut desk = self.desk();
-        let search = desk.searches.entry(instance.handle()).or_insert_with(Search::new);
-        let until = search.begun.checked_add(FIRST_WAIT).unwrap_or(until).max(until);
-        let errand = &mut search.errand;
+        let errand = &mut desk.searches.entry(instance.handle()).or_insert_with(Search::new).errand;
         let looked_for = errand.under_way || errand.due.is_some();
         // A ticket is there; and if the link found it, nobody looks for a better one.
         if armed.is_some_and(|flags| !flags.automatic() || !looked_for) {
@@ -491,7 +480,7 @@ mod tests {
             desk.locked.insert(instance, Locked::new());
         }
         desk.locked.get_mut(&1).unwrap().give_up.call();
-        desk.searches.insert(9, Search { errand: Errand::now(), ..Search::new() });
+        desk.searches.insert(9, Search { errand: Errand::now(), trouble: None });
         assert!(matches!(desk.next_task(now), Some(Task::Search(9))));
         assert!(matches!(desk.next_task(now), Some(Task::GiveUp(1))));
         for _ in 0..3 {

@@ -1,5 +1,6 @@
 //! What the control channel asks of an instance: switching it on, and the signals of a dynamic launch.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use vtpm_backend::device::{ControlledTpm, DeviceError, TpmDevice};
@@ -13,6 +14,9 @@ use super::{Tree, TreeEvent};
 
 /// Between two looks at whether the receipt is there.
 const RECEIPT_PAUSE: Duration = Duration::from_millis(5);
+/// How long a ticket is looked for when nobody told that a migration began: connections, TLS, and the answers of all peers. The machine
+/// stands still meanwhile.
+const SEARCH_WAIT: Duration = Duration::from_secs(4);
 
 impl Instance {
     /// Lets the hardware speak to the TPM. It speaks for a machine that runs, so that an imported instance lives here from now on.
@@ -75,6 +79,13 @@ impl ControlledTpm for Instance {
                 Ok(())
             }
         }
+    }
+
+    fn save_unannounced(&self, out: &mut dyn Write) -> Result<(), DeviceError> {
+        self.migration_started(true);
+        let saved = self.save_within(out, SEARCH_WAIT);
+        self.migration_started(false);
+        saved
     }
 
     fn hash_start(&self) -> Result<(), DeviceError> {

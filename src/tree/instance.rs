@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vtpm_backend::device::{DeviceError, MAX_COMMAND_SIZE, MAX_RESPONSE_SIZE, TpmDevice};
 use vtpm_engine::Tpm;
@@ -28,6 +28,10 @@ use crate::migration::State;
 use crate::migration::client::{self, ClientError};
 use crate::sentence;
 use crate::store::{Batch, InstanceId, InstanceRow, StoreError};
+
+/// How long the device migration waits in `save` for a ticket that is still looked for. The machine stands still meanwhile; but without a
+/// ticket the migration fails, and the search has as a rule gone on since the migration began.
+const SAVE_WAIT: Duration = Duration::from_secs(1);
 
 /// What lies under the lock of an instance.
 pub(super) struct Inner {
@@ -512,6 +516,17 @@ impl Instance {
         self.canceled.store(true, Ordering::Release);
     }
 
+    /// Waits for a ticket, but no longer than `patience`, locks, and writes the migration stream.
+    pub(super) fn save_within(&self, out: &mut dyn Write, patience: Duration) -> Result<(), DeviceError> {
+        let tree = self.tree_or_gone()?;
+        if let Some(finder) = tree.ticket_finder.get() {
+            finder.await_ticket(self, patience);
+        }
+        let departure = self.ticket_to_go(&tree)?;
+        tree.local_client().export(self.handle(), &departure, out)?;
+        Ok(())
+    }
+
     fn tell(&self, event: impl FnOnce(Arc<Self>) -> TreeEvent) {
         if let Some(tree) = self.tree.upgrade() {
             tree.tell_of(self.handle(), event);
@@ -612,13 +627,7 @@ impl TpmDevice for Instance {
     }
 
     fn save(&self, out: &mut dyn Write) -> Result<(), DeviceError> {
-        let tree = self.tree_or_gone()?;
-        if let Some(finder) = tree.ticket_finder.get() {
-            finder.await_ticket(self);
-        }
-        let departure = self.ticket_to_go(&tree)?;
-        tree.local_client().export(self.handle(), &departure, out)?;
-        Ok(())
+        self.save_within(out, SAVE_WAIT)
     }
 
     fn load(&self, input: &mut dyn Read) -> Result<(), DeviceError> {

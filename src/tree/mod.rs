@@ -46,6 +46,7 @@ pub(crate) mod tests;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use vtpm_protocol::instance::{INSTANCE_LAST, INSTANCE_SELF, InstanceAttributes, InstanceName, Uuid};
 use vtpm_protocol::rc::ResponseCode;
@@ -124,8 +125,9 @@ pub enum TreeEvent {
 
 /// Who may know of a ticket for an instance that is about to leave.
 pub trait TicketFinder: Send + Sync {
-    /// Waits for a bounded time until the instance is armed, or it is clear that it will not be. The machine stands still meanwhile.
-    fn await_ticket(&self, instance: &Instance);
+    /// Waits, no longer than `patience`, until the instance is armed, or it is clear that it will not be. The machine stands still
+    /// meanwhile.
+    fn await_ticket(&self, instance: &Instance, patience: Duration);
 }
 
 /// All instances, by handle.

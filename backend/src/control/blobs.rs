@@ -61,11 +61,7 @@ impl Shared {
         if offset == 0 {
             let name = &self.options.name;
             let mut stream = Collector::default();
-            // QEMU does not say before that it migrates, nor after that it is over.
-            self.device.migration_started(true);
-            let saved = self.device.save(&mut stream);
-            self.device.migration_started(false);
-            if let Err(error) = saved {
+            if let Err(error) = self.device.save_unannounced(&mut stream) {
                 log::error!("{name}: the state is not given out: {}", sentence(&error));
                 return nothing(ControlResult::FAIL);
             }

@@ -41,7 +41,7 @@ fn the_stream_leaves_in_the_permanent_blob_and_the_others_are_not_there() {
     assert!(content == state[99_000..]);
     let (response, _) = m.control.request(get(BlobType::PERMANENT, 200_000), &[]);
     assert_eq!(response, blob(ControlResult::SUCCESS, StateFlags::ENCRYPTED, 0));
-    assert_eq!(w.mock.told(), [Told::Migrating(true), Told::Save, Told::Migrating(false)]);
+    assert_eq!(w.mock.told(), [Told::Save]);
     for other in [BlobType::VOLATILE, BlobType::SAVESTATE] {
         let (response, _) = m.control.request(get(other, 0), &[]);
         assert_eq!(response, blob(ControlResult::RETRY, StateFlags(0), 0));

@@ -25,7 +25,6 @@ pub enum Told {
     HashEnd,
     ResetEstablished(u8),
     Cancel,
-    Migrating(bool),
     Save,
     Load(Vec<u8>),
     Resumed(Duration),
@@ -101,16 +100,10 @@ impl TpmDevice for Mock {
     fn machine_reset(&self) {}
     fn run_state(&self, _running: bool) {}
 
-    fn migration_started(&self, logging: bool) {
-        self.lock().told.push(Told::Migrating(logging));
-    }
+    fn migration_started(&self, _logging: bool) {}
 
-    fn save(&self, out: &mut dyn Write) -> Result<(), DeviceError> {
-        self.note(Told::Save)?;
-        let state = self.lock().state.clone();
-        let state = state.ok_or_else(|| DeviceError::Refused("nothing is prepared".into()))?;
-        // In pieces, as frames are.
-        state.chunks(1000).try_for_each(|piece| out.write_all(piece)).map_err(DeviceError::Io)
+    fn save(&self, _out: &mut dyn Write) -> Result<(), DeviceError> {
+        Err(DeviceError::Internal("nobody announced it".into()))
     }
 
     fn load(&self, input: &mut dyn Read) -> Result<(), DeviceError> {
@@ -128,6 +121,14 @@ impl TpmDevice for Mock {
 impl ControlledTpm for Mock {
     fn power_on(&self) -> Result<(), DeviceError> {
         self.note(Told::PowerOn)
+    }
+
+    fn save_unannounced(&self, out: &mut dyn Write) -> Result<(), DeviceError> {
+        self.note(Told::Save)?;
+        let state = self.lock().state.clone();
+        let state = state.ok_or_else(|| DeviceError::Refused("nothing is prepared".into()))?;
+        // In pieces, as frames are.
+        state.chunks(1000).try_for_each(|piece| out.write_all(piece)).map_err(DeviceError::Io)
     }
 
     fn hash_start(&self) -> Result<(), DeviceError> {
