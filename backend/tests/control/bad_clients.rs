@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::control::{BlobType, Request, StateFlags};
@@ -215,4 +216,39 @@ fn a_hundred_clients_of_every_kind_leave_no_descriptor_or_thread_behind() {
         wait_for("end", || w.attachment.client().is_none());
     }
     wait_for("return to what was open before", || open() <= before);
+}
+
+/// A request of any command, well-formed or not, with anything behind it.
+fn anything() -> impl Strategy<Value = Vec<u8>> {
+    (0u32..24, proptest::collection::vec(any::<u8>(), 0..40), any::<bool>()).prop_map(
+        |(code, mut rest, small)| {
+            if small {
+                // Lengths and flags that may be meant.
+                rest.iter_mut().filter(|byte| **byte > 9).for_each(|byte| *byte = 0);
+            }
+            [code.to_be_bytes().to_vec(), rest].concat()
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn whatever_clients_send_the_next_one_is_served(clients in proptest::collection::vec(anything(), 1..6), data: Vec<u8>) {
+        let w = World::with(|o| {
+            o.patience = Duration::from_millis(5);
+            o.transfer_timeout = Duration::from_millis(5);
+        });
+        for (n, bytes) in clients.iter().enumerate() {
+            let mut c = w.client();
+            if n % 2 == 0 {
+                // It may be answered too late, or end before.
+                let _unread = c.pass_data().write_all(&data);
+            }
+            let _gone = c.stream.write_all(bytes);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        w.works();
+    }
 }
