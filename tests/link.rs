@@ -257,6 +257,49 @@ fn a_destination_that_is_away_is_asked_when_it_is_back() {
 }
 
 #[test]
+fn a_source_hears_the_end_although_the_instance_moved_on_came_back_or_was_deleted() {
+    for (moves, deleted) in [(0, true), (1, false), (2, false), (2, true)] {
+        let (mut a, mut b, c) = (Host::start("a"), Host::start("b"), Host::start("c"));
+        for (one, other) in [(&a, &b), (&b, &c)] {
+            one.trust(other);
+            other.trust(one);
+        }
+        a.create();
+        b.prepare();
+        b.load(&a.save().unwrap()).unwrap();
+        a.stop();
+        assert!(executes(&b.guest()));
+        for (from, to) in [(&b, &c), (&c, &b)].into_iter().take(moves) {
+            to.prepare();
+            to.load(&from.save().unwrap()).unwrap();
+            assert!(executes(&to.guest()));
+            until("gone", || from.state().is_none());
+        }
+        if deleted {
+            b.delete();
+        }
+        b.restart();
+        a.run();
+        until("settled", || a.state().is_none());
+    }
+}
+
+#[test]
+fn a_slot_that_is_deleted_frees_its_source() {
+    let (a, mut b) = Host::pair();
+    a.create();
+    b.prepare();
+    a.save().unwrap();
+    b.restart();
+    b.delete();
+    until("served", || executes(&a.guest()));
+    b.prepare();
+    b.load(&a.save().unwrap()).unwrap();
+    b.delete();
+    until("served", || executes(&a.guest()));
+}
+
+#[test]
 fn a_destination_that_an_operator_calls_off_frees_the_source_at_once() {
     let (a, b) = Host::pair();
     a.create();

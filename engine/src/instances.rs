@@ -8,9 +8,9 @@
 use vtpm_protocol::instance::{
     CreateInstanceIn, CreateInstanceOut, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
     GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetInstanceKeyOut, GetMigrationLogIn,
-    GetMigrationLogOut, Identity, ImportForeignStateIn, InstanceName, ListInstancesIn, ListInstancesOut,
-    ListPeersIn, ListPeersOut, LockFlags, MigrationTicket, PeerEntry, ReceiptIn, ReceiptOut,
-    SetInstanceDataIn, SetInstancePolicyIn, UnlockInstanceIn,
+    GetMigrationLogOut, GetReceiptIn, GetReceiptOut, Identity, ImportForeignStateIn, InstanceName,
+    ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags, MigrationTicket, PeerEntry,
+    ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn, UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
@@ -212,6 +212,12 @@ pub trait InstanceManager {
     /// # Errors
     /// A response code.
     fn identity(&mut self) -> Result<Identity, ResponseCode>;
+
+    /// GetReceipt: the receipt of a migration whose instance is gone from here.
+    ///
+    /// # Errors
+    /// `TPM_RC_VALUE`, parameter 1, when none is kept.
+    fn kept_receipt(&mut self, input: &GetReceiptIn) -> Result<GetReceiptOut, ResponseCode>;
 
     /// The last migrations of the instances that the processing instance manages, the newest first.
     ///

@@ -85,6 +85,8 @@ pub mod cc {
         GET_MIGRATION_LOG = 0x15;
         /// Handles: `@TPM_RH_OWNER`, instance.
         IMPORT_FOREIGN_STATE = 0x16;
+        /// Handles: `@TPM_RH_OWNER`.
+        GET_RECEIPT = 0x17;
     }
 
     /// Whether a code is one of [`ALL`].
@@ -96,7 +98,7 @@ pub mod cc {
     /// Whether a command is about the processing instance itself: the owner is its only handle.
     #[must_use]
     pub fn has_no_target(code: TpmCc) -> bool {
-        matches!(code, ADD_PEER | REMOVE_PEER | LIST_PEERS | GET_IDENTITY | GET_MIGRATION_LOG)
+        matches!(code, ADD_PEER | REMOVE_PEER | LIST_PEERS | GET_IDENTITY | GET_MIGRATION_LOG | GET_RECEIPT)
     }
 }
 
@@ -409,6 +411,29 @@ structure! {
         pub receipt: Receipt,
     }
 }
+
+structure! {
+    /// Parameters of GetReceipt.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct GetReceiptIn {
+        /// N of the migration.
+        pub migration_id: MigrationId,
+    }
+}
+
+structure! {
+    /// Response parameters of GetReceipt.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct GetReceiptOut {
+        /// Which receipt it is.
+        pub outcome: Outcome,
+        /// The receipt.
+        pub receipt: Receipt,
+    }
+}
+
+/// The most receipts of instances that are gone from here that are kept; of more, the oldest is forgotten.
+pub const MAX_KEPT_RECEIPTS: usize = 1024;
 
 structure! {
     /// Parameters of SetInstancePolicy.

@@ -125,8 +125,19 @@ impl<'a, T: Transport> Service<'a, T> {
         Ok(slot::ticket(info).map_or(Message::NoSlot, |ticket| Message::Slot { attached, ticket }))
     }
 
-    /// What has become of a migration, as of now.
+    /// What has become of a migration, as of now: as its instance says, or as it said before it went.
     fn outcome(&self, migration: &MigrationRef) -> Result<Message, ClientError> {
+        let said = self.outcome_here(migration)?;
+        if said != Message::Unknown {
+            return Ok(said);
+        }
+        let Some(kept) = self.client.kept_receipt(migration.migration_id)? else { return Ok(said) };
+        let receipt = <[u8; 32]>::try_from(&kept.receipt[..]);
+        let receipt = receipt.map_err(|_| ClientError::Malformed { command: "GetReceipt" })?;
+        Ok(Message::Receipt { outcome: kept.outcome, receipt })
+    }
+
+    fn outcome_here(&self, migration: &MigrationRef) -> Result<Message, ClientError> {
         let Some(info) = self.look(migration.uuid)? else { return Ok(Message::Unknown) };
         let instance = info.summary.instance;
         // What was decided stays so, and asking for that receipt changes nothing.

@@ -102,6 +102,8 @@ struct World {
     tickets: u8,
     /// How often the guest changed its TPM.
     latest: u8,
+    /// Receipts of instances that are gone, which their hosts still tell.
+    kept: Vec<u32>,
     /// Of which migrations a receipt was revealed, by bit.
     void: u16,
     live: u16,
@@ -147,6 +149,13 @@ impl Protocol {
         for &message in &step.out {
             if let Err(place) = next.net.binary_search(&message) {
                 next.net.insert(place, message);
+            }
+        }
+        for &message in &step.kept {
+            for list in [&mut next.net, &mut next.kept] {
+                if let Err(place) = list.binary_search(&message) {
+                    list.insert(place, message);
+                }
             }
         }
         next.void |= step.void;
@@ -226,14 +235,10 @@ impl Protocol {
         world.sides.map(|side| side.map(|side| table.facts(side).kind))
     }
 
-    /// How many hosts wait for a receipt that somebody can give. One whose instance lived elsewhere, and moved on from there before the
-    /// receipt was fetched, keeps a locked leftover that an operator deletes.
+    /// How many hosts wait for a receipt.
     fn waiting(&self, world: &World) -> usize {
-        let lives = self.copies(world).len() == 1;
         let table = self.table();
-        let sides = || world.sides.iter().flatten().map(|&side| table.facts(side));
-        let left_over = |id| lives && !sides().any(|f| f.arrived_by == Some(id));
-        sides().filter(|f| f.source_locked && !f.goes_with.is_some_and(left_over)).count()
+        world.sides.iter().flatten().filter(|&&side| table.facts(side).source_locked).count()
     }
 
     /// One host is able to go on, and no other waits for anything.
@@ -282,7 +287,8 @@ impl Model for Protocol {
         }
         let net = Vec::new();
         let running = if self.scenario.machines { 1 } else { 7 };
-        vec![World { sides, running, net, tickets: 0, latest: 0, void: 0, live: 0, wrong: false }]
+        let kept = Vec::new();
+        vec![World { sides, running, net, tickets: 0, latest: 0, kept, void: 0, live: 0, wrong: false }]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -313,7 +319,7 @@ impl Model for Protocol {
                 }
             }
         });
-        if !world.net.is_empty() {
+        if world.net != world.kept {
             actions.push(Action::Outage);
         }
     }
@@ -346,7 +352,7 @@ impl Model for Protocol {
                 Some(next)
             }
             Action::Stop(host) => Some(World { running: world.running & !(1 << host), ..world.clone() }),
-            Action::Outage => Some(World { net: Vec::new(), ..world.clone() }),
+            Action::Outage => Some(World { net: world.kept.clone(), ..world.clone() }),
         })?;
         (next != *world).then_some(next)
     }

@@ -439,6 +439,30 @@ impl State {
         Ok(Settled::Revealed(Some(Self::Void(void)), secret))
     }
 
+    /// What is still to be said about a migration when the instance is destroyed here: its id and its receipt. An undecided slot is given up
+    /// with that. `None` when no migration brought the instance, or none was to.
+    #[must_use]
+    pub fn parting(self) -> Option<(MigrationId, Outcome, Secret32)> {
+        let void = match self {
+            Self::DestinationLocked(s) => s.give_up(),
+            Self::DestinationKeyed(s) => s.give_up(),
+            Self::Importing(s) => s.give_up(),
+            Self::Imported(s) => s.give_up(),
+            Self::Void(s) => s,
+            other => {
+                let (outcome, shown) = match other.arrival()? {
+                    Arrival::None => return None,
+                    Arrival::Live(shown) => (Outcome::Live, shown),
+                    Arrival::Void(shown) => (Outcome::Void, shown),
+                };
+                let known = shown.migration_id != [0; 32];
+                return known.then(|| (shown.migration_id, outcome, shown.secret().clone()));
+            }
+        };
+        let expected = !void.ticket.storage_name.is_empty();
+        expected.then(|| (void.ticket.migration_id, Outcome::Void, void.secret().clone()))
+    }
+
     /// CommitMigration. An empty receipt asks for one; any other is one.
     ///
     /// # Errors

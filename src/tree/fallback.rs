@@ -2,6 +2,9 @@
 //!
 //! Under the policy `availability` the TPM lives again at once. Under any other it waits for a receipt of the destination.
 
+use std::time::Instant;
+
+use vtpm_protocol::instance::{LoggedStep, MigrationSide};
 use vtpm_protocol::rc::ResponseCode;
 
 use super::Tree;
@@ -16,7 +19,8 @@ impl Instance {
     pub(super) fn machine_runs(&self) -> bool {
         let Some(tree) = self.tree_handle().upgrade() else { return false };
         let Ok(mut inner) = self.enter(&tree) else { return false };
-        if inner.state.executes() {
+        // A slot has a machine, too, that waits for its TPM.
+        if !inner.state.source_locked() {
             return false;
         }
         match self.unlock_for_machine(&tree, &mut inner) {
@@ -40,6 +44,8 @@ impl Instance {
         if inner.state.clone().machine_runs(&mut Default::default()).is_none() {
             return Ok(false);
         }
+        let start = Instant::now();
+        let id = inner.state.ticket().map(|ticket| ticket.migration_id).unwrap_or_default();
         let failed = |what: String| {
             log::error!("instance {}: {what}", self.name());
             ResponseCode::FAILURE
@@ -58,12 +64,17 @@ impl Instance {
         ops.put(name::STATE, state.to_record());
         ops.delete(name::LAST_COMMAND);
         ops.delete(name::RESET);
+        let what = (LoggedStep::MachineRuns, MigrationSide::Source);
+        let change = self.log_unasked(tree, what, (id, start), &mut ops);
         tree.persistence.commit(Batch::new(ops.list)).map_err(|error| {
             inner.loaded &= !error.outcome_is_unknown();
             failed(sentence(&error))
         })?;
         inner.state = state;
         inner.exchange_tpm(Some(tpm));
+        if let Some(change) = change {
+            tree.log.apply(change);
+        }
         Ok(true)
     }
 }

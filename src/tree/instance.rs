@@ -4,22 +4,20 @@ use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vtpm_backend::device::{DeviceError, MAX_COMMAND_SIZE, MAX_RESPONSE_SIZE, TpmDevice};
 use vtpm_engine::Tpm;
 use vtpm_engine::execute::command_code;
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::instance::{
-    InstanceAttributes, InstanceName, InstanceState, LockFlags, LogStep, LoggedStep, MAX_INSTANCE_COMMAND,
-    MigrationId, MigrationSide, Uuid, cc,
+    InstanceAttributes, InstanceName, InstanceState, LockFlags, MAX_INSTANCE_COMMAND, Uuid, cc,
 };
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{HEADER_SIZE, TpmCc, TpmHandle, TpmSt, TpmSu};
 use zeroize::Zeroizing;
 
 use super::environment::{CommandEnvironment, code_of, fill_random};
-use super::log::{LogChange, Taken};
 use super::manager::Transaction;
 use super::persistence::{Ops, Stored, name};
 use super::replay::LastCommand;
@@ -423,49 +421,8 @@ impl Instance {
         }
     }
 
-    /// The instance is about to execute for the first time since it was imported: from here on it lives here, durably.
-    pub(super) fn settle_arrival(&self, tree: &Tree, inner: &mut Inner) -> Result<(), ResponseCode> {
-        let Some(live) = inner.state.first_command() else { return Ok(()) };
-        let ticket = (live.arrived_by().unwrap_or_default(), Instant::now());
-        let mut ops = Ops::new(self.id());
-        ops.put(name::STATE, live.to_record());
-        let change = self.log_arrival(tree, ticket, &mut ops);
-        self.commit(tree, inner, ops)?;
-        inner.state = live;
-        if let Some(change) = change {
-            tree.log.apply(change);
-        }
-        log::info!("instance {} lives here now", self.name());
-        Ok(())
-    }
-
-    /// Into the migration log of whoever imported the instance: its parent or the root.
-    fn log_arrival(
-        &self,
-        tree: &Tree,
-        (id, since): (MigrationId, Instant),
-        ops: &mut Ops,
-    ) -> Option<LogChange> {
-        let topology = tree.topology();
-        let parent = self.parent.and_then(|handle| topology.get(&handle)).map(|parent| parent.id());
-        let store = &*tree.persistence;
-        let processing = [parent, Some(tree.root().id())]
-            .into_iter()
-            .flatten()
-            .find(|&processing| tree.log.knows(store, processing, (self.uuid(), id)))?;
-        let spent_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let at_ms = tree.clock.now_ms();
-        let step = LoggedStep::FirstCommand;
-        let step = LogStep { step, at_ms, span_us: spent_us, spent_us, bytes: 0, count: 1 };
-        let side = MigrationSide::Destination;
-        let taken = Taken { migration_id: id, uuid: self.uuid(), name: self.name(), side, step };
-        let (list, change) = tree.log.with_step(store, processing, &taken).ok()?;
-        ops.list.extend(list);
-        Some(change)
-    }
-
     /// Commits operations outside of a command.
-    fn commit(&self, tree: &Tree, inner: &mut Inner, ops: Ops) -> Result<(), ResponseCode> {
+    pub(super) fn commit(&self, tree: &Tree, inner: &mut Inner, ops: Ops) -> Result<(), ResponseCode> {
         tree.persistence.commit(Batch::new(ops.list)).map_err(|error| {
             log::error!("instance {} could not be written: {}", self.name(), sentence(&error));
             inner.loaded &= !error.outcome_is_unknown();

@@ -23,7 +23,7 @@ use vtpm_protocol::tpm::Tpm2b;
 use super::environment::Workshop;
 use super::instance::{Inner, Instance, restore};
 use super::persistence::{Ops, Stored, name};
-use super::{Topology, Tree, TreeEvent};
+use super::{Topology, Tree, TreeEvent, receipts};
 use crate::migration::content::{self, Held};
 use crate::migration::destination::DestinationLocked;
 use crate::migration::state::Settled;
@@ -334,7 +334,18 @@ impl<'a> Transaction<'a> {
         if !self.children(instance.handle()).is_empty() {
             return Err(ResponseCode::PARENT);
         }
-        let ops = vec![Op::DeleteInstance(instance.id())];
+        let mut ops = vec![Op::DeleteInstance(instance.id())];
+        // What nobody has used since the start is in the store only; what cannot be read has nothing to say.
+        let state = if inner.loaded {
+            Some(inner.state.clone())
+        } else {
+            self.stored(instance).ok().and_then(|stored| State::from_record(stored.state.as_ref()?).ok())
+        };
+        if let Some(state) = state {
+            let (store, root) = (&*self.tree.persistence, self.tree.root().id());
+            let kept = receipts::keep(store, root, state, self.tree.clock.now_ms());
+            ops.extend(kept.map_err(|error| store_failed(&error))?);
+        }
         let effect = Effect::Death { target: inner, handle: instance.handle() };
         self.pending = Some(Pending { ops, effect });
         Ok(())

@@ -29,6 +29,7 @@
 //! What belongs to one boot of a machine outlives vtpmd, but not a loss of power ([`Durability`](crate::store::Durability)); the
 //! next boot of the host (`boot.rs`) resets every TPM before it answers.
 
+mod arrival;
 mod boot;
 mod control;
 mod environment;
@@ -39,6 +40,7 @@ mod log;
 mod manager;
 mod persistence;
 mod provision;
+mod receipts;
 mod replay;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -65,7 +65,7 @@ impl Persistence for Store {
 /// from 0x80 on.
 pub(super) mod name {
     use sha2::{Digest, Sha256};
-    use vtpm_protocol::instance::{InstanceName, Uuid};
+    use vtpm_protocol::instance::{InstanceName, MigrationId, Uuid};
 
     use super::{RecordKey, RecordName};
     use crate::store::StoreError;
@@ -87,6 +87,8 @@ pub(super) mod name {
     pub(crate) const IDENTITY: RecordName = RecordName::kind(0x86);
     /// In front of what follows from a UUID: the [`LogEntry`](vtpm_protocol::instance::LogEntry) of its last migration.
     pub(crate) const LOG: u8 = 0x87;
+    /// Of the root, in front of what follows from the id of a migration: its receipt, when the instance is gone from here.
+    pub(crate) const RECEIPT: u8 = 0x88;
     /// In front of the name of a record that is in the escrow.
     pub(super) const ESCROW: u8 = 0x90;
     /// In front of a sequence number: a part of a strict migration as it was sent.
@@ -115,6 +117,13 @@ pub(super) mod name {
     pub(crate) fn peer(label: &InstanceName) -> Result<RecordName, StoreError> {
         let mut name = vec![PEER];
         name.extend(Sha256::digest(label.as_str()).iter().take(RecordName::MAX_BYTES.saturating_sub(1)));
+        RecordName::new(&name)
+    }
+
+    /// The receipt of a migration, whose id is longer than a name may be.
+    pub(crate) fn receipt(id: &MigrationId) -> Result<RecordName, StoreError> {
+        let mut name = vec![RECEIPT];
+        name.extend(Sha256::digest(id).iter().take(RecordName::MAX_BYTES.saturating_sub(1)));
         RecordName::new(&name)
     }
 
@@ -169,8 +178,8 @@ impl Stored {
                 stored.identity = Some(value);
             } else if bytes.first() == Some(&name::PEER) {
                 stored.peers.push(value);
-            } else if bytes.first() == Some(&name::LOG) {
-                // Read by the log itself, once.
+            } else if matches!(bytes.first(), Some(&(name::LOG | name::RECEIPT))) {
+                // Read by those whose they are.
             } else {
                 log::warn!("{id} has a {name} that this program does not know; it is left alone");
             }

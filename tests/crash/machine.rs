@@ -1,10 +1,13 @@
 //! The virtual machine: a driver's queue in memory of its own, and QEMU's part, both of which outlive the daemon.
 
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag};
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserHeaderFlag,
+};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -15,6 +18,7 @@ use crate::tpm;
 
 const VERSION_1: u64 = 1 << 32;
 const PROTOCOL: u64 = 1 << 30;
+const LOG_ALL: u64 = 1 << 26;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 
@@ -183,6 +187,55 @@ impl Machine {
             }
             self.connected(site);
         }
+    }
+
+    /// QEMU begins to send the machine's memory, and says so. Also to a daemon that was restarted.
+    pub fn migrate(&mut self, site: &mut Site) {
+        let frontend = &mut self.connected(site).frontend;
+        let told = frontend
+            .get_features()
+            .and_then(|all| frontend.set_features(all & (VERSION_1 | PROTOCOL | LOG_ALL)));
+        if told.is_err() {
+            self.connection = None;
+        }
+    }
+
+    /// The machine is stopped, and its device's state taken; `None` when that fails, after which the machine is there as before.
+    pub fn save(&mut self, site: &mut Site) -> Option<Vec<u8>> {
+        let (mut read, write) = std::io::pipe().unwrap();
+        let mut state = Vec::new();
+        let frontend = &mut self.connected(site).frontend;
+        let stopped = frontend.set_vring_enable(0, false).and_then(|()| frontend.get_vring_base(0));
+        let direction = VhostTransferStateDirection::SAVE;
+        let saved = stopped
+            .and_then(|_| {
+                frontend.set_device_state_fd(direction, VhostTransferStatePhase::STOPPED, write.into())
+            })
+            .map(|_| read.read_to_end(&mut state).unwrap())
+            .and_then(|_| frontend.check_device_state());
+        // QEMU goes on with a connection on which the queue runs.
+        self.connection = None;
+        saved.is_ok().then_some(state)
+    }
+
+    /// Whether the machine has left the device.
+    pub fn is_away(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    /// The state of a device that was saved is loaded. Whether that held.
+    pub fn load(&mut self, site: &mut Site, state: &[u8]) -> bool {
+        let (read, mut write) = std::io::pipe().unwrap();
+        let frontend = &mut self.connected(site).frontend;
+        let direction = VhostTransferStateDirection::LOAD;
+        let loading = frontend.set_device_state_fd(direction, VhostTransferStatePhase::STOPPED, read.into());
+        let written = loading.is_ok() && write.write_all(state).is_ok();
+        drop(write);
+        let held = written && frontend.check_device_state().is_ok();
+        if !held {
+            self.connection = None;
+        }
+        held
     }
 
     /// The machine is stopped here, to go on elsewhere: the queue stops with nothing in flight. A daemon that dies meanwhile has answered all.

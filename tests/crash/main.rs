@@ -17,11 +17,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod init;
+mod linked;
 mod machine;
 mod migration;
+mod network;
 mod site;
 mod tpm;
 
+use linked::Pair;
 use migration::{Fault, Migration, Way};
 
 /// One migration for each N, with the faults that `faults` names for it on source and destination, until neither strikes. How many did.
@@ -132,4 +135,60 @@ fn medium_that_does_not_synchronise_is_named_and_got_over() {
     }
     let sum = sweep("abort, destination, fsync+", Way::Abort, false, on_destination("fsync+"));
     assert!(sum > 5);
+}
+
+/// One migration over the link for each N, until no fault strikes any more.
+fn linked_sweep(
+    what: &str,
+    pair: &Pair,
+    way: linked::Way,
+    faults: impl Fn(u64) -> ([Option<Fault>; 2], Option<u64>),
+) {
+    for n in 1..300 {
+        let (faults, cut) = faults(n);
+        let told = format!("linked, {way:?}, {what}, {faults:?}, {cut:?}");
+        let struck = std::panic::catch_unwind(|| pair.migrate(way, &faults, cut));
+        if struck.unwrap_or_else(|_| panic!("failed: {told}")) == 0 {
+            println!("linked, {way:?}, {what}: {} faults", n - 1);
+            assert!(n > 5);
+            return;
+        }
+    }
+    panic!("linked, {what}: always another fault");
+}
+
+#[test]
+fn over_the_link_source_is_killed() {
+    let pair = Pair::new(false);
+    for kind in KILLS {
+        linked_sweep(&format!("source, {kind}"), &pair, linked::Way::Success, |n| (on_source(kind)(n), None));
+    }
+    linked_sweep("source", &pair, linked::Way::Fallback, |n| (on_source("kill-after")(n), None));
+}
+
+#[test]
+fn over_the_link_destination_is_killed() {
+    let pair = Pair::new(false);
+    for kind in KILLS {
+        let faults = |n| (on_destination(kind)(n), None);
+        linked_sweep(&format!("destination, {kind}"), &pair, linked::Way::Success, faults);
+    }
+    linked_sweep("destination", &pair, linked::Way::Fallback, |n| (on_destination("kill-after")(n), None));
+}
+
+#[test]
+fn over_the_link_a_strict_migration_falls_back_although_daemons_are_killed() {
+    let pair = Pair::new(true);
+    for way in [linked::Way::Fallback, linked::Way::EarlyFallback] {
+        linked_sweep("strict, source", &pair, way, |n| (on_source("kill-after")(n), None));
+        linked_sweep("strict, destination", &pair, way, |n| (on_destination("kill-after")(n), None));
+    }
+}
+
+#[test]
+fn the_connection_is_cut() {
+    let pair = Pair::new(false);
+    for way in [linked::Way::Success, linked::Way::Fallback] {
+        linked_sweep("cut", &pair, way, |n| ([None, None], Some(n)));
+    }
 }

@@ -1,6 +1,6 @@
 //! One migration from host `a` to host `b`, brought to its end by an operator who looks at the states and does what comes next.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
@@ -9,7 +9,8 @@ use crate::machine::{Machine, probe};
 use crate::site::{self, NAME, Site, names_the_medium};
 use crate::tpm::{self, Possessions};
 
-const UUID: &str = "b9a6a2d4-5f6e-4c3b-9a51-6f3c1d2e4f50";
+/// Of the instance.
+pub const UUID: &str = "b9a6a2d4-5f6e-4c3b-9a51-6f3c1d2e4f50";
 
 const RETRY: u32 = 0x922;
 const NV_UNAVAILABLE: u32 = 0x923;
@@ -42,6 +43,10 @@ impl Fault {
             None => Self(format!("{kind}:{n}")),
         }
     }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Two hosts that trust each other, with a filled TPM on the first; made once.
@@ -50,9 +55,10 @@ struct Template {
     before: Possessions,
 }
 
-fn template() -> &'static Template {
+/// Where their states are, and what the TPM holds.
+pub fn template() -> (&'static Path, &'static Possessions) {
     static TEMPLATE: OnceLock<Template> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
+    let template = TEMPLATE.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         let [mut a, mut b] = ["a", "b"].map(|name| Site::at(dir.path().join(name)));
         for site in [&mut a, &mut b] {
@@ -69,7 +75,8 @@ fn template() -> &'static Template {
         a.stop();
         b.stop();
         Template { dir, before }
-    })
+    });
+    (template.dir.path(), &template.before)
 }
 
 /// What it takes for either host to accept the other's tickets.
@@ -104,11 +111,11 @@ pub struct Migration {
 impl Migration {
     /// On fresh hosts, with a fault each.
     pub fn start(way: Way, strict: bool, faults: &[Option<Fault>; 2]) -> Self {
-        let template = template();
+        let (from, possessions) = template();
         let dir = tempfile::tempdir().unwrap();
         let [mut a, mut b] = ["a", "b"].map(|name| {
             for part in ["state", "run"] {
-                site::copy(&template.dir.path().join(name).join(part), &dir.path().join(name).join(part));
+                site::copy(&from.join(name).join(part), &dir.path().join(name).join(part));
             }
             Site::at(dir.path().join(name))
         });
@@ -116,7 +123,7 @@ impl Migration {
         let (of_b, held_back) = if way == Way::Decide { (None, of_b) } else { (of_b, None) };
         a.start(of_a.as_ref().map(|f| f.0.as_str()));
         b.start(of_b.as_ref().map(|f| f.0.as_str()));
-        let counter = (template.before.counter, template.before.counter);
+        let counter = (possessions.counter, possessions.counter);
         Self {
             dir,
             a,
@@ -125,7 +132,7 @@ impl Migration {
             strict,
             held_back,
             machine: Machine::new(),
-            before: template.before.clone(),
+            before: possessions.clone(),
             counter,
             counter_at_source: counter,
             ticket: None,

@@ -1,6 +1,7 @@
 //! A host with a fault in it: its daemon dies or its medium fails, and the operator puts that right.
 
 use std::fs::{self, OpenOptions};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,12 +19,32 @@ pub struct Site {
     fault: Option<String>,
     /// How often the daemon died of a fault.
     pub deaths: u32,
+    /// Where its link listens.
+    link: Option<SocketAddr>,
 }
 
 impl Site {
     /// The host whose state is below `dir`.
     pub fn at(dir: PathBuf) -> Self {
-        Self { host: Host::at(dir.clone()), dir, fault: None, deaths: 0 }
+        Self { host: Host::at(dir.clone()), dir, fault: None, deaths: 0, link: None }
+    }
+
+    /// As [`Self::at`], with a link to other hosts.
+    pub fn linked(dir: PathBuf, listen: SocketAddr) -> Self {
+        Self { link: Some(listen), ..Self::at(dir) }
+    }
+
+    /// From here on this host trusts the other one, and finds it at that address.
+    pub fn befriend(&self, other: &Self, address: SocketAddr) {
+        let identity = self.dir.join("peer.identity");
+        let identity = identity.to_str().unwrap();
+        other.host.ctl(&["identity", "export", "--output", identity]);
+        let fingerprint = other.host.json(&["identity", "show"])["fingerprint"].as_str().unwrap().to_owned();
+        let address = address.to_string();
+        // The template's hosts trust each other, and know no addresses.
+        self.host.ctl(&["peer", "remove", other.name()]);
+        let peer = ["peer", "add", other.name(), "--identity", identity, "--address", &address];
+        self.host.ctl(&[&peer[..], &["--fingerprint", &fingerprint]].concat());
     }
 
     pub fn host(&self) -> &Host {
@@ -68,6 +89,11 @@ impl Site {
         // One fault, which may strike at the start, and what came of it.
         for _ in 0..4 {
             let mut program = self.host.vtpmd("run");
+            if let Some(listen) = self.link {
+                let config = self.dir.join("vtpmd.toml");
+                fs::write(&config, format!("[link]\nlisten = \"{listen}\"\n")).unwrap();
+                program.arg("--config").arg(config);
+            }
             if let Some(fault) = self.fault.take() {
                 program.env("VTPMD_FAULT", fault).env("VTPMD_FAULT_OVER", self.over());
             }

@@ -223,6 +223,7 @@ pub static COMMANDS: &[Command] = &[
     row(cc::GET_IDENTITY, ON_SELF, N, instance::get_identity),
     row(cc::GET_MIGRATION_LOG, ON_SELF, N, instance::get_migration_log),
     instance_row(cc::IMPORT_FOREIGN_STATE, ON_INSTANCE, NV, instance::import_foreign_state),
+    row(cc::GET_RECEIPT, ON_SELF, N, instance::get_receipt),
 ];
 
 /// The row of a code.

@@ -465,6 +465,8 @@ enumeration! {
         Reset = 0x0f, "reset";
         /// The first command of the guest at the destination: from here on the instance lives there.
         FirstCommand = 0x80, "first-command";
+        /// No command: the machine ran again at the source, whose policy is to be available.
+        MachineRuns = 0x81, "machine-runs";
     }
 }
 

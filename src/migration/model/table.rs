@@ -164,6 +164,8 @@ pub(super) struct Step {
     pub(super) live: u16,
     pub(super) wrong: bool,
     pub(super) executed: bool,
+    /// What the host goes on telling although the side is gone.
+    pub(super) kept: Vec<u32>,
 }
 
 pub(super) struct Table {
@@ -583,7 +585,14 @@ impl Table {
             if abort { state.abort(receipt, &mut side.held).ok()? } else { state.commit(receipt).ok()? };
         match settled {
             Settled::Revived(state) | Settled::Disarmed(state) => side.state = state,
-            Settled::Gone => return Some(Step::default()),
+            Settled::Gone => {
+                let mut step = Step::default();
+                if let Some((_, Outcome::Live, receipt)) = side.state.parting() {
+                    self.send(Message::Receipt(*receipt.expose()), &mut step);
+                    step.kept.clone_from(&step.out);
+                }
+                return Some(step);
+            }
             Settled::Revealed(..) => return None,
         }
         Some(Step { side: Some(self.keep(side)), ..Step::default() })

@@ -11,16 +11,16 @@ use vtpm_protocol::instance::migration::PIECE_OVERHEAD;
 use vtpm_protocol::instance::{
     CreateInstanceIn, CreateInstanceOut, ForeignFormat, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
     GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetInstanceKeyOut, GetMigrationLogIn,
-    GetMigrationLogOut, INSTANCE_SELF, Identity, ImportForeignStateIn, InstanceCapability,
-    InstanceCapabilityData, InstanceName, LimitTag, ListInstancesIn, ListInstancesOut, ListPeersIn,
-    ListPeersOut, LockFlags, MAX_CAP_HANDLES, MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND,
-    MigrationTicket, PeerEntry, PieceKind, ReceiptIn, ReceiptOut, SetInstanceDataIn, SetInstancePolicyIn,
-    UnlockInstanceIn,
+    GetMigrationLogOut, GetReceiptIn, GetReceiptOut, INSTANCE_SELF, Identity, ImportForeignStateIn,
+    InstanceCapability, InstanceCapabilityData, InstanceName, LimitTag, ListInstancesIn, ListInstancesOut,
+    ListPeersIn, ListPeersOut, LockFlags, MAX_CAP_HANDLES, MAX_CAP_INSTANCES, MAX_CAP_PIECES,
+    MAX_INSTANCE_COMMAND, MigrationTicket, PeerEntry, PieceKind, ReceiptIn, ReceiptOut, SetInstanceDataIn,
+    SetInstancePolicyIn, UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
 
-use super::{Draft, Effect, Pending, Target, TpmChange, Transaction, refused};
+use super::{Draft, Effect, Pending, Target, TpmChange, Transaction, refused, store_failed};
 use crate::migration::content::Held;
 use crate::migration::destination::DestinationLocked;
 use crate::migration::source::Armed;
@@ -32,6 +32,7 @@ use crate::tree::environment::{Workshop, fill_random};
 use crate::tree::handle_of;
 use crate::tree::instance::Instance;
 use crate::tree::persistence::{Ops, name};
+use crate::tree::receipts;
 
 /// `count` items from `list` and whether there are more.
 fn page<T>(list: impl Iterator<Item = T>, count: u32, cap: usize) -> (Vec<T>, bool) {
@@ -394,6 +395,11 @@ impl InstanceManager for Transaction<'_> {
 
     fn migration_log(&mut self, input: &GetMigrationLogIn) -> Result<GetMigrationLogOut, ResponseCode> {
         self.page_of_log(input)
+    }
+
+    fn kept_receipt(&mut self, input: &GetReceiptIn) -> Result<GetReceiptOut, ResponseCode> {
+        let kept = receipts::find(&*self.tree.persistence, self.processing.id(), &input.migration_id);
+        kept.map_err(|error| store_failed(&error))?.ok_or(ResponseCode::VALUE.parameter(1))
     }
 
     fn identity(&mut self) -> Result<Identity, ResponseCode> {

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use vtpm_protocol::instance::{LogEntry, LoggedStep as S, MAX_LOG, MAX_LOG_STEPS, MigrationSide};
+use vtpm_backend::device::TpmDevice;
+use vtpm_protocol::instance::{
+    InstanceState, LogEntry, LoggedStep as S, MAX_LOG, MAX_LOG_STEPS, MigrationPolicy, MigrationSide,
+};
 
 use super::migration::Pair;
 use super::*;
@@ -114,4 +117,19 @@ fn the_log_keeps_the_newest_migrations_only() {
         .into_keys()
         .filter(|(id, record)| *id == root && record.as_bytes().first() == Some(&name::LOG));
     assert_eq!(kept.count(), MAX_LOG);
+}
+
+#[test]
+fn a_machine_that_is_served_again_without_a_receipt_is_logged() {
+    let pair = Pair::new();
+    let vm = pair.source.vm();
+    pair.source.client().set_policy(vm.handle(), MigrationPolicy::Availability).unwrap();
+    pair.save();
+    vm.run_state(true);
+    assert_eq!(pair.source_state(), InstanceState::Live);
+    let all = [S::Arm, S::Lock, S::GetKey, S::GetData, S::MachineRuns];
+    assert_eq!(steps(&pair.source), all);
+    let [entry] = &log_of(&pair.source)[..] else { panic!("one migration") };
+    assert_eq!((entry.migration_id, entry.side), (pair.ticket.migration_id, MigrationSide::Source));
+    assert_eq!(steps(&pair.source.crash()), all);
 }

@@ -11,7 +11,9 @@ pub(crate) mod ticket;
 mod trust_tests;
 
 pub use get_instance_key::get_instance_key;
-pub use peers::{add_peer, get_identity, get_migration_log, is_attestation_key, list_peers, remove_peer};
+pub use peers::{
+    add_peer, get_identity, get_migration_log, get_receipt, is_attestation_key, list_peers, remove_peer,
+};
 pub use set_instance_key::set_instance_key;
 
 use super::{Context, Output, parameters};

@@ -1,4 +1,4 @@
-//! AddPeer, RemovePeer, ListPeers, GetIdentity, GetMigrationLog: whom the processing instance trusts, what it shows of itself, and what it
+//! AddPeer, RemovePeer, ListPeers, GetIdentity, GetMigrationLog, GetReceipt: whom the processing instance trusts, what it shows of itself, and what it
 //! has done.
 
 use super::tree;
@@ -7,7 +7,7 @@ use crate::entity::object_name;
 use crate::secret::is_asymmetric;
 use vtpm_protocol::codec::{Reader, decode_exact};
 use vtpm_protocol::instance::{
-    CERTIFICATE_INDEX, GetMigrationLogIn, ListPeersIn, PeerEntry, PeerKind, RemovePeerIn,
+    CERTIFICATE_INDEX, GetMigrationLogIn, GetReceiptIn, ListPeersIn, PeerEntry, PeerKind, RemovePeerIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{Tpm2b, TpmHandle, TpmaNv, TpmaObject, TpmtPublic};
@@ -73,6 +73,15 @@ pub fn list_peers(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, Re
 pub fn get_migration_log(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
     let (input,): (GetMigrationLogIn,) = parameters(r)?;
     Ok(Output::of(&tree(cx)?.migration_log(&input)?))
+}
+
+/// GetReceipt.
+///
+/// # Errors
+/// Those of the parameters and of the tree.
+pub fn get_receipt(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output, ResponseCode> {
+    let (input,): (GetReceiptIn,) = parameters(r)?;
+    Ok(Output::of(&tree(cx)?.kept_receipt(&input)?))
 }
 
 /// GetIdentity: what the tree keeps, with the certificate in NV as it is now.

@@ -147,6 +147,9 @@ impl InstanceManager for FakeTree {
     fn migration_log(&mut self, _: &GetMigrationLogIn) -> Result<GetMigrationLogOut, ResponseCode> {
         Ok(GetMigrationLogOut { more: false, entries: Vec::new() })
     }
+    fn kept_receipt(&mut self, _: &GetReceiptIn) -> Result<GetReceiptOut, ResponseCode> {
+        self.note("receipt")
+    }
     fn identity(&mut self) -> Result<Identity, ResponseCode> {
         let attestation = Tpm2b::new(*b"ak").unwrap();
         Ok(Identity { attestation, certificate: Tpm2b::empty(), keys: Vec::new() })
