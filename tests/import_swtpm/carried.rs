@@ -177,6 +177,25 @@ fn persistent_keys_sign_and_unseal_here_what_belongs_to_them_there() {
     });
 }
 
+/// A curve that there is not here: the key is named, and all else comes along.
+#[test]
+fn an_object_with_an_algorithm_that_is_missing_is_left_out_and_named() {
+    let source = Source::new();
+    source.boot(|chip| {
+        let template = ecc(TpmEccCurve(0x10));
+        let handle = chip.primary_handle(OWNER, &template).unwrap();
+        chip.persist(handle, 0x8100_0003);
+        chip.flush(handle);
+        let kept = chip.primary(OWNER, &ecc(TpmEccCurve::NIST_P256)).unwrap().handle;
+        chip.persist(kept, 0x8100_0004);
+        chip.define(DATA, READ_WRITE, 3);
+    });
+    let foreign = vtpm_engine::foreign::Foreign::read(&source.state(None)).unwrap();
+    let notes: Vec<String> = foreign.notes().iter().map(ToString::to_string).collect();
+    assert_eq!(notes, ["the persistent object 0x81000003 is left out: its curve is not implemented"]);
+    assert_eq!((foreign.persistent_objects(), foreign.nv_indices()), (vec![0x8100_0004], vec![DATA]));
+}
+
 #[test]
 fn the_authorization_values_of_objects_come_along() {
     let source = Source::new();

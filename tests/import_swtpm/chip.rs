@@ -127,6 +127,13 @@ impl Chip<'_> {
         Ok(Loaded { handle, public })
     }
 
+    /// The handle of one, of which the public area need not be understood.
+    pub fn primary_handle(&mut self, hierarchy: TpmHandle, template: &TpmtPublic) -> Result<TpmHandle> {
+        let input = (Tpm2bSensitiveCreate::default(), Sized2b(template.clone()), 0u16, 0u32);
+        let out = self.run(TpmCc::CREATE_PRIMARY, &[hierarchy], &[NO_AUTH], &input)?;
+        Ok(TpmHandle::decode(&mut Reader::new(&out)).unwrap())
+    }
+
     /// One with an authorization value.
     pub fn primary_for(
         &mut self,
