@@ -26,8 +26,6 @@ use std::fmt;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::TpmCc;
 
-pub use format::Stop;
-
 /// The longest state that is looked at. What libtpms' TPMs can hold (172 KiB of NV memory) takes less.
 pub const MAX_STATE: usize = vtpm_protocol::instance::MAX_FOREIGN_STATE;
 
