@@ -9,6 +9,7 @@ pub mod host_key;
 pub mod link;
 pub mod migration;
 pub mod store;
+pub mod swtpm;
 pub mod tree;
 pub mod trust;
 
