@@ -157,6 +157,14 @@ impl HostKey {
         keyed_hash(&self.0, purpose, &[context])
     }
 
+    /// The host key of a state that is protected with a key of the caller's, of up to 32 bytes.
+    pub(crate) fn from_foreign(purpose: &str, key: &[u8]) -> Self {
+        let mut block = Zeroizing::new([0u8; KEY_BYTES]);
+        block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+        // The length keeps a short key apart from a longer one with zeros at its end.
+        Self(keyed_hash(&block, purpose, &[&(key.len() as u64).to_be_bytes()]))
+    }
+
     #[cfg(test)]
     pub(crate) fn for_tests(byte: u8) -> Self {
         Self(Zeroizing::new([byte; KEY_BYTES]))

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{DaemonError, OwnerAuth};
-use crate::config::Config;
+use crate::config::{Config, HostKeySource};
+use crate::host_key::HostKey;
 use crate::store::Store;
 use crate::tree::{RootOptions, Tree};
 
@@ -16,12 +17,20 @@ use crate::tree::{RootOptions, Tree};
 /// # Errors
 /// [`DaemonError`]; `Initialised` when there is a database.
 pub fn init(config: &Config) -> Result<(), DaemonError> {
+    init_with(config, |source| Ok(source.load_or_create()?))
+}
+
+/// As [`init`], with a host key that the caller may have from elsewhere than the configuration says.
+pub(crate) fn init_with(
+    config: &Config,
+    host_key: impl FnOnce(HostKeySource) -> Result<HostKey, DaemonError>,
+) -> Result<(), DaemonError> {
     config.make_state_dir()?;
     let database = config.database();
     if database.exists() {
         return Err(DaemonError::Initialised(database));
     }
-    let host_key = config.host_key_source().load_or_create()?;
+    let host_key = host_key(config.host_key_source())?;
     let owner = OwnerAuth::random()?;
     owner.store(&config.state_dir)?;
 

@@ -13,7 +13,9 @@ mod single;
 
 pub use error::DaemonError;
 pub use init::init;
+pub(crate) use init::init_with;
 pub use owner::{OwnerAuth, OwnerAuthError};
+pub(crate) use single::Single;
 pub use single::{Endpoint, PRINTED_CAPABILITIES, serve_one};
 
 use std::net::SocketAddr;

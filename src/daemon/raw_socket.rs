@@ -30,7 +30,7 @@ const AT_ONCE: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The socket, open until this is dropped.
-pub(super) struct RawSocket {
+pub(crate) struct RawSocket {
     path: PathBuf,
     listener: Arc<UnixListener>,
     exit: Arc<AtomicBool>,

@@ -6,7 +6,7 @@
 //! named it is `run` in the state directory, for many such processes run on one host.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vtpm_backend::vhost::{FrontDoor, Options};
@@ -15,6 +15,7 @@ use vtpm_protocol::instance::InstanceState;
 use super::raw_socket::RawSocket;
 use super::{DaemonError, OwnerAuth, block_signals, init, root_socket, wait_for_signal};
 use crate::config::Config;
+use crate::host_key::HostKey;
 use crate::migration::client::ClientError;
 use crate::migration::session::MigrationDigest;
 use crate::store::Store;
@@ -34,6 +35,61 @@ pub enum Endpoint {
     Fd(OwnedFd),
 }
 
+/// The store and the one instance of a process.
+pub(crate) struct Single {
+    tree: Arc<Tree>,
+    store: Arc<Store>,
+    instance: Arc<Instance>,
+}
+
+impl Single {
+    /// Opens the state, which must be there, and makes the instance if it is not.
+    ///
+    /// # Errors
+    /// [`DaemonError`].
+    pub(crate) fn open(config: &Config, host_key: &HostKey) -> Result<Self, DaemonError> {
+        let store = Arc::new(Store::open(&config.database(), host_key)?);
+        let owner = OwnerAuth::load(&config.state_dir)?;
+        let tree = Tree::open(store.clone(), owner.into_bytes())?;
+        let instance = match tree.by_name(NAME) {
+            Some(instance) => {
+                finish_making(&tree, &instance).map_err(|e| DaemonError::Instance(crate::sentence(&e)))?;
+                instance
+            }
+            None => {
+                tree.local_client()
+                    .create_fresh(NAME, None)
+                    .map_err(|e| DaemonError::Instance(crate::sentence(&e)))?;
+                tree.by_name(NAME).ok_or_else(|| DaemonError::Instance("it is gone again".into()))?
+            }
+        };
+        Ok(Self { tree, store, instance })
+    }
+
+    /// The instance.
+    pub(crate) fn instance(&self) -> Arc<Instance> {
+        self.instance.clone()
+    }
+
+    /// The raw TPM socket of the root, open until what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`DaemonError`].
+    pub(crate) fn listen_raw(&self, runtime_dir: &Path) -> Result<RawSocket, DaemonError> {
+        RawSocket::bind(&root_socket(runtime_dir), self.tree.root())
+    }
+
+    /// Ends in good order: what was committed is on the medium. Nothing else may hold the instance any more.
+    pub(crate) fn close(self) {
+        let Self { tree, store, instance } = self;
+        drop(instance);
+        drop(tree);
+        if let Some(store) = Arc::into_inner(store) {
+            store.close();
+        }
+    }
+}
+
 /// Serves the one instance until SIGTERM, or until the connection that was handed down ends.
 ///
 /// # Errors
@@ -43,37 +99,19 @@ pub fn serve_one(config: &Config, endpoint: Endpoint) -> Result<(), DaemonError>
     if !config.database().exists() {
         init(config)?;
     }
-    let host_key = config.host_key_source().load()?;
-    let store = Arc::new(Store::open(&config.database(), &host_key)?);
-    let owner = OwnerAuth::load(&config.state_dir)?;
-    let tree = Tree::open(store.clone(), owner.into_bytes())?;
-    let instance = match tree.by_name(NAME) {
-        Some(instance) => {
-            finish_making(&tree, &instance).map_err(|e| DaemonError::Instance(crate::sentence(&e)))?;
-            instance
-        }
-        None => {
-            tree.local_client()
-                .create_fresh(NAME, None)
-                .map_err(|e| DaemonError::Instance(crate::sentence(&e)))?;
-            tree.by_name(NAME).ok_or_else(|| DaemonError::Instance("it is gone again".into()))?
-        }
-    };
-    let raw_socket = RawSocket::bind(&root_socket(&config.runtime_dir), tree.root())?;
+    let single = Single::open(config, &config.host_key_source().load()?)?;
+    let raw_socket = single.listen_raw(&config.runtime_dir)?;
     match endpoint {
         Endpoint::Path(path) => {
             let options = Options { group: config.socket_gid()?, ..Options::new(NAME) };
-            let door = FrontDoor::bind(&path, instance, options)?;
+            let door = FrontDoor::bind(&path, single.instance(), options)?;
             wait_for_signal()?;
             door.close();
         }
-        Endpoint::Fd(fd) => serve_fd(fd, instance)?,
+        Endpoint::Fd(fd) => serve_fd(fd, single.instance())?,
     }
     drop(raw_socket);
-    drop(tree);
-    if let Some(store) = Arc::into_inner(store) {
-        store.close();
-    }
+    single.close();
     Ok(())
 }
 

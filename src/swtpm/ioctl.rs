@@ -366,11 +366,8 @@ fn exchange(channel: &mut dyn Channel, request: Request, content: &[u8]) -> Resu
     let command = request.command();
     let what = name_of(command);
     let failed = |source: io::Error| {
-        let source = if source.kind() == io::ErrorKind::WouldBlock {
-            io::ErrorKind::TimedOut.into()
-        } else {
-            source
-        };
+        let source =
+            if source.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { source };
         IoctlError::Channel { what, source }
     };
     let mut message = request.to_bytes();
@@ -383,7 +380,8 @@ fn exchange(channel: &mut dyn Channel, request: Request, content: &[u8]) -> Resu
     let mut fields = vec![0; length.saturating_sub(4)];
     channel.read_exact(&mut fields).map_err(failed)?;
     bytes.append(&mut fields);
-    let response = Response::decode(command, &mut Reader::new(&bytes)).map_err(|_| IoctlError::Response(what))?;
+    let response =
+        Response::decode(command, &mut Reader::new(&bytes)).map_err(|_| IoctlError::Response(what))?;
     // A state that is not there is no error.
     if code == 0 || (command == Command::GetStateBlob && code & ControlResult::RETRY.0 != 0) {
         Ok(response)
@@ -425,13 +423,8 @@ fn hash(channel: &mut dyn Channel, data: &str, input: &mut dyn Read) -> Result<(
 fn save(channel: &mut dyn Channel, blob: BlobType, path: PathBuf) -> Result<(), IoctlError> {
     let what = name_of(Command::GetStateBlob);
     let failed = |source| IoctlError::File { action: "write", path: path.clone(), source };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(failed)?;
     let mut offset = 0;
     loop {
         let request = Request::GetStateBlob { flags: StateFlags::DECRYPTED, blob, offset };
@@ -454,8 +447,11 @@ fn save(channel: &mut dyn Channel, blob: BlobType, path: PathBuf) -> Result<(), 
 }
 
 fn load(channel: &mut dyn Channel, blob: BlobType, path: PathBuf) -> Result<(), IoctlError> {
-    let state =
-        std::fs::read(&path).map_err(|source| IoctlError::File { action: "read", path: path.clone(), source })?;
+    let state = std::fs::read(&path).map_err(|source| IoctlError::File {
+        action: "read",
+        path: path.clone(),
+        source,
+    })?;
     let too_long = |_| IoctlError::File { action: "send", path, source: io::ErrorKind::FileTooLarge.into() };
     let length = u32::try_from(state.len()).map_err(too_long)?;
     let request = Request::SetStateBlob { flags: StateFlags::default(), blob, length };
@@ -543,7 +539,10 @@ mod tests {
         ] {
             assert!(parsed(line).is_err(), "{line:?}");
         }
-        assert_eq!(parsed(&["-c", "/dev/tpm0"]), Ok(Invocation::Act(Place::Device("/dev/tpm0".into()), Action::Send(Request::GetCapability))));
+        assert_eq!(
+            parsed(&["-c", "/dev/tpm0"]),
+            Ok(Invocation::Act(Place::Device("/dev/tpm0".into()), Action::Send(Request::GetCapability)))
+        );
         let refused = run(parsed(&["-c", "/dev/tpm0"]).unwrap(), &mut io::empty(), &mut io::sink());
         assert!(refused.unwrap_err().to_string().contains("CUSE"));
     }

@@ -176,7 +176,10 @@ mod tests {
     fn reads_what_getopt_long_reads() {
         let value = |v: &str| Some(v.to_owned());
         for (line, expected) in [
-            (&["--daemon", "-dp7", "-p", "8"][..], vec![(1, None), (1, None), (2, value("7")), (2, value("8"))]),
+            (
+                &["--daemon", "-dp7", "-p", "8"][..],
+                vec![(1, None), (1, None), (2, value("7")), (2, value("8"))],
+            ),
             (&["--port=9", "--po", "--daemon"], vec![(2, value("9")), (2, value("--daemon"))]),
             (&["--print-c", "--create-config-files"], vec![(3, None), (5, None)]),
             (&["--create-config-files=root"], vec![(5, value("root"))]),

@@ -1,0 +1,111 @@
+//! What a program does to its own process: descriptors that were handed down, another user, the background, the PID file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, PipeWriter, Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
+
+use super::error::{SwtpmError, file};
+use super::suboptions::SubOptions;
+
+/// Takes a descriptor that the parent process left open for us. Each may be taken once.
+pub(super) fn take_fd(fd: RawFd) -> Result<OwnedFd, SwtpmError> {
+    if fd < 3 {
+        return Err(SwtpmError::Descriptor(fd, io::ErrorKind::InvalidInput.into()));
+    }
+    // SAFETY: F_SETFD looks at the descriptor's number only; a number that is not open gives EBADF.
+    #[expect(unsafe_code, reason = "an inherited descriptor is known by its number only")]
+    let open = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if open < 0 {
+        return Err(SwtpmError::Descriptor(fd, io::Error::last_os_error()));
+    }
+    // SAFETY: the descriptor is open and not one of the standard ones. The options that name descriptors are looked at once each,
+    // before anything else is opened that could have got the number, so that nothing else owns it.
+    #[expect(unsafe_code, reason = "an inherited descriptor is known by its number only")]
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Becomes another user, named or numbered, with the groups of that user.
+pub(super) fn run_as(user: &str) -> Result<(), SwtpmError> {
+    let failed = |e: nix::errno::Errno| SwtpmError::RunAs { user: user.to_owned(), source: e.into() };
+    let (uid, gid) = match user.parse() {
+        Ok(number) => (Uid::from_raw(number), Gid::from_raw(number)),
+        Err(_) => {
+            let found =
+                User::from_name(user).map_err(failed)?.ok_or_else(|| SwtpmError::User(user.to_owned()))?;
+            let name = std::ffi::CString::new(found.name).map_err(|_| SwtpmError::User(user.to_owned()))?;
+            initgroups(&name, found.gid).map_err(failed)?;
+            (found.uid, found.gid)
+        }
+    };
+    setgid(gid).and_then(|()| setuid(uid)).map_err(failed)
+}
+
+/// The parent of a daemon waits until this says that the daemon serves.
+pub(super) struct Readiness(PipeWriter);
+
+impl Readiness {
+    /// Lets the parent end with status 0, and leaves the standard descriptors to it.
+    pub(super) fn tell(mut self) -> Result<(), SwtpmError> {
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(SwtpmError::Daemon)?;
+        nix::unistd::dup2_stdin(&null)
+            .and_then(|()| nix::unistd::dup2_stdout(&null))
+            .and_then(|()| nix::unistd::dup2_stderr(&null))
+            .map_err(|e| SwtpmError::Daemon(e.into()))?;
+        self.0.write_all(&[1]).map_err(SwtpmError::Daemon)
+    }
+}
+
+/// Goes on in a child of this process, in a session of its own. The parent ends in here: with status 0 when the child is
+/// ready, with 1 when it is gone before. To be called while the process has one thread.
+pub(super) fn become_daemon() -> Result<Readiness, SwtpmError> {
+    let (mut reader, writer) = io::pipe().map_err(SwtpmError::Daemon)?;
+    // SAFETY: this process has one thread, so that no lock is held by another one that the child lacks.
+    #[expect(unsafe_code, reason = "there is no other way into the background")]
+    match unsafe { libc::fork() } {
+        0 => {
+            drop(reader);
+            nix::unistd::setsid().map_err(|e| SwtpmError::Daemon(e.into()))?;
+            Ok(Readiness(writer))
+        }
+        child if child > 0 => {
+            drop(writer);
+            let ready = reader.read_exact(&mut [0]).is_ok();
+            std::process::exit(i32::from(!ready))
+        }
+        _ => Err(SwtpmError::Daemon(io::Error::last_os_error())),
+    }
+}
+
+/// The file with the number of this process; removed when this is dropped, if it has a name.
+pub(super) struct PidFile(Option<PathBuf>);
+
+impl PidFile {
+    /// Writes it where the value of `--pid` says.
+    pub(super) fn write(text: &str) -> Result<Self, SwtpmError> {
+        let sub = SubOptions::parse("--pid", &["file", "fd"], text)?;
+        let number = std::process::id().to_string();
+        match (sub.text("file"), sub.descriptor("fd")?) {
+            (Some(path), _) => {
+                std::fs::write(path, number).map_err(file("write", path))?;
+                Ok(Self(Some(path.into())))
+            }
+            (None, Some(fd)) => {
+                let failed = |source| SwtpmError::Descriptor(fd, source);
+                File::from(take_fd(fd)?).write_all(number.as_bytes()).map_err(failed)?;
+                Ok(Self(None))
+            }
+            (None, None) => Err(sub.needs("file= or fd= is needed")),
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _gone = std::fs::remove_file(path);
+        }
+    }
+}
