@@ -60,8 +60,6 @@ pub struct Options {
     pub reject_locality_4: bool,
     /// The command `0x20001000` on the data channel chooses the locality.
     pub allow_set_locality: bool,
-    /// A connection of the data socket ends with its first response.
-    pub disconnect: bool,
     /// Who is told what happens.
     pub on_event: Option<Listen>,
 }
@@ -82,7 +80,6 @@ impl Options {
             disconnect: false,
             reject_locality_4: false,
             allow_set_locality: false,
-            disconnect: false,
             on_event: None,
         }
     }
