@@ -60,7 +60,7 @@ impl Libvirtd {
         write(
             "qemu.conf",
             "user = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = \"none\"\n\
-             cgroup_controllers = []\nnamespaces = []\nseccomp_sandbox = 0\nstdio_handler = \"file\"\n",
+             cgroup_controllers = []\nswtpm_user = \"root\"\nswtpm_group = \"root\"\nnamespaces = []\nseccomp_sandbox = 0\nstdio_handler = \"file\"\n",
         )?;
         let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("../libvirt/50-vtpmd");
         fs::copy(&hook, hooks.join("50-vtpmd")).map_err(Error::io(hook.display().to_string()))?;
@@ -167,9 +167,19 @@ pub fn external_domain(setup: &Setup, name: &str, uuid: &str) -> String {
            <source type='unix' mode='connect' path='/run/vtpmd/{name}/control.sock'/>
          </backend></tpm>"
     );
+    distribution(setup, name, uuid, &tpm)
+}
+
+/// The XML of a machine of the distribution's QEMU with a tpm-crb, for which libvirt starts the `swtpm` that it finds.
+#[must_use]
+pub fn emulator_domain(setup: &Setup, name: &str, uuid: &str) -> String {
+    distribution(setup, name, uuid, "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>")
+}
+
+fn distribution(setup: &Setup, name: &str, uuid: &str, tpm: &str) -> String {
     // Its TCG now and then corrupts the flags of a 6.12, which then dies at boot.
     let setup = Setup { kernel: "6.1".into(), ..setup.clone() };
-    domain(&setup, name, uuid, "/usr/bin/qemu-system-x86_64", &tpm, "")
+    domain(&setup, name, uuid, "/usr/bin/qemu-system-x86_64", tpm, "")
 }
 
 /// A machine with further elements below `devices`, and further arguments for QEMU.

@@ -1,6 +1,6 @@
 //! Machines that libvirt runs.
 
-use qemu_tests::libvirt::{Libvirtd, external_domain, virtio_domain};
+use qemu_tests::libvirt::{Libvirtd, emulator_domain, external_domain, virtio_domain};
 use qemu_tests::process::wait_until;
 use qemu_tests::{Daemon, Error, Hosts, Possessions, Result, Setup, Workload, ensure, guest_test, same};
 use std::time::Duration;
@@ -88,5 +88,41 @@ fn life_of_a_domain(test: &str, xml: fn(&Setup, &str, &str) -> String) {
         here.virsh(&["destroy", NAME])?;
         here.virsh(&["undefine", NAME])?;
         ensure(instances(&hosts.source)?.contains(NAME), "the instance went with its domain")
+    });
+}
+
+#[test]
+fn libvirt_runs_our_programs_in_place_of_swtpm() {
+    guest_test("libvirt-emulator", |setup, scratch| {
+        let daemon = Daemon::start(setup, scratch, "host")?;
+        let host = Libvirtd::start(setup, scratch, "libvirt", &daemon)?;
+        let uuid = "6f1c5a52-9b0c-4d0e-8d65-0d2a5b1c7e02";
+        host.define(&emulator_domain(setup, NAME, uuid))?;
+        host.virsh(&["start", NAME])?;
+        let mut guest = host.guest(NAME)?;
+        guest.wait_ready()?;
+        let maker = guest.run(&["tpm2_getcap", "properties-fixed"])?;
+        ensure(maker.contains("VTPM"), format!("another TPM than ours: {maker}"))?;
+        let possessions = Possessions::make(&mut guest, EVENT, "data that stays")?;
+        let before = guest.boot_id()?;
+        host.virsh(&["reset", NAME])?;
+        guest.wait_reboot(&before)?;
+        possessions.check_after_reset(&mut guest)?;
+        drop(guest);
+
+        // The process of the TPM ends with the machine; its state stays until the domain goes.
+        host.virsh(&["destroy", NAME])?;
+        host.virsh(&["start", NAME])?;
+        let mut guest = host.guest(NAME)?;
+        guest.wait_ready()?;
+        possessions.check_after_reset(&mut guest)?;
+        drop(guest);
+        host.virsh(&["destroy", NAME])?;
+        host.virsh(&["undefine", NAME])?;
+        host.define(&emulator_domain(setup, NAME, uuid))?;
+        host.virsh(&["start", NAME])?;
+        let mut guest = host.guest(NAME)?;
+        guest.wait_ready()?;
+        ensure(possessions.check_after_reset(&mut guest).is_err(), "the TPM outlived its domain")
     });
 }
