@@ -412,6 +412,49 @@ fn a_state_with_a_key_opens_with_that_key_only() {
 }
 
 #[test]
+fn a_key_comes_over_a_descriptor_that_was_handed_down() {
+    let (dir, state) = place();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(at("key"), "00112233445566778899aabbccddeeff").unwrap();
+    let (control, log) = (format!("type=unixio,path={}", at("c")), format!("file={}", at("log")));
+    let tpm = format!("dir={state}");
+    let line = |key| {
+        vec![
+            SWTPM,
+            "socket",
+            "--tpm2",
+            "--daemon",
+            "--tpmstate",
+            &tpm,
+            "--ctrl",
+            &control,
+            "--log",
+            &log,
+            "--key",
+            key,
+        ]
+    };
+    let redirected = |key| {
+        let shell = format!("exec \"$@\" 5<{}", at("key"));
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &shell, "sh"]).args(line(key)).stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    // 3 is the log, which the program opened itself.
+    for key in ["fd=3", "fd=5", "fd=77", "fd=1"] {
+        let error = refused(SWTPM, &line(key)[1..]);
+        assert!(error.contains("cannot be used") || error.contains("no value of fd"), "{error}");
+    }
+    let short = redirected("fd=5,mode=aes-256-cbc");
+    assert!(text(&short.stderr).contains("length of its mode"));
+    let started = redirected("fd=5");
+    assert!(started.status.success(), "{}", text(&started.stderr));
+    assert_eq!(said(IOCTL, &["--unix", &at("c"), "-g"]), "ptm configuration flags: 0x1\n");
+    said(IOCTL, &["--unix", &at("c"), "-s"]);
+    assert!(!Path::new(&state).join("host.key").exists());
+}
+
+#[test]
 fn a_tpm_that_is_there_is_not_made_anew_unless_that_is_asked_for() {
     let (dir, state) = place();
     let config = dir.path().join("conf").display().to_string();

@@ -12,17 +12,24 @@ use super::suboptions::SubOptions;
 
 /// Takes a descriptor that the parent process left open for us. Each may be taken once.
 pub(super) fn take_fd(fd: RawFd) -> Result<OwnedFd, SwtpmError> {
-    if fd < 3 {
-        return Err(SwtpmError::Descriptor(fd, io::ErrorKind::InvalidInput.into()));
-    }
-    // SAFETY: F_SETFD looks at the descriptor's number only; a number that is not open gives EBADF.
+    let refused = |source| SwtpmError::Descriptor(fd, source);
+    // SAFETY: F_GETFD looks at the descriptor's number only; a number that is not open gives EBADF.
     #[expect(unsafe_code, reason = "an inherited descriptor is known by its number only")]
-    let open = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-    if open < 0 {
-        return Err(SwtpmError::Descriptor(fd, io::Error::last_os_error()));
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags < 0 {
+        return Err(refused(io::Error::last_os_error()));
     }
-    // SAFETY: the descriptor is open and not one of the standard ones. The options that name descriptors are looked at once each,
-    // before anything else is opened that could have got the number, so that nothing else owns it.
+    // What survived the start of this program cannot have the flag, and all that the program opened or took itself has it.
+    if fd < 3 || flags & libc::FD_CLOEXEC != 0 {
+        return Err(refused(io::ErrorKind::InvalidInput.into()));
+    }
+    // SAFETY: as above.
+    #[expect(unsafe_code, reason = "an inherited descriptor is known by its number only")]
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(refused(io::Error::last_os_error()));
+    }
+    // SAFETY: the descriptor is open, is not one of the standard ones, and was inherited and not taken yet, as its flag told; it cannot be
+    // taken again now. So nothing else owns it.
     #[expect(unsafe_code, reason = "an inherited descriptor is known by its number only")]
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
