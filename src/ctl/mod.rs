@@ -362,7 +362,7 @@ impl Ctl {
 
     /// For an instance that is locked already.
     fn locked_departure(&self, instance: &InstanceSummary) -> Result<Departure> {
-        let locked = is_leaving(instance.state);
+        let locked = instance.state.is_source_locked();
         let ticket = self.client.info(instance.instance)?.ticket.filter(|_| locked);
         let ticket = ticket.ok_or_else(|| CtlError::NoTicket(instance.name.as_str().to_owned()))?;
         Ok(Departure { ticket, lock: None })
@@ -464,17 +464,6 @@ impl Ctl {
 
 fn lock_flags(strict: bool) -> LockFlags {
     if strict { LockFlags::STRICT } else { LockFlags::default() }
-}
-
-/// Its source lock is engaged.
-fn is_leaving(state: InstanceState) -> bool {
-    matches!(
-        state,
-        InstanceState::SourceLocked
-            | InstanceState::SourceKeyed
-            | InstanceState::Exporting
-            | InstanceState::Exported
-    )
 }
 
 /// CreateInstance answers a name or UUID that is in use with `TPM_RC_NV_DEFINED`.

@@ -299,7 +299,7 @@ impl Shared {
 
     /// Asks about an instance from now on if its source lock is engaged, and not any more if it is not.
     fn look_at(&self, instance: &Instance) {
-        let locked = instance.stored_state().is_some_and(is_source_locked);
+        let locked = instance.stored_state().is_some_and(InstanceState::is_source_locked);
         let mut desk = self.desk();
         if locked {
             desk.searches.remove(&instance.handle());
@@ -435,17 +435,6 @@ impl Shared {
         drop(desk);
         self.changed.notify_all();
     }
-}
-
-/// As [`State::source_locked`](crate::migration::State::source_locked).
-const fn is_source_locked(state: InstanceState) -> bool {
-    matches!(
-        state,
-        InstanceState::SourceLocked
-            | InstanceState::SourceKeyed
-            | InstanceState::Exporting
-            | InstanceState::Exported
-    )
 }
 
 /// How the link arms: a ticket of a later migration takes the place of this one.

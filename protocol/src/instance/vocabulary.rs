@@ -342,6 +342,14 @@ enumeration! {
     }
 }
 
+impl InstanceState {
+    /// Its source lock is engaged.
+    #[must_use]
+    pub const fn is_source_locked(self) -> bool {
+        matches!(self, Self::SourceLocked | Self::SourceKeyed | Self::Exporting | Self::Exported)
+    }
+}
+
 enumeration! {
     /// What a piece of state is.
     PieceKind: u16 {

@@ -31,7 +31,7 @@ use vtpm_protocol::rc::ResponseCode;
 use super::args::{Run, Via};
 use super::files::{Sink, is_dash, read_ticket};
 use super::progress::{Progress, describe};
-use super::{Ctl, CtlError, Result, is_leaving, lock_flags};
+use super::{Ctl, CtlError, Result, lock_flags};
 use crate::link::client::{Peer, PeerError, Verdict};
 use crate::link::wire::Stream;
 use crate::migration::client::{Choice, ClientError, Departure, Plan, Portions};
@@ -87,7 +87,7 @@ impl Ctl {
     /// Whether the instance is one that can go, or is going.
     fn check(&self, run: &Run, instance: &InstanceSummary) -> Result<()> {
         let (name, state) = (instance.name.as_str(), instance.state);
-        if is_leaving(state) {
+        if state.is_source_locked() {
             return Ok(());
         }
         if !matches!(state, InstanceState::Live | InstanceState::Imported) {
@@ -103,7 +103,7 @@ impl Ctl {
     fn run_to_file(&self, run: &Run, instance: &InstanceSummary, progress: &mut Progress) -> Result<()> {
         let (Some(path), name) = (&run.to_file, instance.name.as_str()) else { return Ok(()) };
         let departure = match &run.ticket {
-            Some(ticket) if !is_leaving(instance.state) => {
+            Some(ticket) if !instance.state.is_source_locked() => {
                 Departure { ticket: read_ticket(ticket, instance)?, lock: Some(lock_flags(run.strict)) }
             }
             _ => self.locked_departure(instance)?,
@@ -191,7 +191,7 @@ impl Journey<'_> {
     fn travel(&mut self) -> Result<Arrival> {
         let info = self.info()?;
         let state = info.summary.state;
-        let leaving = is_leaving(state);
+        let leaving = state.is_source_locked();
         let mut link =
             self.route.connect(&mut self.progress).map_err(|source| self.unreached(leaving, source))?;
         let departure = match info.ticket.filter(|_| leaving) {

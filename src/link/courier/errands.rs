@@ -11,7 +11,7 @@ use vtpm_protocol::rc::ResponseCode;
 use super::super::client::{FoundSlot, Peer, PeerError, Verdict};
 use super::super::tls::TlsStream;
 use super::super::trust::KnownPeer;
-use super::{LONG_POLL, SHORT_POLL, Shared, Task, automatic, is_source_locked};
+use super::{LONG_POLL, SHORT_POLL, Shared, Task, automatic};
 use crate::migration::client::{Client, ClientError};
 use crate::migration::source::storage_name;
 use crate::sentence;
@@ -151,7 +151,7 @@ impl Shared {
             Ok(info) => info,
             Err(error) => return Asked::Trouble(sentence(&error)),
         };
-        let Some(ticket) = info.ticket.filter(|_| is_source_locked(info.summary.state)) else {
+        let Some(ticket) = info.ticket.filter(|_| info.summary.state.is_source_locked()) else {
             return Asked::Settled;
         };
         let known_at = self.desk().locked.get(&instance.handle()).and_then(|l| l.known_at.clone());
@@ -329,7 +329,7 @@ fn settle(
     match done {
         // Another answer was here first, or an operator.
         Err(ClientError::Refused { code: ResponseCode::SEQUENCE, .. })
-            if !instance.stored_state().is_some_and(is_source_locked) =>
+            if !instance.stored_state().is_some_and(InstanceState::is_source_locked) =>
         {
             Ok(())
         }
