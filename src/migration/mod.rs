@@ -34,6 +34,7 @@ pub mod content;
 pub mod destination;
 pub mod exported;
 pub mod guard;
+pub mod live;
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "it counts what it makes itself")]
 mod model;

@@ -32,6 +32,7 @@
 mod arrival;
 mod boot;
 mod control;
+mod device;
 mod environment;
 mod fallback;
 mod info;
