@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::{
@@ -42,6 +41,8 @@ type Attempt<T> = Result<T, vhost::Error>;
 /// QEMU's side of one connection.
 struct Connection {
     frontend: Frontend,
+    /// How often the daemon had died: another one than now serves nobody.
+    deaths: u32,
     kick: EventFd,
     _call: EventFd,
 }
@@ -69,8 +70,8 @@ impl Machine {
     }
 
     /// Connects, with the queue where the used ring says that it is, as QEMU does when a back end has vanished.
-    fn connect(&self, socket: &Path) -> Attempt<Connection> {
-        let stream = UnixStream::connect(socket).map_err(vhost::Error::IOError)?;
+    fn connect(&self, site: &Site) -> Attempt<Connection> {
+        let stream = UnixStream::connect(site.socket()).map_err(vhost::Error::IOError)?;
         let mut frontend = Frontend::from_stream(stream, 1);
         frontend.set_owner()?;
         let features = frontend.get_features()? & (VERSION_1 | PROTOCOL);
@@ -97,14 +98,16 @@ impl Machine {
         frontend.set_vring_kick(0, &kick)?;
         frontend.set_vring_call(0, &call)?;
         frontend.set_vring_enable(0, true)?;
-        Ok(Connection { frontend, kick, _call: call })
+        Ok(Connection { frontend, deaths: site.deaths, kick, _call: call })
     }
 
     /// Connects to the instance, to a restarted daemon if need be.
     fn connected(&mut self, site: &mut Site) -> &mut Connection {
         let until = Instant::now() + PATIENCE;
+        // Somebody else may have restarted it.
+        self.connection.take_if(|connection| connection.deaths != site.deaths);
         while self.connection.is_none() {
-            match self.connect(&site.socket()) {
+            match self.connect(site) {
                 Ok(connection) => self.connection = Some(connection),
                 Err(error) => {
                     assert!(Instant::now() < until, "no connection to {}: {error}", site.name());
