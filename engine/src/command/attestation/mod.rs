@@ -38,7 +38,7 @@ use vtpm_protocol::tpm::{
 };
 
 /// The firmware version of `TPM_PT_FIRMWARE_VERSION_1` and `_2`: the release of the engine, as major, minor, patch and zero.
-pub const FIRMWARE_VERSION: u64 = 0x0000_0002_0000_0000;
+pub const FIRMWARE_VERSION: u64 = 0x0000_0003_0000_0000;
 
 /// The hash of the obfuscation where the signing key has none of its own.
 const OBFUSCATION_HASH: HashAlg = HashAlg::Sha256;
