@@ -9,6 +9,12 @@
 //!
 //! [limits]
 //! instances    = 1024                      # of the whole tree, the root included
+//! nv_bytes     = 147456                    # of each instance, as the rest; what is above gets TPM_RC_NV_SPACE
+//! nv_indices   = 1024                      # TPM_RC_NV_SPACE
+//! persistent_objects = 64                  # TPM_RC_NV_SPACE
+//! active_sessions = 64                     # TPM_RC_SESSION_HANDLES
+//! commands_per_second = 1000               # on average, TPM_RC_RETRY; without it there is no limit
+//! command_burst = 4096                     # as many at once
 //!
 //! [link]                                   # to the daemons of other hosts; without this table there is none
 //! listen       = "192.0.2.7:8670"          # where they connect; without it this host asks, but does not answer
@@ -16,6 +22,8 @@
 //! ```
 //!
 //! Everything may be left out. A key that is not known is an error, so that a misspelt one does not go unnoticed.
+
+mod limits;
 
 use std::fs;
 use std::io;
@@ -25,6 +33,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Group;
 use serde::Deserialize;
+
+pub use limits::Limits;
 
 use crate::host_key::{HostKey, HostKeyError};
 
@@ -78,6 +88,22 @@ pub enum ConfigError {
         /// The key.
         key: &'static str,
     },
+    /// A limit is above what there is.
+    #[error("{path}: {key} must be at most {most}, for which a TPM has room")]
+    LargeLimit {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// The largest value.
+        most: u32,
+    },
+    /// A burst of nothing.
+    #[error("{path}: limits.command_burst means nothing without limits.commands_per_second")]
+    BurstAlone {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is no such group.
     #[error("socket_group: there is no group {0:?} on this host")]
     Group(String),
@@ -118,20 +144,6 @@ impl From<LogLevel> for log::LevelFilter {
             LogLevel::Debug => Self::Debug,
             LogLevel::Trace => Self::Trace,
         }
-    }
-}
-
-/// What one daemon takes on.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// The most instances in the tree, the root included.
-    pub instances: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { instances: 1024 }
     }
 }
 
@@ -302,9 +314,7 @@ impl Config {
                 return Err(ConfigError::Relative { path: path.to_owned(), key });
             }
         }
-        if limits.instances == 0 {
-            return Err(ConfigError::ZeroLimit { path: path.to_owned(), key: "limits.instances" });
-        }
+        limits.check(path)?;
         if link.as_ref().is_some_and(|link| link.connections == 0) {
             return Err(ConfigError::ZeroLimit { path: path.to_owned(), key: "link.connections" });
         }
@@ -393,7 +403,7 @@ mod tests {
             host_key: Some("/k".into()),
             socket_group: Some("kvm".into()),
             log_level: LogLevel::Trace,
-            limits: Limits { instances: 3 },
+            limits: Limits { instances: 3, ..Limits::default() },
             link: Some(LinkConfig { listen: "127.0.0.1:8670".parse().ok(), connections: 9 }),
         };
         assert_eq!(config.unwrap(), expected);
@@ -461,7 +471,7 @@ mod tests {
             host_key: Some("/l".into()),
             socket_group: Some("7".into()),
             log_level: LogLevel::Debug,
-            limits: Limits { instances: 5 },
+            limits: Limits { instances: 5, ..Limits::default() },
             link: Some(LinkConfig::default()),
         };
         assert_eq!(config, expected);

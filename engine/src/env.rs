@@ -1,6 +1,8 @@
 //! Everything a TPM needs of the world: randomness, time, a durable commit, and, for a privileged instance, the instance tree.
 
 use crate::instances::InstanceManager;
+use crate::nv;
+use crate::state::{MAX_ACTIVE_SESSIONS, MAX_PERSISTENT_OBJECTS};
 use zeroize::Zeroizing;
 
 /// Names one record of the saved state. The state is a set of records, so that a command that writes one NV index does not
@@ -83,6 +85,29 @@ pub struct Change {
 #[derive(Debug)]
 pub struct CommitFailed;
 
+/// How much of it one TPM may keep. What is there already stays when a limit is lowered; only more of it is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The bytes of all NV indices, as [`nv::size`] counts them; `TPM_RC_NV_SPACE` beyond.
+    pub nv_bytes: usize,
+    /// The NV indices; `TPM_RC_NV_SPACE` beyond.
+    pub nv_indices: usize,
+    /// The persistent objects; `TPM_RC_NV_SPACE` beyond.
+    pub persistent_objects: usize,
+    /// The active sessions, loaded or saved; `TPM_RC_SESSION_HANDLES` beyond.
+    pub active_sessions: usize,
+}
+
+impl Limits {
+    /// What the engine has room for.
+    pub const MOST: Self = Self {
+        nv_bytes: nv::MAX_BYTES,
+        nv_indices: nv::MAX_INDICES,
+        persistent_objects: MAX_PERSISTENT_OBJECTS,
+        active_sessions: MAX_ACTIVE_SESSIONS,
+    };
+}
+
 /// What a TPM is given for the time of one command.
 pub trait Environment {
     /// Fills `out` with random bytes of cryptographic quality.
@@ -98,6 +123,11 @@ pub trait Environment {
     /// # Errors
     /// [`CommitFailed`] when nothing of it became durable.
     fn commit(&mut self, changes: Vec<Change>, response: &[u8]) -> Result<(), CommitFailed>;
+
+    /// How much the TPM may keep; [`Limits::MOST`] unless somebody wants less.
+    fn limits(&self) -> Limits {
+        Limits::MOST
+    }
 
     /// Whether somebody is physically present and says so. A virtual machine has no button to press.
     fn is_physically_present(&mut self) -> bool {

@@ -1,5 +1,6 @@
 //! NV indices (Part 1, "NV Memory"; Part 3, 31.1): who may read and write one, what a write does to it, and how many there may be.
 
+use crate::env::Limits;
 use crate::state::{NvIndex, State};
 use vtpm_protocol::codec::{Encode, decode_exact};
 use vtpm_protocol::rc::ResponseCode;
@@ -134,9 +135,9 @@ impl State {
     /// Adds an index.
     ///
     /// # Errors
-    /// `TPM_RC_NV_SPACE` when there are [`MAX_INDICES`], or the bytes of all would be more than [`MAX_BYTES`].
-    pub fn add_nv_index(&mut self, index: NvIndex) -> Result<(), ResponseCode> {
-        if self.nv.len() >= MAX_INDICES || size(&index) > self.nv_bytes_free() {
+    /// `TPM_RC_NV_SPACE` when there are as many as `limits` allows, or the bytes of all would be more.
+    pub fn add_nv_index(&mut self, index: NvIndex, limits: &Limits) -> Result<(), ResponseCode> {
+        if self.nv.len() >= limits.nv_indices || size(&index) > self.nv_bytes_free(limits) {
             return Err(ResponseCode::NV_SPACE);
         }
         self.nv.insert(index.public.nv_index.0, std::sync::Arc::new(index));
@@ -145,9 +146,9 @@ impl State {
 
     /// The bytes that further indices may take.
     #[must_use]
-    pub fn nv_bytes_free(&self) -> usize {
+    pub fn nv_bytes_free(&self, limits: &Limits) -> usize {
         let used = self.nv.values().map(|i| size(i)).fold(0, usize::saturating_add);
-        MAX_BYTES.saturating_sub(used)
+        limits.nv_bytes.saturating_sub(used)
     }
 
     /// The highest value that a counter has, or had when it was deleted.

@@ -2,7 +2,7 @@
 
 pub mod objects;
 
-use crate::env::{Change, CommitFailed, Environment, RecordKey};
+use crate::env::{Change, CommitFailed, Environment, Limits, RecordKey};
 use crate::instances::InstanceManager;
 use crate::state::{NvIndex, State};
 use crate::tpm::Tpm;
@@ -27,6 +27,8 @@ pub struct TestEnv {
     pub present: bool,
     /// Commands that take long are called off while this is set.
     pub canceled: bool,
+    /// Less than the engine has room for.
+    pub limits: Option<Limits>,
     /// The tree of a privileged instance.
     pub instances: Option<Box<dyn InstanceManager>>,
 }
@@ -34,7 +36,8 @@ pub struct TestEnv {
 impl TestEnv {
     /// The same environment once more; `None` when there is a tree.
     fn again(&self) -> Option<Self> {
-        let Self { counter, now, fail_commits, ref saved, commits, present, canceled, ref instances } = *self;
+        let Self { counter, now, fail_commits, ref saved, commits, present, canceled, limits, ref instances } =
+            *self;
         let saved = saved.clone();
         instances.is_none().then_some(Self {
             counter,
@@ -44,6 +47,7 @@ impl TestEnv {
             commits,
             present,
             canceled,
+            limits,
             instances: None,
         })
     }
@@ -60,6 +64,10 @@ impl Environment for TestEnv {
 
     fn now_ms(&mut self) -> u64 {
         self.now
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.unwrap_or(Limits::MOST)
     }
 
     fn is_canceled(&mut self) -> bool {

@@ -70,6 +70,7 @@ impl Daemon {
         let owner = OwnerAuth::load(&config.state_dir)?;
         let tree = Tree::open(store.clone(), owner.into_bytes())?;
         tree.set_limit(usize::try_from(config.limits.instances).unwrap_or(usize::MAX));
+        tree.set_instance_limits(config.limits.of_instances());
         let doors = Arc::new(Doors::new(&config.runtime_dir, config.socket_gid()?)?);
         let link: Arc<OnceLock<Weak<Link>>> = Arc::default();
         tree.set_listener({

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use vtpm_engine::env::{Change, CommitFailed, Environment};
+use vtpm_engine::env::{Change, CommitFailed, Environment, Limits};
 use vtpm_engine::instances::InstanceManager;
 use vtpm_protocol::rc::ResponseCode;
 
@@ -88,6 +88,8 @@ pub(super) struct CommandEnvironment<'a> {
     /// The command and its place in the queue, where it came from one.
     in_flight: Option<(u16, &'a [u8])>,
     manager: Option<Transaction<'a>>,
+    /// How much the TPM may keep.
+    limits: Limits,
     /// Somebody wants the command to end.
     canceled: Option<&'a AtomicBool>,
     /// What became durable as the last command.
@@ -110,11 +112,18 @@ impl<'a> CommandEnvironment<'a> {
             instance,
             in_flight,
             manager,
+            limits: Limits::MOST,
             canceled: None,
             last: None,
             in_doubt: false,
             events: Vec::new(),
         }
+    }
+
+    /// For a TPM that may keep no more than this.
+    pub(super) const fn limited(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// With a flag that calls the command off.
@@ -199,6 +208,10 @@ impl Environment for CommandEnvironment<'_> {
             }
             CommitFailed
         })
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
     }
 
     fn is_canceled(&mut self) -> bool {

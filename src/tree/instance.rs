@@ -16,6 +16,7 @@ use vtpm_protocol::tpm::{HEADER_SIZE, TpmCc, TpmHandle, TpmSt, TpmSu};
 use zeroize::Zeroizing;
 
 use super::environment::{CommandEnvironment, code_of, fill_random};
+use super::limits::{Admission, Allowance, InstanceLimits};
 use super::manager::Transaction;
 use super::persistence::{Ops, Stored, name};
 use super::replay::LastCommand;
@@ -40,6 +41,8 @@ pub(super) struct Inner {
     pub(super) reset_owed: bool,
     /// That one is owed stands in the store.
     pub(super) reset_recorded: bool,
+    /// What its machine may still send, where that is limited.
+    allowance: Allowance,
 }
 
 impl Inner {
@@ -111,6 +114,7 @@ impl Instance {
             last: None,
             reset_owed: false,
             reset_recorded: false,
+            allowance: Allowance::default(),
         };
         Ok(Self {
             tree,
@@ -235,7 +239,9 @@ impl Instance {
         let last = stored.last_command.as_ref().and_then(|bytes| LastCommand::from_record(bytes));
         let reset_recorded = stored.reset_owed;
         let reset_owed = inner.reset_owed || reset_recorded;
-        *inner = Inner { loaded: true, deleted: false, state, tpm, last, reset_owed, reset_recorded };
+        let allowance = std::mem::take(&mut inner.allowance);
+        *inner =
+            Inner { loaded: true, deleted: false, state, tpm, last, reset_owed, reset_recorded, allowance };
         Ok(())
     }
 
@@ -345,6 +351,10 @@ impl Instance {
         if long && !command_code(command).is_some_and(cc::is_instance_command) {
             return Err(ResponseCode::COMMAND_SIZE);
         }
+        let limits = self.limits(tree);
+        if origin.machine {
+            self.admit(tree, &limits, inner)?;
+        }
         self.settle_arrival(tree, inner)?;
         self.forget_old_command(tree, inner);
         let Some(tpm) = &mut inner.tpm else { return Err(ResponseCode::FAILURE) };
@@ -355,7 +365,9 @@ impl Instance {
             .then(|| Transaction::new(tree, topology, self, origin.limit, command));
         let in_flight = origin.slot.map(|slot| (slot, command));
         self.canceled.store(false, Ordering::Release);
-        let mut env = CommandEnvironment::new(tree, self.id(), in_flight, manager).cancelable(&self.canceled);
+        let mut env = CommandEnvironment::new(tree, self.id(), in_flight, manager)
+            .limited(limits.engine)
+            .cancelable(&self.canceled);
         let executed = catch_unwind(AssertUnwindSafe(|| tpm.execute(&mut env, origin.locality, command)));
         let response = match executed {
             Ok(response) => env.finish(response),
@@ -375,6 +387,27 @@ impl Instance {
         }
         events.append(&mut env.events);
         Ok(response)
+    }
+
+    /// The root is the operator's, who has set the limits.
+    fn limits(&self, tree: &Tree) -> InstanceLimits {
+        let limits = tree.instance_limits.get().copied().filter(|_| self.parent.is_some());
+        limits.unwrap_or_default()
+    }
+
+    /// Counts a command of the machine.
+    fn admit(&self, tree: &Tree, limits: &InstanceLimits, inner: &mut Inner) -> Result<(), ResponseCode> {
+        let Some(rate) = limits.rate else { return Ok(()) };
+        match inner.allowance.take(rate, tree.clock.now_ms()) {
+            Admission::Granted => return Ok(()),
+            Admission::Refused { is_news: true } => log::warn!(
+                "instance {}: more than {} commands a second; what is too much is answered TPM_RC_RETRY",
+                self.name(),
+                rate.per_second
+            ),
+            Admission::Refused { is_news: false } => {}
+        }
+        Err(ResponseCode::RETRY)
     }
 
     /// `_TPM_Init`. Where it cannot be made durable it is still owed: software that boots after a reset must not find the PCRs of

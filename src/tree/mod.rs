@@ -37,6 +37,7 @@ mod environment;
 mod fallback;
 mod info;
 mod instance;
+mod limits;
 mod log;
 mod manager;
 mod persistence;
@@ -58,6 +59,7 @@ use zeroize::Zeroizing;
 pub use environment::Clock;
 pub use info::{PROFILE, describe_tpm};
 pub use instance::Instance;
+pub use limits::{CommandRate, InstanceLimits};
 pub use persistence::Persistence;
 pub use provision::RootOptions;
 
@@ -150,6 +152,7 @@ pub struct Tree {
     births: Mutex<()>,
     /// The most instances, the root included.
     max_instances: AtomicUsize,
+    instance_limits: OnceLock<InstanceLimits>,
     listener: OnceLock<Listener>,
     ticket_finder: OnceLock<Arc<dyn TicketFinder>>,
     /// The store does not know what came of a commit that made or destroyed an instance.
@@ -190,6 +193,7 @@ impl Tree {
             topology: RwLock::default(),
             births: Mutex::new(()),
             max_instances: AtomicUsize::new(usize::MAX),
+            instance_limits: OnceLock::new(),
             listener: OnceLock::new(),
             ticket_finder: OnceLock::new(),
             in_doubt: AtomicBool::new(false),
@@ -278,6 +282,11 @@ impl Tree {
     /// Who is asked before a device migration begins. The first call counts; without one, only what is armed by then leaves.
     pub fn set_ticket_finder(&self, finder: Arc<dyn TicketFinder>) {
         let _ = self.ticket_finder.set(finder);
+    }
+
+    /// What each instance but the root may take of this host. The first call counts; without one, what the engine has room for.
+    pub fn set_instance_limits(&self, limits: InstanceLimits) {
+        let _ = self.instance_limits.set(limits);
     }
 
     /// How many instances there may be, the root included; those that are there stay. Without a call, as many as handles.

@@ -3,6 +3,7 @@
 use super::persistent::OrderlyData;
 use super::{Foreign, ForeignError, Suspended};
 use crate::env::Environment;
+use crate::env::Limits;
 use crate::state::{Apart, OrderlyState, PcrBanks, SavedContexts};
 use crate::tpm::Tpm;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ impl Tpm {
         volatile.hcrtm = p.end.hcrtm;
         for index in indices {
             state
-                .add_nv_index(index)
+                .add_nv_index(index, &Limits::MOST)
                 .map_err(|_| ForeignError::Unusable("its NV indices take more room than there is here"))?;
         }
         state.persistent = objects.into_iter().map(|(handle, object)| (handle, Arc::new(object))).collect();

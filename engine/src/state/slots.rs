@@ -76,10 +76,13 @@ impl State {
     /// Takes a free slot for a new session.
     ///
     /// # Errors
-    /// Those of [`Self::check_session_memory`]; `TPM_RC_SESSION_HANDLES` when as many as possible are active.
-    pub fn allocate_session(&mut self) -> Result<u32, ResponseCode> {
+    /// Those of [`Self::check_session_memory`]; `TPM_RC_SESSION_HANDLES` when `most` are active.
+    pub fn allocate_session(&mut self, most: usize) -> Result<u32, ResponseCode> {
         self.check_session_memory(None)?;
         let slots = &mut self.volatile_mut().state_reset.contexts.slots;
+        if slots.iter().filter(|slot| **slot != 0).count() >= most {
+            return Err(ResponseCode::SESSION_HANDLES);
+        }
         let (index, slot) =
             slots.iter_mut().enumerate().find(|(_, s)| **s == 0).ok_or(ResponseCode::SESSION_HANDLES)?;
         *slot = SavedContexts::LOADED;

@@ -3,6 +3,7 @@
 mod attacks;
 mod boot;
 mod commands;
+mod limits;
 mod log;
 mod memory;
 mod migration;

@@ -90,7 +90,8 @@ fn data(
         }
         TpmCap::TPM_PROPERTIES => {
             let has_instances = cx.env.instances().is_some();
-            let (list, more) = properties::properties(cx.state, has_instances, TpmPt(property), limit(8));
+            let (list, more) =
+                properties::properties(cx.state, &cx.env.limits(), has_instances, TpmPt(property), limit(8));
             (TpmsCapabilityData::TpmProperties(list), more)
         }
         TpmCap::PCR_PROPERTIES => {

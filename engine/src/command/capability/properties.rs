@@ -5,11 +5,9 @@ use crate::alg::hash_id;
 use crate::command::attestation::FIRMWARE_VERSION;
 use crate::command::table;
 use crate::context;
+use crate::env::Limits;
 use crate::nv;
-use crate::state::{
-    CONTEXT_GAP_MAX, MAX_ACTIVE_SESSIONS, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS, MAX_PERSISTENT_OBJECTS,
-    State,
-};
+use crate::state::{CONTEXT_GAP_MAX, MAX_LOADED_OBJECTS, MAX_LOADED_SESSIONS, State};
 use vtpm_protocol::tpm::{
     ECC_CURVES, MAX_CAP_BUFFER, MAX_COMMAND_SIZE, MAX_DIGEST_BUFFER, MAX_DIGEST_SIZE, MAX_NV_BUFFER_SIZE,
     MAX_NV_INDEX_SIZE, MAX_RESPONSE_SIZE, PCR_COUNT, PCR_SELECT_SIZE, PT_GROUP, SPLIT_MAX, TpmAlgId, TpmCc,
@@ -40,15 +38,16 @@ const COUNTER_SIZE: usize = 4 + 2 + 4 + 2 + 2 + 2 + 2 + 8;
 #[must_use]
 pub fn properties(
     state: &State,
+    limits: &Limits,
     has_instances: bool,
     first: TpmPt,
     count: usize,
 ) -> (Vec<TpmsTaggedProperty>, bool) {
     let first = first.max(TpmPt::FAMILY_INDICATOR);
     let group = if first < TpmPt::PERMANENT {
-        fixed(has_instances)
+        fixed(limits, has_instances)
     } else if first.0.saturating_sub(TpmPt::PERMANENT.0) < PT_GROUP {
-        variable(state)
+        variable(state, limits)
     } else {
         return (Vec::new(), false);
     };
@@ -62,7 +61,7 @@ fn number(n: usize) -> u32 {
 }
 
 /// `PT_FIXED`: what only another release changes, in ascending order.
-fn fixed(has_instances: bool) -> Vec<(TpmPt, u32)> {
+fn fixed(limits: &Limits, has_instances: bool) -> Vec<(TpmPt, u32)> {
     let [a, b, c, d, e, f, g, h] = FIRMWARE_VERSION.to_be_bytes();
     let library = number(table::COMMANDS.iter().filter(|c| !table::is_vendor(c.code)).count());
     let all = number(table::COMMANDS.len());
@@ -84,9 +83,9 @@ fn fixed(has_instances: bool) -> Vec<(TpmPt, u32)> {
         (TpmPt::FIRMWARE_VERSION_2, u32::from_be_bytes([e, f, g, h])),
         (TpmPt::INPUT_BUFFER, number(MAX_DIGEST_BUFFER)),
         (TpmPt::HR_TRANSIENT_MIN, MAX_LOADED_OBJECTS),
-        (TpmPt::HR_PERSISTENT_MIN, number(MAX_PERSISTENT_OBJECTS)),
+        (TpmPt::HR_PERSISTENT_MIN, number(limits.persistent_objects)),
         (TpmPt::HR_LOADED_MIN, number(MAX_LOADED_SESSIONS)),
-        (TpmPt::ACTIVE_SESSIONS_MAX, number(MAX_ACTIVE_SESSIONS)),
+        (TpmPt::ACTIVE_SESSIONS_MAX, number(limits.active_sessions)),
         (TpmPt::PCR_COUNT, PCR_COUNT),
         (TpmPt::PCR_SELECT_MIN, number(PCR_SELECT_SIZE)),
         (TpmPt::CONTEXT_GAP_MAX, u32::try_from(CONTEXT_GAP_MAX).unwrap_or(u32::MAX)),
@@ -160,20 +159,21 @@ pub fn describe() -> Description {
 #[must_use]
 pub fn in_failure_mode() -> Vec<(TpmPt, u32)> {
     let told = TpmPt::MANUFACTURER..=TpmPt::FIRMWARE_VERSION_2;
-    fixed(false).into_iter().filter(|p| told.contains(&p.0)).collect()
+    fixed(&Limits::MOST, false).into_iter().filter(|p| told.contains(&p.0)).collect()
 }
 
 /// `PT_VAR`: what changes while the TPM runs, in ascending order.
-fn variable(state: &State) -> Vec<(TpmPt, u32)> {
+fn variable(state: &State, limits: &Limits) -> Vec<(TpmPt, u32)> {
     let da = &state.permanent.da;
     let [a, b, c, d, e, f, g, h] = state.permanent.command_audit.counter.to_be_bytes();
     let loaded = state.sessions.len();
     let slots = &state.volatile.state_reset.contexts.slots;
     let active = slots.iter().filter(|slot| **slot != 0).count();
     let counters = state.nv.values().filter(|i| i.public.attributes.nt() == Ok(TpmNt::Counter)).count();
-    let counters_available = nv::MAX_INDICES
+    let counters_available = limits
+        .nv_indices
         .saturating_sub(state.nv.len())
-        .min(state.nv_bytes_free().checked_div(COUNTER_SIZE).unwrap_or(0));
+        .min(state.nv_bytes_free(limits).checked_div(COUNTER_SIZE).unwrap_or(0));
     let transient = MAX_LOADED_OBJECTS.saturating_sub(number(state.transient_handles().len()));
     vec![
         (TpmPt::PERMANENT, permanent_attributes(state).0),
@@ -182,10 +182,13 @@ fn variable(state: &State) -> Vec<(TpmPt, u32)> {
         (TpmPt::HR_LOADED, number(loaded)),
         (TpmPt::HR_LOADED_AVAIL, number(MAX_LOADED_SESSIONS.saturating_sub(loaded))),
         (TpmPt::HR_ACTIVE, number(active)),
-        (TpmPt::HR_ACTIVE_AVAIL, number(MAX_ACTIVE_SESSIONS.saturating_sub(active))),
+        (TpmPt::HR_ACTIVE_AVAIL, number(limits.active_sessions.saturating_sub(active))),
         (TpmPt::HR_TRANSIENT_AVAIL, transient),
         (TpmPt::HR_PERSISTENT, number(state.persistent.len())),
-        (TpmPt::HR_PERSISTENT_AVAIL, number(MAX_PERSISTENT_OBJECTS.saturating_sub(state.persistent.len()))),
+        (
+            TpmPt::HR_PERSISTENT_AVAIL,
+            number(limits.persistent_objects.saturating_sub(state.persistent.len())),
+        ),
         (TpmPt::NV_COUNTERS, number(counters)),
         (TpmPt::NV_COUNTERS_AVAIL, number(counters_available)),
         (TpmPt::ALGORITHM_SET, state.permanent.algorithm_set),
@@ -231,16 +234,28 @@ mod tests {
     #[test]
     fn properties_ascend_in_both_groups() {
         let mut tpm = TestTpm::started();
-        assert!(fixed(true).is_sorted_by(|a, b| a.0 < b.0));
-        assert!(variable(tpm.state()).is_sorted_by(|a, b| a.0 < b.0));
+        assert!(fixed(&Limits::MOST, true).is_sorted_by(|a, b| a.0 < b.0));
+        assert!(variable(tpm.state(), &Limits::MOST).is_sorted_by(|a, b| a.0 < b.0));
     }
 
     #[test]
     fn instance_commands_count_only_where_they_exist() {
-        let value = |has, property| fixed(has).iter().find(|p| p.0 == property).unwrap().1;
+        let value = |has, property| fixed(&Limits::MOST, has).iter().find(|p| p.0 == property).unwrap().1;
         assert_eq!(value(false, TpmPt::VENDOR_COMMANDS), 0);
         assert_eq!(value(false, TpmPt::TOTAL_COMMANDS), value(true, TpmPt::LIBRARY_COMMANDS));
         assert_eq!(number(table::COMMANDS.len()), value(true, TpmPt::TOTAL_COMMANDS));
+    }
+
+    #[test]
+    fn what_the_host_limits_is_told_as_it_is() {
+        let mut tpm = TestTpm::started();
+        define(&mut tpm, TpmHandle::OWNER, b"", public(INDEX, OPEN, 8)).unwrap();
+        let limits = Limits { nv_indices: 1, persistent_objects: 7, active_sessions: 9, ..Limits::MOST };
+        let all = [fixed(&limits, false), variable(tpm.state(), &limits)].concat();
+        let value = |property| all.iter().find(|p| p.0 == property).unwrap().1;
+        assert_eq!((value(TpmPt::ACTIVE_SESSIONS_MAX), value(TpmPt::HR_ACTIVE_AVAIL)), (9, 9));
+        assert_eq!((value(TpmPt::HR_PERSISTENT_MIN), value(TpmPt::HR_PERSISTENT_AVAIL)), (7, 7));
+        assert_eq!(value(TpmPt::NV_COUNTERS_AVAIL), 0);
     }
 
     #[test]
@@ -248,7 +263,7 @@ mod tests {
         let mut tpm = TestTpm::started();
         define(&mut tpm, TpmHandle::OWNER, b"", public(INDEX, OPEN.with_nt(TpmNt::Counter), 8)).unwrap();
         assert_eq!(nv::size(tpm.state().nv_index(INDEX).unwrap()), COUNTER_SIZE);
-        let values = variable(tpm.state());
+        let values = variable(tpm.state(), &Limits::MOST);
         let value = |property| values.iter().find(|p| p.0 == property).unwrap().1;
         assert_eq!((value(TpmPt::NV_COUNTERS), value(TpmPt::HR_NV_INDEX)), (1, 1));
         assert_eq!(value(TpmPt::NV_COUNTERS_AVAIL), 1023);

@@ -2,7 +2,6 @@
 
 use crate::command::{Context, Output, parameters};
 use crate::entity::PLATFORM_PERSISTENT;
-use crate::state::MAX_PERSISTENT_OBJECTS;
 use vtpm_protocol::codec::Reader;
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::{TpmHandle, TpmHt, TpmiDhPersistent};
@@ -46,7 +45,7 @@ pub fn evict_control(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Output,
     if cx.state.persistent.contains_key(&persistent.0) {
         return Err(ResponseCode::NV_DEFINED);
     }
-    if cx.state.persistent.len() >= MAX_PERSISTENT_OBJECTS {
+    if cx.state.persistent.len() >= cx.env.limits().persistent_objects {
         return Err(ResponseCode::NV_SPACE);
     }
     cx.state.persistent.insert(persistent.0, object);

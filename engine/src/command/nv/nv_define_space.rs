@@ -59,7 +59,8 @@ pub(super) fn define(
     if cx.state.nv.contains_key(&public.nv_index.0) {
         return Err(ResponseCode::NV_DEFINED);
     }
-    cx.state.add_nv_index(NvIndex::new(public, auth)?)?;
+    let limits = cx.env.limits();
+    cx.state.add_nv_index(NvIndex::new(public, auth)?, &limits)?;
     Ok(Output::none())
 }
 
@@ -110,6 +111,7 @@ fn check_attributes(attributes: TpmaNv) -> Result<(), ResponseCode> {
 #[cfg(test)]
 mod tests {
     use crate::command::nv::testing::{INDEX, OPEN, define, public};
+    use crate::env::Limits;
     use crate::nv::{MAX_BYTES, MAX_INDICES};
     use crate::state::NvIndex;
     use crate::testing::TestTpm;
@@ -288,7 +290,7 @@ mod tests {
         let mut tpm = TestTpm::started();
         for i in 1..u32::try_from(MAX_INDICES).unwrap() {
             let index = NvIndex::new(public(TpmHandle(0x0100_0000 + i), OPEN, 1), Tpm2bAuth::empty());
-            tpm.state().add_nv_index(index.unwrap()).unwrap();
+            tpm.state().add_nv_index(index.unwrap(), &Limits::MOST).unwrap();
         }
         tpm.resave();
         let mut run = |n| define(&mut tpm, TpmHandle::OWNER, b"", public(TpmHandle(INDEX.0 + n), OPEN, 1));
@@ -298,7 +300,7 @@ mod tests {
         // As many as swtpm has room for.
         for i in 0..68 {
             let index = NvIndex::new(public(TpmHandle(0x0100_0000 + i), OPEN, 2048), Tpm2bAuth::empty());
-            tpm.state().add_nv_index(index.unwrap()).unwrap();
+            tpm.state().add_nv_index(index.unwrap(), &Limits::MOST).unwrap();
         }
         tpm.resave();
         let mut defined = 0;
@@ -307,13 +309,32 @@ mod tests {
         {
             defined += 1;
         }
-        let left = tpm.state().nv_bytes_free();
+        let left = tpm.state().nv_bytes_free(&Limits::MOST);
         assert!(left < 2048 + 64 && (68 + defined as usize) * 2048 <= MAX_BYTES);
         let rc = define(&mut tpm, TpmHandle::OWNER, b"", public(TpmHandle(0x0170_0000), OPEN, 2048));
         assert_eq!(rc, Err(ResponseCode::NV_SPACE));
         // What is undefined makes room.
         tpm.run_with(TpmCc::NV_UNDEFINE_SPACE, &[TpmHandle::OWNER, INDEX], &[b""], &()).map(|_| ()).unwrap();
         assert_eq!(define(&mut tpm, TpmHandle::OWNER, b"", public(INDEX, OPEN, 2048)), Ok(()));
+    }
+
+    #[test]
+    fn a_host_may_leave_less_room_and_what_is_there_stays() {
+        let mut tpm = TestTpm::started();
+        let at = |n| TpmHandle(INDEX.0 + n);
+        let define =
+            |tpm: &mut TestTpm, n, size| define(tpm, TpmHandle::OWNER, b"", public(at(n), OPEN, size));
+        assert_eq!(define(&mut tpm, 0, 2048), Ok(()));
+
+        tpm.env.limits = Some(Limits { nv_bytes: 2048, ..Limits::MOST });
+        assert_eq!(define(&mut tpm, 1, 1), Err(ResponseCode::NV_SPACE));
+        assert_eq!(tpm.state().nv.len(), 1);
+
+        tpm.env.limits = Some(Limits { nv_indices: 2, ..Limits::MOST });
+        assert_eq!(define(&mut tpm, 1, 1), Ok(()));
+        assert_eq!(define(&mut tpm, 2, 1), Err(ResponseCode::NV_SPACE));
+        tpm.run_with(TpmCc::NV_UNDEFINE_SPACE, &[TpmHandle::OWNER, at(0)], &[b""], &()).map(|_| ()).unwrap();
+        assert_eq!(define(&mut tpm, 2, 1), Ok(()));
     }
 
     #[test]

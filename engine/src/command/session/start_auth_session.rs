@@ -45,7 +45,7 @@ pub fn start_auth_session(cx: &mut Context<'_>, r: &mut Reader<'_>) -> Result<Ou
         return Err(ResponseCode::MODE.parameter(4));
     }
 
-    let slot = cx.state.allocate_session()?;
+    let slot = cx.state.allocate_session(cx.env.limits().active_sessions)?;
     let mut nonce = vec![0; nonce_caller.len()];
     cx.env.fill_random(&mut nonce);
     let nonce_tpm = Tpm2bNonce::new(nonce)?;
@@ -151,6 +151,7 @@ mod tests {
     use crate::command::asymmetric::testing::decrypting;
     use crate::command::nv::testing::{INDEX, OPEN, define, public};
     use crate::crypto::{HashAlg, KdfaStream};
+    use crate::env::Limits;
     use crate::secret;
     use crate::signing::test_keys::*;
     use crate::testing::TestTpm;
@@ -187,6 +188,18 @@ mod tests {
         assert_eq!(start(&mut tpm, 16, TpmSe::HMAC), Err(ResponseCode::SESSION_MEMORY));
         assert!(tpm.run(TpmCc::FLUSH_CONTEXT, &[], &TpmHandle(0x0300_0001)).is_ok());
         assert_eq!(start(&mut tpm, 16, TpmSe::HMAC), Ok(TpmHandle(0x0200_0001)));
+    }
+
+    #[test]
+    fn a_host_may_allow_fewer_active_sessions() {
+        let mut tpm = TestTpm::started();
+        tpm.env.limits = Some(Limits { active_sessions: 2, ..Limits::MOST });
+        let first = start(&mut tpm, 16, TpmSe::HMAC).unwrap();
+        assert!(tpm.run(TpmCc::CONTEXT_SAVE, &[], &first).is_ok());
+        assert!(start(&mut tpm, 16, TpmSe::HMAC).is_ok());
+        assert_eq!(start(&mut tpm, 16, TpmSe::HMAC), Err(ResponseCode::SESSION_HANDLES));
+        assert!(tpm.run(TpmCc::FLUSH_CONTEXT, &[], &first).is_ok());
+        assert!(start(&mut tpm, 16, TpmSe::HMAC).is_ok());
     }
 
     #[test]
