@@ -542,6 +542,39 @@ fn tcp_clients_are_disconnected_and_processes_terminate_as_asked() {
     assert!(until("the end", || child.try_wait().unwrap()).success());
 }
 
+/// What the kernel says of each thread of a process: `NoNewPrivs` and `Seccomp`.
+fn filters(process: u32) -> Vec<(String, String)> {
+    let status = |path: PathBuf| fs::read_to_string(path.join("status")).unwrap();
+    let field = |status: &str, name: &str| -> String {
+        status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+    };
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let all = threads.map(|thread| status(thread.unwrap().path()));
+    all.map(|status| (field(&status, "NoNewPrivs:"), field(&status, "Seccomp:"))).collect()
+}
+
+#[test]
+fn all_threads_are_behind_a_filter_unless_that_is_not_wanted() {
+    let (dir, state) = place();
+    for (more, expected) in [
+        (&["--flags", "startup-clear"][..], ("1", "2")),
+        (&["--flags", "startup-clear", "--seccomp", "action=log"], ("1", "2")),
+        (&["--flags", "startup-clear", "--seccomp", "action=none"], ("0", "0")),
+    ] {
+        let server = Server::start(SWTPM, &state, dir.path(), more);
+        let mut client = UnixStream::connect(dir.path().join("s")).unwrap();
+        client.write_all(&GET_RANDOM).unwrap();
+        client.read_exact(&mut [0; 20]).unwrap();
+        let found = filters(server.child.id());
+        // The main thread, those that wait for signals and clients, one of the store, and that of the client.
+        assert!(found.len() >= 5, "{found:?}");
+        let expected = (expected.0.to_owned(), expected.1.to_owned());
+        assert!(found.iter().all(|thread| *thread == expected), "{more:?}: {found:?}");
+        drop(client);
+        server.shut_down();
+    }
+}
+
 #[test]
 fn what_cannot_be_done_is_refused_with_status_1() {
     let (dir, state) = place();
@@ -549,10 +582,7 @@ fn what_cannot_be_done_is_refused_with_status_1() {
     let control = format!("type=unixio,path={}", dir.path().join("c").display());
     for (line, word) in [
         (&["socket", "--tpmstate", &tpm, "--ctrl", &control][..], "TPM 1.2"),
-        (
-            &["socket", "--tpm2", "--tpmstate", &tpm, "--ctrl", &control, "--seccomp", "action=kill"],
-            "action=none",
-        ),
+        (&["socket", "--tpm2", "--tpmstate", &tpm, "--ctrl", &control, "--seccomp", "action=trap"], "trap"),
         (&["socket", "--tpm2", "--tpmstate", &tpm, "--ctrl", &control, "--migration", "incoming"], "ticket"),
         (&["socket", "--tpm2", "--tpmstate", "backend-uri=file:///x", "--ctrl", &control], "dir://"),
         (&["socket", "--tpm2", "--tpmstate", &tpm], "--ctrl"),

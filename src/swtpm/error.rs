@@ -43,6 +43,8 @@ pub(super) enum SwtpmError {
         #[source]
         source: io::Error,
     },
+    #[error("the system calls cannot be filtered; --seccomp action=none does without")]
+    Filter(#[source] seccompiler::Error),
     #[error("cannot become a daemon")]
     Daemon(#[source] io::Error),
     #[error(

@@ -9,6 +9,7 @@ pub mod ioctl;
 mod key;
 mod options;
 mod process;
+mod seccomp;
 pub mod setup;
 pub mod socket;
 mod state;

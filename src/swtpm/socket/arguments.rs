@@ -10,6 +10,7 @@ use vtpm_protocol::tpm::TpmSu;
 use crate::swtpm::error::{SwtpmError, file};
 use crate::swtpm::options::{Parser, Spec, Takes};
 use crate::swtpm::process::take_fd;
+use crate::swtpm::seccomp::Action;
 use crate::swtpm::suboptions::SubOptions;
 use crate::tree::PROFILE;
 
@@ -52,7 +53,9 @@ Usage: swtpm socket --tpm2 [options]
 --log file=<path>|fd=<fd>[,level=<n>][,prefix=<text>][,truncate]
                        file=- logs nothing
 --pid file=<path>|fd=<fd>
---seccomp action=none  there are no other actions
+--seccomp action=kill|log|none
+                       what becomes of a process that makes a system call which
+                       a TPM does not make; kill without it
 --profile name=vtpmd   there are no other profiles
 --print-capabilities, --print-states, --print-profiles, --print-info <flags>
 -h|--help
@@ -89,6 +92,7 @@ pub(super) struct Arguments {
     pub(super) auto_shutdown: bool,
     pub(super) reject_locality_4: bool,
     pub(super) allow_set_locality: bool,
+    pub(super) seccomp: Action,
 }
 
 /// The channels, and what ends the program.
@@ -199,7 +203,7 @@ impl Arguments {
                 Id::Control => read.control = Some(value),
                 Id::Flags => read.flags(&value)?,
                 Id::Tpm2 => read.tpm2 = true,
-                Id::Seccomp => seccomp(&value)?,
+                Id::Seccomp => read.seccomp = Action::parse(&value)?,
                 Id::Migration => {
                     return Err(unsupported(
                         "--migration",
@@ -342,18 +346,6 @@ fn scoped(sub: &SubOptions, address: Ipv6Addr, port: u16, name: &str) -> Result<
     Ok(SocketAddrV6::new(address, port, 0, index).into())
 }
 
-fn seccomp(value: &str) -> Result<(), SwtpmError> {
-    let sub = SubOptions::parse("--seccomp", &["action"], value)?;
-    match sub.text("action") {
-        Some("none") => Ok(()),
-        Some("kill" | "log") => {
-            Err(sub.unsupported("action", "there is no filter of system calls; say action=none"))
-        }
-        Some(other) => Err(sub.wrong("action", other)),
-        None => Err(sub.needs("action= is needed")),
-    }
-}
-
 fn profile(value: &str) -> Result<(), SwtpmError> {
     let sub = SubOptions::parse("--profile", &["name", "profile", "file", "fd", "remove-disabled"], value)?;
     match sub.text("name") {
@@ -395,7 +387,7 @@ mod tests {
         for (line, word) in [
             (&["--flags", "startup-deactivated"][..], "1.2"),
             (&["--migration", "incoming"], "ticket"),
-            (&["--seccomp", "action=kill"], "action=none"),
+            (&["--seccomp", "action=trap"], "trap"),
             (&["--chroot", "/x"], "RootDirectory"),
             (&["--pcap", "file=x"], "secrets"),
             (&["--profile", "name=default-v2"], "default-v2"),

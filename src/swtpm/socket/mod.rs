@@ -17,6 +17,7 @@ use vtpm_protocol::tpm::{TpmCc, TpmSt, TpmSu};
 
 use super::error::SwtpmError;
 use super::process::{PidFile, become_daemon, run_as};
+use super::seccomp::confine;
 use super::state::StateDir;
 use super::{VERSION, json_list, key, rsa_features};
 use crate::daemon::{block_signals, wait_for_signal};
@@ -33,6 +34,7 @@ const FEATURES: &[&str] = &[
     "flags-opt-startup",
     "flags-opt-disable-auto-shutdown",
     "ctrl-opt-terminate",
+    "cmdarg-seccomp",
     "cmdarg-key-fd",
     "cmdarg-pwd-fd",
     "cmdarg-print-states",
@@ -179,6 +181,8 @@ fn serve(arguments: Arguments, state: Option<StateDir>) -> Result<(), SwtpmError
         ..Options::new(NAME)
     };
     let (end_with_data, end_with_control) = (doors.end_with_data, doors.end_with_control);
+    // Whatever there is to be opened is open now, and nobody has been served.
+    confine(arguments.seccomp)?;
     let door = ControlDoor::open(doors.control, doors.data, instance, options)?;
     std::thread::spawn(move || signalled(&sender));
     log::info!("version {VERSION} of vtpmd serves the TPM in {}", state.path().display());
@@ -230,9 +234,7 @@ mod tests {
         for there in ["tpm-2.0", "cmdarg-pwd-fd", "nvram-backend-dir", "rsa-keysize-2048"] {
             assert!(features.iter().any(|f| f == there), "{there}");
         }
-        for refused in
-            ["tpm-1.2", "cmdarg-migration", "cmdarg-seccomp", "nvram-backend-file", "cmdarg-chroot"]
-        {
+        for refused in ["tpm-1.2", "cmdarg-migration", "nvram-backend-file", "cmdarg-chroot"] {
             assert!(!features.iter().any(|f| f == refused), "{refused}");
         }
     }
