@@ -21,11 +21,16 @@
 //! [link]                                   # to the daemons of other hosts; without this table there is none
 //! listen       = "192.0.2.7:8670"          # where they connect; without it this host asks, but does not answer
 //! connections  = 64                        # at once
+//!
+//! [metrics]                                # for Prometheus; without this table there is no endpoint
+//! listen       = "unix:/run/vtpmd/metrics.sock"   # or "127.0.0.1:9560"
+//! group        = "prometheus"              # may connect to the UNIX socket; without it the daemon's user alone
 //! ```
 //!
 //! Everything may be left out. A key that is not known is an error, so that a misspelt one does not go unnoticed.
 
 mod limits;
+mod metrics;
 
 use std::fs;
 use std::io;
@@ -37,6 +42,7 @@ use nix::unistd::Group;
 use serde::Deserialize;
 
 pub use limits::Limits;
+pub use metrics::{MetricsAddress, MetricsConfig, NoMetricsAddress};
 
 use crate::host_key::{HostKey, HostKeyError};
 
@@ -107,7 +113,7 @@ pub enum ConfigError {
         path: PathBuf,
     },
     /// There is no such group.
-    #[error("socket_group: there is no group {0:?} on this host")]
+    #[error("there is no group {0:?} on this host")]
     Group(String),
     /// The state directory could not be made.
     #[error("cannot make the state directory {path}")]
@@ -184,6 +190,8 @@ pub struct Config {
     pub limits: Limits,
     /// The link to other hosts, if there is one.
     pub link: Option<LinkConfig>,
+    /// The endpoint for metrics, if there is one.
+    pub metrics: Option<MetricsConfig>,
 }
 
 impl Default for Config {
@@ -197,6 +205,7 @@ impl Default for Config {
             saves: None,
             limits: Limits::default(),
             link: None,
+            metrics: None,
         }
     }
 }
@@ -262,6 +271,7 @@ struct ConfigFile {
     saves: Option<bool>,
     limits: Limits,
     link: Option<LinkConfig>,
+    metrics: Option<MetricsConfig>,
 }
 
 impl ConfigArgs {
@@ -291,6 +301,7 @@ impl ConfigArgs {
             saves: file.saves,
             limits: file.limits,
             link: file.link,
+            metrics: file.metrics,
         }
     }
 }
@@ -313,8 +324,17 @@ impl Config {
                 message: error.message().trim_end().to_owned(),
             }
         })?;
-        let ConfigFile { state_dir, runtime_dir, host_key, socket_group, log_level, saves, limits, link } =
-            file;
+        let ConfigFile {
+            state_dir,
+            runtime_dir,
+            host_key,
+            socket_group,
+            log_level,
+            saves,
+            limits,
+            link,
+            metrics,
+        } = file;
         for (key, value) in
             [("state_dir", &state_dir), ("runtime_dir", &runtime_dir), ("host_key", &host_key)]
         {
@@ -336,6 +356,7 @@ impl Config {
             saves,
             limits,
             link,
+            metrics,
         })
     }
 
@@ -356,14 +377,12 @@ impl Config {
 
     /// The number of the group that may connect to the vhost-user sockets.
     pub fn socket_gid(&self) -> Result<Option<u32>, ConfigError> {
-        let Some(name) = &self.socket_group else { return Ok(None) };
-        if let Ok(number) = name.parse() {
-            return Ok(Some(number));
-        }
-        match Group::from_name(name) {
-            Ok(Some(group)) => Ok(Some(group.gid.as_raw())),
-            Ok(None) | Err(_) => Err(ConfigError::Group(name.clone())),
-        }
+        self.socket_group.as_deref().map(group_id).transpose()
+    }
+
+    /// The number of the group that may connect to the endpoint for metrics.
+    pub fn metrics_gid(&self) -> Result<Option<u32>, ConfigError> {
+        self.metrics.as_ref().and_then(|metrics| metrics.group.as_deref()).map(group_id).transpose()
     }
 
     /// Makes the state directory, open to the user of this process only, if it is not there.
@@ -373,6 +392,17 @@ impl Config {
             .mode(0o700)
             .create(&self.state_dir)
             .map_err(|source| ConfigError::StateDir { path: self.state_dir.clone(), source })
+    }
+}
+
+/// The number of a group that is known by name or number.
+fn group_id(name: &str) -> Result<u32, ConfigError> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) | Err(_) => Err(ConfigError::Group(name.to_owned())),
     }
 }
 
@@ -404,7 +434,7 @@ mod tests {
     fn every_key_is_taken_over() {
         let config = parse(
             "state_dir = '/s'\nruntime_dir = '/r'\nhost_key = '/k'\nsocket_group = 'kvm'\nlog_level = 'trace'\nsaves = true\n[limits]\ninstances = 3\n\
-             [link]\nlisten = '127.0.0.1:8670'\nconnections = 9\n",
+             [link]\nlisten = '127.0.0.1:8670'\nconnections = 9\n[metrics]\nlisten = 'unix:/m'\ngroup = '7'\n",
         );
         let expected = Config {
             state_dir: "/s".into(),
@@ -415,7 +445,12 @@ mod tests {
             limits: Limits { instances: 3, ..Limits::default() },
             saves: Some(true),
             link: Some(LinkConfig { listen: "127.0.0.1:8670".parse().ok(), connections: 9 }),
+            metrics: Some(MetricsConfig {
+                listen: MetricsAddress::Unix("/m".into()),
+                group: Some("7".into()),
+            }),
         };
+        assert_eq!(expected.metrics_gid().unwrap(), Some(7));
         assert_eq!(config.unwrap(), expected);
     }
 
@@ -429,6 +464,8 @@ mod tests {
             ("state_dir = '/s'\nruntime_dir = \n", 2, ""),
             ("[link]\nlisten = 'everywhere'\n", 2, "socket address"),
             ("[link]\nport = 5\n", 2, "port"),
+            ("[metrics]\nlisten = 'everywhere'\n", 2, "neither"),
+            ("[metrics]\ngroup = '7'\n", 1, "listen"),
         ] {
             let message = parse(text).unwrap_err().to_string();
             assert!(message.starts_with(&format!("/etc/x.toml:{line}: ")), "{message}");
@@ -484,6 +521,7 @@ mod tests {
             limits: Limits { instances: 5, ..Limits::default() },
             saves: None,
             link: Some(LinkConfig::default()),
+            metrics: None,
         };
         assert_eq!(config, expected);
     }

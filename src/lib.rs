@@ -8,6 +8,7 @@ pub mod foreign;
 pub mod host_key;
 pub mod link;
 pub mod memory;
+pub mod metrics;
 pub mod migration;
 pub mod store;
 pub mod swtpm;

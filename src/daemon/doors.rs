@@ -13,6 +13,7 @@ use vtpm_backend::socket::Listener;
 use vtpm_backend::vhost::{FrontDoor, FrontDoorError, Options};
 
 use super::{CONTROL_SOCKET, DaemonError, VHOST_USER_SOCKET};
+use crate::metrics::Connections;
 use crate::tree::{Instance, TreeEvent};
 
 /// The doors of one instance. One that could not be opened is missing.
@@ -132,6 +133,20 @@ impl Doors {
     /// Whether a QEMU is connected to this instance.
     pub(super) fn is_attached(&self, instance: u32) -> bool {
         self.open_doors().doors.get(&instance).is_some_and(|doors| doors.attachment.client().is_some())
+    }
+
+    /// How many are connected, at which kind of door.
+    pub(super) fn connections(&self) -> Connections {
+        let mut found = Connections::default();
+        let open = self.open_doors();
+        for client in open.doors.values().filter_map(|doors| doors.attachment.client()) {
+            let count = match client.door {
+                Door::VhostUser => &mut found.vhost_user,
+                Door::Control => &mut found.control,
+            };
+            *count = count.saturating_add(1);
+        }
+        found
     }
 
     /// Shows every listening socket, with the name of its instance and which of its doors it is.

@@ -9,6 +9,7 @@ use super::owner::OwnerAuthError;
 use crate::config::ConfigError;
 use crate::host_key::HostKeyError;
 use crate::link::LinkError;
+use crate::metrics::EndpointError;
 use crate::store::StoreError;
 use crate::tree::TreeError;
 
@@ -33,6 +34,9 @@ pub enum DaemonError {
     /// The link to other hosts.
     #[error("the peer link cannot be opened")]
     Link(#[from] LinkError),
+    /// The endpoint for metrics.
+    #[error("the endpoint for metrics cannot be opened")]
+    Metrics(#[from] EndpointError),
     /// A front door.
     #[error("the vhost-user socket cannot be opened")]
     FrontDoor(#[from] FrontDoorError),

@@ -21,6 +21,7 @@ pub use single::{Endpoint, PRINTED_CAPABILITIES, serve_one};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use vtpm_backend::socket::Listener;
 
 use crate::config::{Config, LinkConfig};
 use crate::link::{Link, LinkOptions};
+use crate::metrics::{self, Connections, Sources};
 use crate::store::Store;
 use crate::tree::{Sleep, Tree};
 use doors::Doors;
@@ -58,6 +60,7 @@ pub fn root_socket(runtime_dir: &std::path::Path) -> PathBuf {
 /// A running daemon.
 pub struct Daemon {
     // In the order in which they end: no new commands, then the commands in flight, then the store.
+    metrics: Option<metrics::Endpoint>,
     link: Option<Arc<Link>>,
     raw_socket: RawSocket,
     doors: Arc<Doors>,
@@ -104,7 +107,8 @@ impl Daemon {
         let raw_socket = RawSocket::bind(&root_socket(&config.runtime_dir), tree.root())?;
         log::info!("{} instances, root at {}", tree.instances().len(), raw_socket.path().display());
         let sleep = tree.let_sleep(Duration::from_secs(config.limits.sleep_after.into()))?;
-        Ok(Self { link, raw_socket, doors, sleep, tree, store })
+        let metrics = open_metrics(config, &tree, &store, &doors, &raw_socket)?;
+        Ok(Self { metrics, link, raw_socket, doors, sleep, tree, store })
     }
 
     /// The tree.
@@ -126,7 +130,8 @@ impl Daemon {
 
     /// Ends in good order: commands in flight are finished and committed.
     pub fn stop(self) {
-        let Self { link, raw_socket, doors, sleep, tree, store } = self;
+        let Self { metrics, link, raw_socket, doors, sleep, tree, store } = self;
+        drop(metrics);
         drop(sleep);
         drop(raw_socket);
         drop(link);
@@ -155,6 +160,30 @@ fn open_link(
     let link = Arc::new(Link::start(tree, options, attached)?);
     let _ = place.set(Arc::downgrade(&link));
     Ok(link)
+}
+
+/// Opens the endpoint for metrics, if there is to be one.
+fn open_metrics(
+    config: &Config,
+    tree: &Arc<Tree>,
+    store: &Store,
+    doors: &Arc<Doors>,
+    raw_socket: &RawSocket,
+) -> Result<Option<metrics::Endpoint>, DaemonError> {
+    let Some(options) = &config.metrics else { return Ok(None) };
+    let (doors, raw) = (Arc::downgrade(doors), raw_socket.clients());
+    let connections = move || Connections {
+        raw: u64::try_from(raw.load(Ordering::Relaxed)).unwrap_or(u64::MAX),
+        ..doors.upgrade().map(|doors| doors.connections()).unwrap_or_default()
+    };
+    let sources = Sources {
+        metrics: tree.metrics().clone(),
+        counters: store.counters(),
+        tree: Arc::downgrade(tree),
+        database: config.database(),
+        connections: Box::new(connections),
+    };
+    Ok(Some(metrics::Endpoint::open(&options.listen, config.metrics_gid()?, sources)?))
 }
 
 /// Each instance takes two descriptors, and some sixteen more while a QEMU is connected; the usual soft limit is 1024, and is what it is

@@ -34,6 +34,7 @@ pub(crate) struct RawSocket {
     path: PathBuf,
     listener: Arc<UnixListener>,
     exit: Arc<AtomicBool>,
+    clients: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -55,14 +56,20 @@ impl RawSocket {
         let listener = Arc::new(UnixListener::bind(path).map_err(failed)?);
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let exit = Arc::new(AtomicBool::new(false));
+        let clients = Arc::new(AtomicUsize::new(0));
         let thread = std::thread::Builder::new()
             .name("tpm.sock".into())
             .spawn({
-                let (listener, exit) = (listener.clone(), exit.clone());
-                move || accept(&listener, &exit, &root)
+                let (listener, exit, clients) = (listener.clone(), exit.clone(), clients.clone());
+                move || accept(&listener, &exit, &clients, &root)
             })
             .map_err(failed)?;
-        Ok(Self { path: path.to_owned(), listener, exit, thread: Some(thread) })
+        Ok(Self { path: path.to_owned(), listener, exit, clients, thread: Some(thread) })
+    }
+
+    /// How many are connected.
+    pub(super) fn clients(&self) -> Arc<AtomicUsize> {
+        self.clients.clone()
     }
 
     /// Where it is.
@@ -83,8 +90,7 @@ impl Drop for RawSocket {
     }
 }
 
-fn accept(listener: &UnixListener, exit: &AtomicBool, root: &Arc<Instance>) {
-    let clients = Arc::new(AtomicUsize::new(0));
+fn accept(listener: &UnixListener, exit: &AtomicBool, clients: &Arc<AtomicUsize>, root: &Arc<Instance>) {
     loop {
         let stream = match listener.accept() {
             _ if exit.load(Ordering::Acquire) => return,

@@ -11,8 +11,11 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
+
+use super::Counters;
 
 /// After how many transactions. A transaction leaves about five pages of 4 KiB.
 const EVERY: u32 = 32;
@@ -26,11 +29,12 @@ pub(super) struct EarlySync {
 
 impl EarlySync {
     /// For the log of the database at `path`.
-    pub(super) fn start(path: &Path) -> io::Result<Self> {
+    pub(super) fn start(path: &Path, counters: Arc<Counters>) -> io::Result<Self> {
         let mut log = OsString::from(path);
         log.push("-wal");
         let (wake, woken) = sync_channel(1);
-        let thread = Builder::new().name("store-sync".into()).spawn(move || run(&log.into(), &woken))?;
+        let thread =
+            Builder::new().name("store-sync".into()).spawn(move || run(&log.into(), &woken, &counters))?;
         Ok(Self { wake: Some(wake), thread: Some(thread), gathered: 0 })
     }
 
@@ -59,11 +63,12 @@ impl Drop for EarlySync {
     }
 }
 
-fn run(log: &PathBuf, woken: &Receiver<()>) {
+fn run(log: &PathBuf, woken: &Receiver<()>, counters: &Counters) {
     while woken.recv().is_ok() {
         // Opened each time: the connection may be another one by now, with another log.
-        if let Err(error) = File::open(log).and_then(|file| file.sync_data()) {
-            log::debug!("{} is left to be synchronised later: {error}", log.display());
+        match File::open(log).and_then(|file| file.sync_data()) {
+            Ok(()) => counters.early_syncs.count(),
+            Err(error) => log::debug!("{} is left to be synchronised later: {error}", log.display()),
         }
     }
 }
@@ -75,7 +80,7 @@ mod tests {
     #[test]
     fn the_log_may_be_missing_and_the_thread_ends_with_its_owner() {
         let dir = tempfile::tempdir().unwrap();
-        let mut sync = EarlySync::start(&dir.path().join("database")).unwrap();
+        let mut sync = EarlySync::start(&dir.path().join("database"), Arc::default()).unwrap();
         for _ in 0..EVERY * 3 {
             sync.left();
         }

@@ -32,6 +32,7 @@
 //! of overwritten blocks is out of the store's reach; it is of use only together with the host key.
 
 mod apply;
+mod counters;
 mod early_sync;
 mod error;
 mod schema;
@@ -50,6 +51,7 @@ use std::thread::JoinHandle;
 
 use zeroize::Zeroizing;
 
+pub use self::counters::Counters;
 pub use self::error::{InstanceList, StoreError};
 use self::writer::{Request, Writer};
 use crate::host_key::HostKey;
@@ -229,13 +231,6 @@ pub struct Statistics {
     pub synchronised: u64,
 }
 
-#[derive(Default)]
-struct Counters {
-    commits: AtomicU64,
-    transactions: AtomicU64,
-    synchronised: AtomicU64,
-}
-
 /// Numbers that were given out by [`Store::allocate_id`] and are not in the database yet.
 #[derive(Default)]
 struct Reserved(Mutex<BTreeSet<InstanceId>>);
@@ -337,10 +332,16 @@ impl Store {
     /// What was written since the store was opened.
     pub fn statistics(&self) -> Statistics {
         Statistics {
-            commits: self.counters.commits.load(Ordering::Relaxed),
-            transactions: self.counters.transactions.load(Ordering::Relaxed),
-            synchronised: self.counters.synchronised.load(Ordering::Relaxed),
+            commits: self.counters.commits.get(),
+            transactions: self.counters.transactions(),
+            synchronised: self.counters.synchronised.get(),
         }
+    }
+
+    /// All that is counted.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
     }
 
     /// Writes all that is in the log into the database file, durably: the file alone then has everything, and can be moved. Closing does

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use rusqlite::Connection;
 
@@ -105,16 +106,18 @@ impl Writer {
             )
             .map_err(explain(path, "open"))?;
         let highest = u64::try_from(highest.unwrap_or(0)).map_err(|_| StoreError::NumberTooLarge)?;
+        let counters: Arc<Counters> = Arc::default();
+        counters.found_damaged(database.catalogue.damaged().len());
         Ok(Self {
             path: path.to_owned(),
             wrapping,
             database: Some(database),
             next_id: highest.saturating_add(1),
             reserved: Arc::default(),
-            counters: Arc::default(),
-            early_sync: EarlySync::start(path)
+            early_sync: EarlySync::start(path, Arc::clone(&counters))
                 .inspect_err(|error| log::warn!("the state database has no thread for its log: {error}"))
                 .ok(),
+            counters,
             traces_remain,
             #[cfg(test)]
             faults: Faults::default(),
@@ -215,13 +218,15 @@ impl Writer {
 
     /// Makes one batch durable.
     pub(super) fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
-        let outcome = self.outcomes(&[batch]).pop().unwrap_or(Err(StoreError::Closed));
+        let outcomes = self.outcomes(&[batch]);
+        self.note(&outcomes);
         self.wipe_traces();
-        outcome
+        outcomes.into_iter().next().unwrap_or(Err(StoreError::Closed))
     }
 
     fn commit_group(&mut self, group: Group) {
         let outcomes = self.outcomes(&group.batches);
+        self.note(&outcomes);
         // Before the answers, so that an acknowledged deletion has left the files.
         self.wipe_traces();
         for (reply, outcome) in group.replies.into_iter().zip(outcomes) {
@@ -290,7 +295,7 @@ impl Writer {
     }
 
     fn try_transaction(&mut self, batches: &[Batch]) -> Result<Outcomes, Failure> {
-        let Self { path, wrapping, database: Some(database), reserved, .. } = self else {
+        let Self { path, wrapping, database: Some(database), reserved, counters, .. } = self else {
             return Err(Failure::Undone(StoreError::Closed));
         };
         let failed = explain(path, "write");
@@ -346,6 +351,7 @@ impl Writer {
             .and_then(|mut statement| statement.execute([next]))
             .map_err(undone)?;
         crate::fault::step_begins();
+        let begin = Instant::now();
         #[cfg(test)]
         let committed = self.faults.commit(connection);
         #[cfg(not(test))]
@@ -353,6 +359,9 @@ impl Writer {
         crate::fault::step_is_over(committed.is_ok());
         if let Err(error) = committed {
             return Err(Failure::AtCommit(failed(error), outcomes));
+        }
+        if durability == Durability::Medium {
+            counters.sync_took.observe_duration(begin.elapsed());
         }
         *ledger = next;
         catalogue.merge(changes);
@@ -362,17 +371,19 @@ impl Writer {
 
     /// Notes what became durable.
     fn count(&mut self, batches: &[Batch], outcomes: &Outcomes) {
-        self.counters.transactions.fetch_add(1, Ordering::Relaxed);
         match (strictest(batches), &mut self.early_sync) {
-            (Durability::Process, Some(sync)) => sync.left(),
-            (Durability::Process, None) => {}
+            (Durability::Process, sync) => {
+                self.counters.left.count();
+                sync.iter_mut().for_each(EarlySync::left);
+            }
             (Durability::Medium, sync) => {
-                self.counters.synchronised.fetch_add(1, Ordering::Relaxed);
+                self.counters.synchronised.count();
                 sync.iter_mut().for_each(EarlySync::synchronised);
             }
         }
+        let mut shared = 0u64;
         for (batch, _) in batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok()) {
-            self.counters.commits.fetch_add(1, Ordering::Relaxed);
+            shared = shared.saturating_add(1);
             for op in &batch.ops {
                 match op {
                     Op::CreateInstance(row) => {
@@ -382,6 +393,20 @@ impl Writer {
                     _ => {}
                 }
             }
+        }
+        self.counters.commits.add(shared);
+        self.counters.shared.observe(shared);
+    }
+
+    /// Notes which batches did not become durable, and what is damaged after those that did.
+    fn note(&self, outcomes: &Outcomes) {
+        outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).for_each(|e| self.counters.failure(e));
+        // Only a deletion mends.
+        if let Some(database) = &self.database
+            && self.traces_remain
+            && self.counters.damaged.load(Ordering::Relaxed) > 0
+        {
+            self.counters.found_damaged(database.catalogue.damaged().len());
         }
     }
 
@@ -396,6 +421,7 @@ impl Writer {
         let connection = schema::connect(&self.path)?;
         schema::empty_log(&connection, &self.path)?;
         let mut database = Database::load(connection, &self.path, &self.wrapping)?;
+        self.counters.found_damaged(database.catalogue.damaged().len());
         let found = database.ledger;
         database.ledger = found.checked_add(1).ok_or(StoreError::NumberTooLarge)?;
         database

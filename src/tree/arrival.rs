@@ -22,7 +22,9 @@ impl Instance {
         let what = (LoggedStep::FirstCommand, MigrationSide::Destination);
         let change = self.log_unasked(tree, what, (id, start), &mut ops);
         self.commit(tree, inner, ops)?;
-        inner.state = live;
+        let before = std::mem::replace(&mut inner.state, live).kind();
+        let after = inner.state.kind();
+        tree.metrics.migrations.count(LoggedStep::FirstCommand, Some(before), Some(after));
         if let Some(change) = change {
             tree.log.apply(change);
         }

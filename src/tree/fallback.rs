@@ -106,7 +106,9 @@ impl Instance {
             inner.loaded &= !error.outcome_is_unknown();
             unavailable(&error)
         })?;
-        inner.state = state;
+        let before = std::mem::replace(&mut inner.state, state).kind();
+        let after = inner.state.kind();
+        tree.metrics.migrations.count(LoggedStep::MachineRuns, Some(before), Some(after));
         inner.exchange_tpm(Some(tpm));
         if let Some(change) = change {
             tree.log.apply(change);

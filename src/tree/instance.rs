@@ -2,7 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use vtpm_backend::device::{MAX_COMMAND_SIZE, TpmDevice};
 use vtpm_engine::Tpm;
@@ -20,7 +21,9 @@ use super::limits::{Admission, Allowance, InstanceLimits};
 use super::manager::Transaction;
 use super::persistence::{Ops, Stored, name};
 use super::replay::LastCommand;
+use super::shown::{Entered, Shown};
 use super::{Identity, Topology, Tree, TreeError, TreeEvent};
+use crate::metrics::command_label;
 use crate::migration::State;
 use crate::sentence;
 use crate::store::{Batch, InstanceId, InstanceRow, StoreError};
@@ -71,10 +74,17 @@ pub struct Instance {
     identity: Identity,
     parent: Option<u32>,
     pub(super) inner: Mutex<Inner>,
+    /// Where it stands, for those who do not take the lock.
+    pub(super) shown: Shown,
     /// How many are connected to its doors.
     pub(super) clients: AtomicUsize,
     /// The command at hand is to end; each begins without.
     pub(super) canceled: AtomicBool,
+}
+
+/// The name of a command, for the log.
+fn name_of(command: &[u8]) -> &'static str {
+    command_code(command).map_or("no command", command_label)
 }
 
 /// A response that says nothing but a code.
@@ -135,6 +145,7 @@ impl Instance {
             identity: Identity::read(row)?,
             parent,
             inner: Mutex::new(inner),
+            shown: Shown::default(),
             clients: AtomicUsize::new(0),
             canceled: AtomicBool::new(false),
         })
@@ -201,8 +212,21 @@ impl Instance {
             }
         }
         let stored = Stored::read(&*tree.persistence, self.id());
-        let record = stored.inspect_err(|error| log::error!("{}", sentence(error))).ok()?.state?;
-        State::from_record(&record).ok().map(|state| state.kind())
+        let state = match &stored {
+            Ok(stored) => stored.state.as_ref().and_then(|record| State::from_record(record).ok()),
+            Err(error) => {
+                log::error!("{}", sentence(error));
+                None
+            }
+        };
+        match &state {
+            Some(state) => self.shown.show_stored(state.kind()),
+            None if stored.as_ref().err().is_none_or(StoreError::is_about_the_batch) => {
+                self.shown.show_damaged()
+            }
+            None => {}
+        }
+        state.map(|state| state.kind())
     }
 
     /// Whether it is gone from the tree, for good.
@@ -222,26 +246,32 @@ impl Instance {
     /// # Errors
     /// `TPM_RC_NV_UNAVAILABLE` when the store does not answer for now, `TPM_RC_FAILURE` when what it has is no instance (the log says
     /// why), or the instance is deleted.
-    pub(super) fn enter(&self, tree: &Tree) -> Result<MutexGuard<'_, Inner>, ResponseCode> {
-        let mut inner = self.inner.lock().unwrap_or_else(|poisoned| {
+    pub(super) fn enter(&self, tree: &Tree) -> Result<Entered<'_>, ResponseCode> {
+        let inner = self.inner.lock().unwrap_or_else(|poisoned| {
             self.inner.clear_poison();
             let mut inner = poisoned.into_inner();
             (inner.loaded, inner.asleep) = (false, false);
             inner
         });
+        let mut inner = Entered::new(inner, &self.shown);
         if inner.deleted {
             return Err(ResponseCode::FAILURE);
         }
         if !inner.loaded {
-            self.load_inner(tree, &mut inner).map_err(|error| {
+            if let Err(error) = self.load_inner(tree, &mut inner) {
                 log::error!(
                     "instance {} ({:#010x}) cannot be read: {}",
                     self.name(),
                     self.handle(),
                     sentence(&error)
                 );
-                error.response_code()
-            })?;
+                drop(inner);
+                let code = error.response_code();
+                if code == ResponseCode::FAILURE {
+                    self.shown.show_damaged();
+                }
+                return Err(code);
+            }
             tree.rounds.call();
         }
         inner.used = true;
@@ -308,6 +338,16 @@ impl Instance {
 
     pub(super) fn run(&self, command: &[u8], origin: &Origin) -> Vec<u8> {
         let Some(tree) = self.tree.upgrade() else { return error_response(ResponseCode::FAILURE) };
+        let start = Instant::now();
+        let response = self.run_in(&tree, command, origin);
+        let (code, took) = (code_of(&response), start.elapsed());
+        tree.metrics.commands.count(command, code, took);
+        log::trace!("instance {}: {} takes {took:?}: {code}", self.name(), name_of(command));
+        crate::fault::response_is_made();
+        response
+    }
+
+    fn run_in(&self, tree: &Arc<Tree>, command: &[u8], origin: &Origin) -> Vec<u8> {
         let mut events = if self.attributes().privileged() {
             match tree.settle_doubt() {
                 Ok(events) => events,
@@ -320,10 +360,10 @@ impl Instance {
             Vec::new()
         };
         let topology = tree.topology();
-        let response = match self.enter(&tree) {
+        let response = match self.enter(tree) {
             Ok(mut inner) => {
                 let before = inner.state.kind();
-                let result = self.run_locked(&tree, &topology, &mut inner, command, origin, &mut events);
+                let result = self.run_locked(tree, &topology, &mut inner, command, origin, &mut events);
                 let event = match inner.state.kind() {
                     after if after != before => Some(TreeEvent::Moved as fn(Arc<Self>) -> TreeEvent),
                     // A machine that stands still sends nothing.
@@ -343,7 +383,6 @@ impl Instance {
         for event in events {
             tree.tell(&event);
         }
-        crate::fault::response_is_made();
         response
     }
 
@@ -351,12 +390,12 @@ impl Instance {
     ///
     /// # Errors
     /// `TPM_RC_HANDLE` when the instance is deleted.
-    pub(super) fn enter_to_delete(&self) -> Result<MutexGuard<'_, Inner>, ResponseCode> {
+    pub(super) fn enter_to_delete(&self) -> Result<Entered<'_>, ResponseCode> {
         let inner = self.inner.lock().unwrap_or_else(|poisoned| {
             self.inner.clear_poison();
             poisoned.into_inner()
         });
-        if inner.deleted { Err(ResponseCode::HANDLE) } else { Ok(inner) }
+        if inner.deleted { Err(ResponseCode::HANDLE) } else { Ok(Entered::new(inner, &self.shown)) }
     }
 
     /// The part of a command that runs under the lock. An error is answered with a bare code.
@@ -382,6 +421,7 @@ impl Instance {
             && let Some(response) = last.response_to(slot, command)
         {
             log::info!("instance {}: command in flight answered from its record", self.name());
+            tree.metrics.replayed.count();
             return Ok(response.to_vec());
         }
         let long = command.len() > MAX_COMMAND_SIZE;
@@ -444,6 +484,7 @@ impl Instance {
             ),
             Admission::Refused { is_news: false } => {}
         }
+        tree.metrics.rate_limited.count();
         Err(ResponseCode::RETRY)
     }
 

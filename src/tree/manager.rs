@@ -23,6 +23,7 @@ use vtpm_protocol::tpm::Tpm2b;
 use super::environment::Workshop;
 use super::instance::{Inner, Instance, restore};
 use super::persistence::{Ops, Stored, name};
+use super::shown::Entered;
 use super::{Topology, Tree, TreeEvent, receipts};
 use crate::migration::content::{self, Held};
 use crate::migration::destination::DestinationLocked;
@@ -43,11 +44,11 @@ struct Pending<'a> {
 /// What a committed command does to the memory.
 enum Effect<'a> {
     /// The target stands elsewhere.
-    Change { target: MutexGuard<'a, Inner>, handle: u32, state: Box<State>, tpm: TpmChange },
+    Change { target: Entered<'a>, handle: u32, state: Box<State>, tpm: TpmChange },
     /// There is a new instance.
-    Birth { child: Arc<Instance>, _parent: Option<MutexGuard<'a, Inner>>, _births: MutexGuard<'a, ()> },
+    Birth { child: Arc<Instance>, _parent: Option<Entered<'a>>, _births: MutexGuard<'a, ()> },
     /// The target is gone.
-    Death { target: MutexGuard<'a, Inner>, handle: u32 },
+    Death { target: Entered<'a>, handle: u32 },
     /// Nothing: records of the processing instance that are read from the store each time.
     Own,
 }
@@ -88,7 +89,7 @@ struct Draft<'a> {
 /// The target of a command, locked.
 struct Target<'a> {
     instance: &'a Arc<Instance>,
-    inner: MutexGuard<'a, Inner>,
+    inner: Entered<'a>,
 }
 
 fn store_failed(error: &StoreError) -> ResponseCode {
@@ -137,6 +138,7 @@ impl<'a> Transaction<'a> {
     pub(super) fn apply(&mut self) -> Option<TreeEvent> {
         if let Some(change) = self.logged.change.take() {
             self.tree.log.apply(change);
+            self.count_step();
         }
         match self.pending.take()?.effect {
             Effect::Change { mut target, handle, state, tpm } => {

@@ -50,6 +50,7 @@ mod priority;
 mod provision;
 mod receipts;
 mod replay;
+mod shown;
 mod sleep;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -72,9 +73,11 @@ pub use instance::Instance;
 pub use limits::{CommandRate, InstanceLimits};
 pub use persistence::Persistence;
 pub use provision::RootOptions;
+pub use shown::Census;
 pub use sleep::Sleep;
 
 use self::topology::Topology;
+use crate::metrics::Metrics;
 use crate::migration::client::{Client, Transport, TransportError};
 use crate::sentence;
 use crate::store::{InstanceRow, StoreError};
@@ -173,6 +176,7 @@ pub struct Tree {
     in_doubt: AtomicBool,
     log: log::MigrationLog,
     rounds: Arc<sleep::Rounds>,
+    metrics: Arc<Metrics>,
 }
 
 impl Tree {
@@ -215,6 +219,7 @@ impl Tree {
             in_doubt: AtomicBool::new(false),
             log: log::MigrationLog::default(),
             rounds: Arc::default(),
+            metrics: Arc::default(),
         });
         let topology = tree.arrange(rows, &Topology::default())?;
         tree.exchange_topology(|t| *t = topology);
@@ -328,6 +333,12 @@ impl Tree {
     #[must_use]
     pub fn local_client(&self) -> Client<LocalTransport> {
         Client::new(LocalTransport(self.root()), self.owner_auth.clone())
+    }
+
+    /// What was counted since it was opened.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     fn topology(&self) -> Arc<Topology> {

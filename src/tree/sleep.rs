@@ -96,6 +96,7 @@ impl Instance {
             }
         }
         inner.fall_asleep();
+        self.shown.show(inner);
         Rest::FellAsleep
     }
 

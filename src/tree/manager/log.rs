@@ -5,8 +5,8 @@ use std::time::Instant;
 use vtpm_engine::execute::command_code;
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::instance::{
-    GetMigrationLogIn, GetMigrationLogOut, LogEntry, LogStep, LoggedStep, MAX_CAP_LOG_BYTES, MAX_LOG,
-    MigrationSide, MigrationTicket, Uuid,
+    GetMigrationLogIn, GetMigrationLogOut, InstanceState, LogEntry, LogStep, LoggedStep, MAX_CAP_LOG_BYTES,
+    MAX_LOG, MigrationSide, MigrationTicket, Uuid,
 };
 use vtpm_protocol::rc::ResponseCode;
 
@@ -106,6 +106,18 @@ impl Transaction<'_> {
                 Vec::new()
             }
         }
+    }
+
+    /// The pending step of a migration is durable, and about to be seen in the memory.
+    pub(super) fn count_step(&self) {
+        let Some((step, pending)) = self.logged.step.zip(self.pending.as_ref()) else { return };
+        let (before, after) = match &pending.effect {
+            Effect::Change { target, state, .. } => (Some(target.state.kind()), Some(state.kind())),
+            Effect::Birth { .. } => (None, Some(InstanceState::DestinationLocked)),
+            Effect::Death { target, .. } => (Some(target.state.kind()), None),
+            Effect::Own => return,
+        };
+        self.tree.metrics.migrations.count(step, before, after);
     }
 
     /// GetMigrationLog.
