@@ -1,21 +1,49 @@
 //! A client of one TPM behind a UNIX stream socket.
 
 use crate::cases::Case;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Instant;
 use vtpm_protocol::codec::{Encode, Reader, encode_sized};
 use vtpm_protocol::tpm::{HEADER_SIZE, TpmCc, TpmHandle, TpmSt};
 
-/// One command or response; `None` at the end of the stream.
-pub fn read_message(stream: &mut impl Read) -> Option<Vec<u8>> {
-    let mut message = vec![0; HEADER_SIZE];
-    stream.read_exact(&mut message).ok()?;
-    let size = u32::from_be_bytes(message[2..6].try_into().ok()?);
-    message.resize(usize::try_from(size).ok()?, 0);
-    stream.read_exact(&mut message[HEADER_SIZE..]).ok()?;
-    Some(message)
+/// Waits until something has come. A read that waits would be woken for nothing when the other side takes what was written before.
+fn await_bytes(stream: &UnixStream) {
+    poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+}
+
+/// One response; `None` at the end of the stream.
+fn read_response(stream: &mut UnixStream) -> Option<Vec<u8>> {
+    let mut response = vec![0; 4096];
+    let mut come = 0;
+    loop {
+        await_bytes(stream);
+        match stream.read(&mut response[come..]).ok()? {
+            0 => return None,
+            got => come += got,
+        }
+        if come >= HEADER_SIZE
+            && come >= usize::try_from(u32::from_be_bytes(response[2..6].try_into().ok()?)).ok()?
+        {
+            response.truncate(come);
+            return Some(response);
+        }
+    }
+}
+
+/// Answers the commands of one client, each of which comes with one read, until it leaves. Waits as the others do, in a poll.
+pub fn serve(mut stream: &UnixStream, mut execute: impl FnMut(&[u8]) -> Vec<u8>) {
+    let mut command = [0; 4096];
+    loop {
+        await_bytes(stream);
+        match stream.read(&mut command).unwrap() {
+            0 => return,
+            got => stream.write_all(&execute(&command[..got])).unwrap(),
+        }
+    }
 }
 
 /// Asks one TPM: command in, response out.
@@ -57,10 +85,14 @@ fn authorized(code: TpmCc, handles: &[TpmHandle], passwords: &[&[u8]], parameter
 impl Client {
     /// The TPM behind a socket.
     pub fn connect(socket: &Path, owner: &[u8]) -> Self {
-        let mut stream = UnixStream::connect(socket).unwrap();
+        Self::of(UnixStream::connect(socket).unwrap(), owner)
+    }
+
+    /// The TPM at the other end of a connection.
+    pub fn of(mut stream: UnixStream, owner: &[u8]) -> Self {
         let ask = move |command: &[u8]| {
             stream.write_all(command).unwrap();
-            read_message(&mut stream).unwrap_or_else(|| panic!("no answer to {command:02x?}"))
+            read_response(&mut stream).unwrap_or_else(|| panic!("no answer to {command:02x?}"))
         };
         Self::new(Box::new(ask), owner)
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::instance::MAX_INSTANCE_COMMAND;
@@ -127,6 +129,7 @@ fn serve(mut stream: UnixStream, root: &Instance) -> io::Result<()> {
     // Most commands come whole, with one read.
     let mut buffer = Zeroizing::new([0; AT_ONCE]);
     loop {
+        await_bytes(&stream)?;
         let got = stream.read(&mut *buffer)?;
         if got == 0 {
             return Ok(());
@@ -144,6 +147,18 @@ fn serve(mut stream: UnixStream, root: &Instance) -> io::Result<()> {
             stream.write_all(&response)?;
         }
         buffer.get_mut(..got).unwrap_or_default().zeroize();
+    }
+}
+
+/// Waits until there is something to be read, or the end. A read that waits is woken also when the client takes the response before (Linux wakes
+/// whoever waits at a UNIX socket for anything when there is more room to write), for nothing, while the client goes on; a poll is not.
+fn await_bytes(stream: &UnixStream) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+            Ok(_) => return Ok(()),
+        }
     }
 }
 

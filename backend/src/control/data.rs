@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use nix::poll::PollFlags;
 use vtpm_protocol::codec::{Decode, Encode, Reader};
 use vtpm_protocol::control::SendCommand;
 use vtpm_protocol::rc::ResponseCode;
@@ -109,6 +110,8 @@ impl Shared {
     fn serve(&self, channel: &Channel, of_machine: bool) -> Result<(), Broken> {
         let mut buffer = Zeroizing::new([0; ROOM]);
         loop {
+            // As a rule nothing has come yet: the client has the response just now.
+            channel.wait(PollFlags::POLLIN, None)?;
             let mut come = channel.read(&mut *buffer, None)?;
             if come == 0 {
                 return Ok(());
