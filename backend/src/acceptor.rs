@@ -30,15 +30,15 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn serve(self: &Arc<Self>, bell: &Bell, guests: Self::Guests);
 }
 
-/// Has the thread of a door look about.
+/// Has a thread look about that waits in `poll`.
 pub(crate) struct Bell(EventFd);
 
 impl Bell {
-    fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?))
     }
 
-    fn ring(&self) {
+    pub(crate) fn ring(&self) {
         // A counter that is full has woken the thread already.
         let _full = self.0.write(1);
     }

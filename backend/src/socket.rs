@@ -14,6 +14,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
+use serde::{Deserialize, Serialize};
 
 /// How long to wait when no connection can be accepted for want of descriptors or memory.
 pub(crate) const EXHAUSTED: Duration = Duration::from_millis(200);
@@ -27,6 +28,9 @@ pub enum FrontDoorError {
     /// There is something at the path that is not a socket.
     #[error("{} exists and is no socket", .0.display())]
     NoSocket(PathBuf),
+    /// A socket that was kept is not where it was.
+    #[error("{} is not the socket that was kept", .0.display())]
+    Moved(PathBuf),
     /// The socket could not be made.
     #[error("{} cannot be listened on", .path.display())]
     Bind {
@@ -69,28 +73,40 @@ pub(crate) fn thread_name(name: &str) -> String {
     format!("vtpm-{}", name.replace('\0', ""))
 }
 
+/// Which file a listening socket has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Where it is.
+    pub path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = std::fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+}
+
 /// A socket file that is ours to remove.
 #[derive(Debug)]
-pub(crate) struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
+pub(crate) struct SocketFile(Place);
 
 impl SocketFile {
     fn at(path: &Path) -> Result<Self, FrontDoorError> {
         let failed = |source: io::Error| FrontDoorError::Bind { path: path.to_owned(), source };
-        let found = std::fs::symlink_metadata(path).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), identity: (found.dev(), found.ino()) })
+        Place::of(path).map(Self).map_err(failed)
     }
 }
 
 impl Drop for SocketFile {
     /// Removes the socket unless another one took its place.
     fn drop(&mut self) {
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
-        if ours && let Err(e) = std::fs::remove_file(&self.path) {
-            log::warn!("{} stays behind: {e}", self.path.display());
+        let Place { path, .. } = &self.0;
+        let ours = Place::of(path).is_ok_and(|found| found == self.0);
+        if ours && let Err(e) = std::fs::remove_file(path) {
+            log::warn!("{} stays behind: {e}", path.display());
         }
     }
 }
@@ -104,14 +120,20 @@ fn bind_unix(path: &Path, access: Access) -> Result<(UnixListener, SocketFile), 
     let failed = |source: io::Error| FrontDoorError::Bind { path: path.to_owned(), source };
     let listener = listen_privately(path).map_err(failed)?;
     let file = SocketFile::at(path)?;
+    admit(path, access).map_err(failed)?;
+    Ok((listener, file))
+}
+
+/// Lets those connect whom `access` names.
+fn admit(path: &Path, access: Access) -> io::Result<()> {
     if access.user.is_some() || access.group.is_some() {
-        lchown(path, access.user, access.group).map_err(failed)?;
+        lchown(path, access.user, access.group)?;
     }
     // The mode comes last, so that no other group could ever connect.
     if let Some(mode) = access.mode.or(access.group.map(|_| 0o660)) {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     }
-    Ok((listener, file))
+    Ok(())
 }
 
 /// Makes way for a socket at `path`: nothing is there, or what a dead process left.
@@ -266,6 +288,32 @@ impl Listener {
         Self::new(ListenerSocket::Unix(listener), file)
     }
 
+    /// A socket that an earlier process of this program kept, with its file, if that is there still: nobody removed or replaced it.
+    /// Whom it admits is said anew.
+    ///
+    /// # Errors
+    /// [`FrontDoorError::Moved`] when there is another file or none, `Bind` when it cannot be given to whom `access` names, `Setup` when the
+    /// descriptor is of no use.
+    pub fn adopt_at(listener: UnixListener, place: Place, access: Access) -> Result<Self, FrontDoorError> {
+        let Place { path, .. } = &place;
+        if !Place::of(path).is_ok_and(|found| found == place) {
+            return Err(FrontDoorError::Moved(place.path));
+        }
+        admit(path, access).map_err(|source| FrontDoorError::Bind { path: path.clone(), source })?;
+        Self::new(ListenerSocket::Unix(listener), Some(SocketFile(place)))
+    }
+
+    /// For whoever keeps it beyond this process: which file it has, and the socket. `None` for one without a file that is ours.
+    #[must_use]
+    pub fn to_be_kept(&self) -> Option<(Place, UnixListener)> {
+        let ListenerSocket::Unix(listener) = &self.socket else { return None };
+        Some((self.place()?, listener.try_clone().ok()?))
+    }
+
+    fn place(&self) -> Option<Place> {
+        self.file().as_ref().map(|file| file.0.clone())
+    }
+
     /// Leaves the file where it is when the door closes: the socket goes on elsewhere.
     pub fn keep_file(&self) {
         if let Some(file) = self.file().take() {
@@ -282,8 +330,11 @@ impl Listener {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next client. The system's errors; `WouldBlock` when there is none.
-    pub(crate) fn accept(&self) -> io::Result<OwnedFd> {
+    /// The next client.
+    ///
+    /// # Errors
+    /// The system's; `WouldBlock` when there is none.
+    pub fn accept(&self) -> io::Result<OwnedFd> {
         match &self.socket {
             ListenerSocket::Unix(listener) => listener.accept().map(|(stream, _)| stream.into()),
             ListenerSocket::Tcp(listener) => listener.accept().map(|(stream, _)| {
@@ -304,7 +355,8 @@ impl AsFd for Listener {
     }
 }
 
-/// Whether an error of `accept` is about one client that changed its mind.
-pub(crate) fn is_passing(error: &io::Error) -> bool {
+/// Whether an error of `accept` is about one client that changed its mind, or about none.
+#[must_use]
+pub fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted)
 }

@@ -9,6 +9,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use vtpm_protocol::control::{Parsed, Request, RequestError};
 
+use crate::acceptor::Bell;
+
 /// As much is read at once: a request with the beginning of its content.
 const AT_ONCE: usize = 4096;
 
@@ -92,8 +94,13 @@ impl Channel {
         let _gone = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
-    /// Waits until it can be read or written; for ever, or until the deadline.
-    pub(super) fn wait(&self, events: PollFlags, until: Option<Instant>) -> io::Result<()> {
+    /// Waits until it can be read or written; for ever, or until the deadline. `Interrupted` when the bell rings.
+    pub(super) fn wait(
+        &self,
+        events: PollFlags,
+        until: Option<Instant>,
+        bell: Option<&Bell>,
+    ) -> io::Result<()> {
         loop {
             let timeout = match until.map(|until| until.saturating_duration_since(Instant::now())) {
                 None => PollTimeout::NONE,
@@ -102,10 +109,21 @@ impl Channel {
                 Some(left) => PollTimeout::try_from(left.saturating_add(Duration::from_millis(1)))
                     .unwrap_or(PollTimeout::MAX),
             };
-            let mut fds = [PollFd::new(self.stream.as_fd(), events)];
-            match poll(&mut fds, timeout) {
-                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
-                Ok(_) => return Ok(()),
+            let stream = PollFd::new(self.stream.as_fd(), events);
+            let ready = match bell {
+                None => poll(&mut [stream], timeout).map(|ready| (ready > 0, false)),
+                Some(bell) => {
+                    let mut fds = [stream, PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
+                    poll(&mut fds, timeout).map(|_| {
+                        let [stream, bell] = fds;
+                        (stream.any() == Some(true), bell.any() == Some(true))
+                    })
+                }
+            };
+            match ready {
+                Ok((_, true)) => return Err(ErrorKind::Interrupted.into()),
+                Ok((true, _)) => return Ok(()),
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }
         }
@@ -113,12 +131,22 @@ impl Channel {
 
     /// What there is, at least one byte; 0 at the end.
     pub(super) fn read(&self, buffer: &mut [u8], until: Option<Instant>) -> io::Result<usize> {
-        self.retry(PollFlags::POLLIN, until, |mut stream| stream.read(buffer))
+        self.retry(PollFlags::POLLIN, until, None, |mut stream| stream.read(buffer))
+    }
+
+    /// As [`Self::read`]; `Interrupted` when there is nothing yet and the bell rings.
+    pub(super) fn read_or_hear(
+        &self,
+        buffer: &mut [u8],
+        until: Option<Instant>,
+        bell: &Bell,
+    ) -> io::Result<usize> {
+        self.retry(PollFlags::POLLIN, until, Some(bell), |mut stream| stream.read(buffer))
     }
 
     /// As [`Self::read`], with the descriptors that were passed.
     fn read_with_descriptors(&self, buffer: &mut [u8], until: Instant) -> io::Result<(usize, Vec<OwnedFd>)> {
-        self.retry(PollFlags::POLLIN, Some(until), |stream| {
+        self.retry(PollFlags::POLLIN, Some(until), None, |stream| {
             // Room for as many as can be passed at once: of those that are cut off, one would not know which are open now.
             let mut room = nix::cmsg_space!([RawFd; MAX_PASSED]);
             let mut parts = [io::IoSliceMut::new(buffer)];
@@ -137,11 +165,12 @@ impl Channel {
     /// All of `bytes`, before the deadline.
     pub(super) fn write(&self, mut bytes: &[u8], until: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
-            let written =
-                self.retry(PollFlags::POLLOUT, Some(until), |mut stream| match stream.write(bytes)? {
+            let written = self.retry(PollFlags::POLLOUT, Some(until), None, |mut stream| {
+                match stream.write(bytes)? {
                     0 => Err(ErrorKind::BrokenPipe.into()),
                     written => Ok(written),
-                })?;
+                }
+            })?;
             bytes = bytes.get(written..).unwrap_or_default();
         }
         Ok(())
@@ -152,6 +181,7 @@ impl Channel {
         &self,
         events: PollFlags,
         until: Option<Instant>,
+        bell: Option<&Bell>,
         mut io: impl FnMut(&UnixStream) -> io::Result<T>,
     ) -> io::Result<T> {
         loop {
@@ -160,7 +190,7 @@ impl Channel {
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 other => return other,
             }
-            self.wait(events, until)?;
+            self.wait(events, until, bell)?;
         }
     }
 
@@ -191,6 +221,12 @@ impl Channel {
                 }
             }
         }
+    }
+}
+
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> Self {
+        channel.stream.into()
     }
 }
 

@@ -3,6 +3,7 @@
 //! As with swtpm, what comes at once is one command, whatever its header says of its size; only a beginning is waited on. So a guest that
 //! lies about the size of a command does not lose the channel, on which nobody could tell where its next one begins.
 
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,42 +19,82 @@ use zeroize::{Zeroize, Zeroizing};
 use super::channel::{Broken, Channel, deadline};
 use super::door::Shared;
 use super::machine::bare;
+use crate::acceptor::Bell;
 use crate::device::MAX_COMMAND_SIZE;
 use crate::socket::thread_name;
 
 /// Longer than any command, so that one that is too long is seen to be.
 const ROOM: usize = MAX_COMMAND_SIZE + SendCommand::LENGTH + 1;
 
+/// What came of a command that is not whole yet.
+type Beginning = Zeroizing<Vec<u8>>;
+
 /// A data channel with its thread.
 pub(super) struct DataChannel {
-    channel: Channel,
-    thread: Option<JoinHandle<()>>,
+    /// Until it is paused.
+    channel: Option<Channel>,
+    /// Ends with what came last when it is paused.
+    thread: Option<JoinHandle<Option<Beginning>>>,
+    pause: Arc<Pause>,
     ended: Arc<AtomicBool>,
     /// A descriptor that was passed, with the guest of a machine behind it; else a client of the data socket.
     pub(super) of_machine: bool,
 }
 
+/// Has the thread of a data channel stop between two commands, without hanging up.
+struct Pause {
+    wanted: AtomicBool,
+    bell: Bell,
+}
+
+impl Pause {
+    fn call(&self) {
+        self.wanted.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+}
+
 impl DataChannel {
-    /// Starts to serve `channel`.
+    /// Starts to serve `channel`, on which the `beginning` of a command has come already.
     ///
     /// # Errors
     /// The system's, when there is no thread.
-    pub(super) fn start(shared: &Arc<Shared>, channel: Channel, of_machine: bool) -> std::io::Result<Self> {
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        channel: Channel,
+        of_machine: bool,
+        beginning: Beginning,
+    ) -> std::io::Result<Self> {
         let ended = Arc::new(AtomicBool::new(false));
+        let pause = Arc::new(Pause { wanted: AtomicBool::new(false), bell: Bell::new()? });
         let thread = std::thread::Builder::new().name(thread_name(&shared.options.name)).spawn({
-            let (shared, channel, ended) = (shared.clone(), channel.try_clone()?, ended.clone());
+            let (shared, channel) = (shared.clone(), channel.try_clone()?);
+            let (ended, pause) = (ended.clone(), pause.clone());
             move || {
                 let name = &shared.options.name;
-                match shared.serve(&channel, of_machine) {
-                    Ok(()) => log::debug!("{name}: the data channel ended"),
+                match shared.serve(&channel, of_machine, &pause, &beginning) {
+                    Ok(None) => log::debug!("{name}: the data channel ended"),
+                    Ok(Some(beginning)) => return Some(beginning),
                     Err(why) => log::warn!("{name}: the data channel is closed: {why}"),
                 }
                 channel.hang_up();
                 ended.store(true, Ordering::Release);
                 shared.wake();
+                None
             }
         })?;
-        Ok(Self { channel, thread: Some(thread), ended, of_machine })
+        Ok(Self { channel: Some(channel), thread: Some(thread), pause, ended, of_machine })
+    }
+
+    /// Lets the command at hand be answered, and gives the connection back, with what came of the next command. `None` when it has ended.
+    pub(super) fn pause(mut self) -> Option<(Channel, Beginning)> {
+        self.pause.call();
+        let beginning = self.thread.take()?.join().ok()??;
+        Some((self.channel.take()?, beginning))
     }
 
     /// Whether its thread is done with it.
@@ -65,7 +106,9 @@ impl DataChannel {
 impl Drop for DataChannel {
     /// Ends it, after the command at hand.
     fn drop(&mut self) {
-        self.channel.hang_up();
+        if let Some(channel) = &self.channel {
+            channel.hang_up();
+        }
         if let Some(thread) = self.thread.take() {
             let _panicked = thread.join();
         }
@@ -106,15 +149,34 @@ fn frame(bytes: &[u8], limit: usize) -> Frame<'_> {
 }
 
 impl Shared {
-    /// Until the client leaves.
-    fn serve(&self, channel: &Channel, of_machine: bool) -> Result<(), Broken> {
+    /// Until the client leaves, or until it is paused: then with what has come of the next command.
+    fn serve(
+        &self,
+        channel: &Channel,
+        of_machine: bool,
+        pause: &Pause,
+        beginning: &[u8],
+    ) -> Result<Option<Beginning>, Broken> {
         let mut buffer = Zeroizing::new([0; ROOM]);
+        let mut come = 0usize;
+        for (place, byte) in buffer.iter_mut().zip(beginning) {
+            *place = *byte;
+            come = come.saturating_add(1);
+        }
+        let paused = |come: &[u8]| Ok(Some(Zeroizing::new(come.to_vec())));
         loop {
-            // As a rule nothing has come yet: the client has the response just now.
-            channel.wait(PollFlags::POLLIN, None)?;
-            let mut come = channel.read(&mut *buffer, None)?;
+            if pause.is_wanted() {
+                return paused(buffer.get(..come).unwrap_or_default());
+            }
             if come == 0 {
-                return Ok(());
+                // As a rule nothing has come yet: the client has the response just now.
+                let waited = channel.wait(PollFlags::POLLIN, None, Some(&pause.bell));
+                come = match waited.and_then(|()| channel.read(&mut *buffer, None)) {
+                    Ok(0) => return Ok(None),
+                    Ok(come) => come,
+                    Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                    Err(e) => return Err(e.into()),
+                };
             }
             let until = deadline(self.options.patience);
             let response = loop {
@@ -123,7 +185,13 @@ impl Shared {
                     break self.respond(prefix, command);
                 }
                 let rest = buffer.get_mut(come..).unwrap_or_default();
-                match channel.read(rest, Some(until)).map_err(Broken::from) {
+                let got = match channel.read_or_hear(rest, Some(until), &pause.bell) {
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {
+                        return paused(buffer.get(..come).unwrap_or_default());
+                    }
+                    got => got.map_err(Broken::from),
+                };
+                match got {
                     Ok(0) => return Err(Broken::Short),
                     Ok(got) => come = come.saturating_add(got),
                     // A guest's command that is shorter than it says.
@@ -134,8 +202,9 @@ impl Shared {
             buffer.get_mut(..come).unwrap_or_default().zeroize();
             channel.write(&response, deadline(self.options.patience))?;
             if self.options.disconnect && !of_machine {
-                return Ok(());
+                return Ok(None);
             }
+            come = 0;
         }
     }
 

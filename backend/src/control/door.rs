@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use vtpm_protocol::control::{ConfigFlags, Response};
 
 use super::channel::{Broken, Channel, deadline};
 use super::data::DataChannel;
+use super::kept::{Kept, KeptState};
 use super::machine::{MAX_LOCALITY, Machine};
 use crate::acceptor::{Bell, Host, Reception};
 use crate::attachment::{Attachment, Client, Door, PARTING, Presence};
@@ -106,6 +107,9 @@ pub(super) struct Shared {
     reception: Arc<Reception>,
     /// The control connection, to be shut down when the door closes in the middle of a message.
     current: Mutex<Option<Channel>>,
+    /// The door closes, and its clients stay.
+    handing_over: AtomicBool,
+    kept: Mutex<Option<Kept>>,
 }
 
 impl ControlDoor {
@@ -132,8 +136,32 @@ impl ControlDoor {
         device: Arc<dyn ControlledTpm>,
         options: Options,
     ) -> Result<Self, FrontDoorError> {
-        let machine = Mutex::new(Machine::new(options.running));
-        let mut guests = Guests::default();
+        Self::start(control, data, None, device, options)
+    }
+
+    /// The control channel of a door whose clients were handed over, with those clients.
+    ///
+    /// # Errors
+    /// [`FrontDoorError::Setup`].
+    pub fn resume(
+        control: Listener,
+        kept: Kept,
+        device: Arc<dyn ControlledTpm>,
+        options: Options,
+    ) -> Result<Self, FrontDoorError> {
+        Self::start(Some(control.into()), None, Some(kept), device, options)
+    }
+
+    fn start(
+        control: Option<Entrance>,
+        data: Option<Entrance>,
+        kept: Option<Kept>,
+        device: Arc<dyn ControlledTpm>,
+        options: Options,
+    ) -> Result<Self, FrontDoorError> {
+        let machine = kept.as_ref().map_or_else(|| Machine::new(options.running), |k| k.state.machine());
+        let machine = Mutex::new(machine);
+        let mut guests = Guests { kept, ..Guests::default() };
         let listener = |entrance: Option<Entrance>, guest: &mut Option<OwnedFd>| match entrance?.0 {
             Way::Listener(listener) => Some(listener),
             Way::Connected(fd) => {
@@ -152,8 +180,10 @@ impl ControlDoor {
             data,
             reception: Arc::default(),
             current: Mutex::new(None),
+            handing_over: AtomicBool::new(false),
+            kept: Mutex::new(None),
         });
-        let guests = (guests.control.is_some() || guests.data.is_some()).then_some(guests);
+        let guests = guests.is_anybody().then_some(guests);
         shared.reception.open(&shared, guests).map_err(FrontDoorError::Setup)?;
         Ok(Self { shared })
     }
@@ -171,11 +201,31 @@ impl ControlDoor {
 
     /// Closes the door: the command in flight is finished, connections are dropped, sockets removed. The TPM is switched off.
     pub fn close(self) {}
+
+    /// Begins what [`Self::hand_over`] ends, so that many doors finish what is in flight at the same time.
+    pub fn begin_hand_over(&self) {
+        self.shared.handing_over.store(true, Ordering::Release);
+        self.shared.listeners().for_each(Listener::keep_file);
+        self.shared.reception.close();
+    }
+
+    /// Closes the door, and keeps who is inside for [`Self::resume`]: the message and the command in flight are finished and answered,
+    /// no connection is dropped, the TPM stays on, socket files stay.
+    #[must_use]
+    pub fn hand_over(self) -> Option<Kept> {
+        self.begin_hand_over();
+        self.shared.reception.wait();
+        self.shared.kept().take()
+    }
 }
 
 impl Drop for ControlDoor {
     fn drop(&mut self) {
         let shared = &self.shared;
+        if shared.handing_over.load(Ordering::Acquire) {
+            shared.reception.wait();
+            return;
+        }
         shared.reception.close();
         if let Some(current) = shared.current().as_ref() {
             current.hang_up();
@@ -194,6 +244,14 @@ impl Drop for ControlDoor {
 pub(super) struct Guests {
     control: Option<OwnedFd>,
     data: Option<OwnedFd>,
+    /// Handed over.
+    kept: Option<Kept>,
+}
+
+impl Guests {
+    fn is_anybody(&self) -> bool {
+        self.control.is_some() || self.data.is_some() || self.kept.is_some()
+    }
 }
 
 impl Host for Shared {
@@ -220,6 +278,10 @@ impl Shared {
 
     fn current(&self) -> MutexGuard<'_, Option<Channel>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the door's thread look about.
@@ -269,6 +331,9 @@ impl Hall {
         if let Some(client) = guests.data {
             self.welcome_data(client);
         }
+        if let Some(kept) = guests.kept {
+            self.welcome_back(kept);
+        }
         while !shared.reception.is_closing() {
             let ready = match self.look(bell) {
                 Ok(ready) => ready,
@@ -296,6 +361,9 @@ impl Hall {
             if self.is_empty() {
                 break;
             }
+        }
+        if shared.handing_over.load(Ordering::Acquire) {
+            return self.hand_over();
         }
         self.control_left();
         self.data_left();
@@ -413,15 +481,54 @@ impl Hall {
         }
         match Channel::new(socket) {
             Ok(channel) => {
-                let _logged = self.open_data(channel, false);
+                let _logged = self.open_data(channel, false, Vec::new());
             }
             Err(e) => log::error!("{}: a connection could not be served: {e}", self.shared.options.name),
         }
         self.detach();
     }
 
-    fn open_data(&mut self, channel: Channel, of_machine: bool) -> io::Result<()> {
-        let data = DataChannel::start(&self.shared, channel, of_machine).inspect_err(|e| {
+    /// Those who were inside when the door of an earlier process closed.
+    fn welcome_back(&mut self, kept: Kept) {
+        let Kept { control, data, state } = kept;
+        self.machine = state.of_control;
+        if let Some(control) = control {
+            self.welcome(control);
+        }
+        if let Some(data) = data
+            && self.attach(&data).is_some()
+        {
+            let _logged = Channel::new(data)
+                .and_then(|channel| self.open_data(channel, state.data_passed, state.beginning.clone()));
+        }
+        if self.machine && self.control.is_none() {
+            self.machine = false;
+            self.shared.machine_gone();
+        }
+        self.detach();
+    }
+
+    /// Leaves with those who are inside.
+    fn hand_over(mut self) {
+        let shared = self.shared.clone();
+        *shared.current() = None;
+        let of_machine = self.data.as_ref().is_some_and(|data| data.of_machine);
+        let data = self.data.take().and_then(DataChannel::pause);
+        if self.control.is_none() && data.is_none() {
+            return;
+        }
+        let mut state = KeptState::of(&shared.machine(), self.machine);
+        state.data_passed = of_machine;
+        let data = data.map(|(channel, beginning)| {
+            state.beginning = beginning.to_vec();
+            channel.into()
+        });
+        *shared.kept() = Some(Kept { control: self.control.take().map(OwnedFd::from), data, state });
+    }
+
+    fn open_data(&mut self, channel: Channel, of_machine: bool, beginning: Vec<u8>) -> io::Result<()> {
+        let data = DataChannel::start(&self.shared, channel, of_machine, beginning.into());
+        let data = data.inspect_err(|e| {
             log::error!("{}: the data channel could not be served: {e}", self.shared.options.name);
         })?;
         self.data = Some(data);
@@ -488,7 +595,7 @@ impl Hall {
         log::debug!("{}: {}", self.shared.options.name, message.request.command());
         let answer = self.shared.answer(message, channel, self.data.is_some())?;
         if let Some(data) = answer.data {
-            self.open_data(data, true)?;
+            self.open_data(data, true, Vec::new())?;
             self.machine = true;
         }
         channel.write(&answer.bytes, deadline(patience))?;

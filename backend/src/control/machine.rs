@@ -31,7 +31,7 @@ pub(super) struct Machine {
     /// The next `CMD_INIT` resumes the TPM as it is: a migration brought it, or `CMD_STORE_VOLATILE` kept it. Any command ends this.
     pub(super) resumes: bool,
     /// The code of the last command since the TPM was switched on.
-    last_command: Option<u32>,
+    pub(super) last_command: Option<u32>,
     /// The migration stream that was given out last, for those who read it in parts.
     pub(super) exported: Option<Vec<u8>>,
 }

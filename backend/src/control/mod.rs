@@ -11,6 +11,9 @@
 //! state, and that must not count as the first command of the TPM's new life. When the connection that passed a descriptor ends, the
 //! machine is gone, and its TPM is off.
 //!
+//! A program that ends to be started anew need not end its connections: [`ControlDoor::hand_over`] gives them out between two messages,
+//! and [`ControlDoor::resume`] goes on with them. The client notices nothing, for QEMU does not connect to a control channel again.
+//!
 //! # Bad clients
 //!
 //! What is no request, what does not come to its end in time, and who does not read what was asked for: the connection is closed, with a
@@ -21,8 +24,10 @@ mod blobs;
 mod channel;
 mod data;
 mod door;
+mod kept;
 mod machine;
 mod requests;
 
 pub use crate::socket::{Access, Entrance, FrontDoorError};
 pub use door::{ControlDoor, ControlEvent, Options};
+pub use kept::{Kept, KeptState};

@@ -147,6 +147,15 @@ impl FrontDoor {
 
     /// Closes the door: the command in flight is finished, the connection is dropped, the socket removed.
     pub fn close(self) {}
+
+    /// Begins to close, so that many doors finish what is in flight at the same time. The socket file stays: somebody goes on listening, and
+    /// QEMU connects there again.
+    pub fn begin_hand_over(&self) {
+        if let Some(listener) = &self.shared.listener {
+            listener.keep_file();
+        }
+        self.shared.begin_close();
+    }
 }
 
 impl Drop for FrontDoor {
@@ -154,10 +163,7 @@ impl Drop for FrontDoor {
         if let Some(listener) = &self.shared.listener {
             listener.remove_file();
         }
-        self.shared.reception.close();
-        if let Some(current) = self.shared.current().as_ref() {
-            let _gone = current.shutdown(std::net::Shutdown::Both);
-        }
+        self.shared.begin_close();
         self.shared.reception.wait();
     }
 }
@@ -213,6 +219,13 @@ impl Host for Shared {
 }
 
 impl Shared {
+    fn begin_close(&self) {
+        self.reception.close();
+        if let Some(current) = self.current().as_ref() {
+            let _gone = current.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
     fn current(&self) -> std::sync::MutexGuard<'_, Option<UnixStream>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,6 +12,7 @@
 mod bad_clients;
 mod channels;
 mod cloud_hypervisor;
+mod hand_over;
 mod requests;
 mod state;
 mod world;
