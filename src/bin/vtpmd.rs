@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use vtpmd::config::{Config, ConfigArgs, DEFAULT_RUNTIME_DIR};
-use vtpmd::daemon::{self, Daemon, DaemonError, Endpoint, PRINTED_CAPABILITIES};
+use vtpmd::daemon::{self, DaemonError, Endpoint, PRINTED_CAPABILITIES};
+use vtpmd::service::Sockets;
 
 /// TPM 2.0 for virtual machines: many instances in one daemon, each migrating with its machine.
 #[derive(Parser)]
@@ -59,11 +60,7 @@ fn run(program: Program) -> Result<(), DaemonError> {
         Some(Command::Init(args)) => daemon::init(&configured(args)?),
         Some(Command::Run(args)) => {
             let config = configured(args)?;
-            daemon::block_signals()?;
-            let daemon = Daemon::start(&config)?;
-            daemon::wait_for_signal()?;
-            daemon.stop();
-            Ok(())
+            daemon::run(&config, Sockets::inherit()?)
         }
         None => serve_one(program.single),
     }

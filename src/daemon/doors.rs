@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vtpm_backend::attachment::{Attachment, Door};
-use vtpm_backend::control::{self, Access, ControlDoor};
-use vtpm_backend::socket::Listener;
+use vtpm_backend::control::{self, ControlDoor};
+use vtpm_backend::socket::{Access, Listener};
 use vtpm_backend::vhost::{FrontDoor, FrontDoorError, Options};
 
 use super::{CONTROL_SOCKET, DaemonError, VHOST_USER_SOCKET};
 use crate::metrics::Connections;
+use crate::service::{Client, Contents, Sockets};
 use crate::tree::{Instance, TreeEvent};
 
 /// The doors of one instance. One that could not be opened is missing.
@@ -61,14 +62,22 @@ pub(super) struct Doors {
     runtime_dir: PathBuf,
     /// Who may connect besides the user of this process.
     group: Option<u32>,
+    /// What was handed in for doors that are not open yet.
+    sockets: Mutex<Sockets>,
     open: Mutex<Open>,
 }
 
 impl Doors {
     /// No door yet; makes the runtime directory.
-    pub(super) fn new(runtime_dir: &Path, group: Option<u32>) -> Result<Self, DaemonError> {
+    pub(super) fn new(runtime_dir: &Path, group: Option<u32>, sockets: Sockets) -> Result<Self, DaemonError> {
         make_dir_for(runtime_dir, group)?;
-        Ok(Self { runtime_dir: runtime_dir.to_owned(), group, open: Mutex::default() })
+        let (sockets, open) = (Mutex::new(sockets), Mutex::default());
+        Ok(Self { runtime_dir: runtime_dir.to_owned(), group, sockets, open })
+    }
+
+    /// What was handed in, as far as no door has taken it.
+    pub(super) fn sockets(&self) -> MutexGuard<'_, Sockets> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_doors(&self) -> MutexGuard<'_, Open> {
@@ -96,17 +105,21 @@ impl Doors {
             return;
         }
         let attachment: Arc<Attachment> = Arc::default();
-        let vhost_user = FrontDoor::bind(
-            &dir.join(VHOST_USER_SOCKET),
-            instance.clone(),
-            Options { group: self.group, attachment: attachment.clone(), ..Options::new(name) },
-        );
-        let control = ControlDoor::bind(
-            &dir.join(CONTROL_SOCKET),
-            Access { group: self.group, ..Access::default() },
-            instance.clone(),
-            control::Options { attachment: attachment.clone(), ..control::Options::new(name) },
-        );
+        let access = Access { group: self.group, ..Access::default() };
+        let (vhost_user, control, client) = {
+            let mut sockets = self.sockets();
+            let vhost_user = sockets.unix(&dir.join(VHOST_USER_SOCKET), access);
+            let control = sockets.unix(&dir.join(CONTROL_SOCKET), access);
+            (vhost_user, control, sockets.client(name))
+        };
+        let options = control::Options { attachment: attachment.clone(), ..control::Options::new(name) };
+        // Who was connected before comes first: whoever waits at the other door is sent away, as ever.
+        let control = control.and_then(|listener| match client {
+            Some(client) => ControlDoor::resume(listener, client, instance.clone(), options),
+            None => ControlDoor::open(Some(listener.into()), None, instance.clone(), options),
+        });
+        let options = Options { attachment: attachment.clone(), ..Options::new(name) };
+        let vhost_user = vhost_user.and_then(|listener| FrontDoor::open(listener, instance.clone(), options));
         let doors = InstanceDoors {
             name: name.to_owned(),
             attachment,
@@ -149,22 +162,32 @@ impl Doors {
         found
     }
 
-    /// Shows every listening socket, with the name of its instance and which of its doors it is.
-    pub(super) fn for_each_listener(&self, mut visit: impl FnMut(&str, Door, &Listener)) {
-        for doors in self.open_doors().doors.values() {
-            if let Some(listener) = doors.vhost_user.as_ref().and_then(FrontDoor::listener) {
-                visit(&doors.name, Door::VhostUser, listener);
-            }
-            if let Some(listener) = doors.control.as_ref().and_then(ControlDoor::listener) {
-                visit(&doors.name, Door::Control, listener);
-            }
-        }
-    }
-
     /// Closes all doors.
     pub(super) fn close_all(&self) {
         let doors = std::mem::take(&mut *self.open_doors());
         drop(doors);
+    }
+
+    /// Closes all doors, with what is to go on: the sockets, and the clients that cannot connect again.
+    pub(super) fn hand_over(&self) -> Contents {
+        let mut contents = Contents::default();
+        let doors = std::mem::take(&mut *self.open_doors()).doors;
+        for doors in doors.values() {
+            let listeners = [
+                doors.vhost_user.as_ref().and_then(FrontDoor::listener),
+                doors.control.as_ref().and_then(ControlDoor::listener),
+            ];
+            contents.listeners.extend(listeners.into_iter().flatten().filter_map(Listener::to_be_kept));
+            doors.vhost_user.iter().for_each(FrontDoor::begin_hand_over);
+            doors.control.iter().for_each(ControlDoor::begin_hand_over);
+        }
+        for (_, InstanceDoors { name, attachment: _, vhost_user, control }) in doors {
+            drop(vhost_user);
+            if let Some(kept) = control.and_then(ControlDoor::hand_over) {
+                contents.clients.push(Client { instance: name, kept });
+            }
+        }
+        contents
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config::ConfigError;
 use crate::host_key::HostKeyError;
 use crate::link::LinkError;
 use crate::metrics::EndpointError;
+use crate::service::ServiceError;
 use crate::store::StoreError;
 use crate::tree::TreeError;
 
@@ -37,6 +38,12 @@ pub enum DaemonError {
     /// The endpoint for metrics.
     #[error("the endpoint for metrics cannot be opened")]
     Metrics(#[from] EndpointError),
+    /// What the service manager handed in.
+    #[error("what the service manager handed in cannot be used")]
+    Service(#[from] ServiceError),
+    /// The root's socket.
+    #[error("the raw TPM socket of the root cannot be opened")]
+    RawSocket(#[source] FrontDoorError),
     /// A front door.
     #[error("the vhost-user socket cannot be opened")]
     FrontDoor(#[from] FrontDoorError),

@@ -21,19 +21,16 @@ pub use single::{Endpoint, PRINTED_CAPABILITIES, serve_one};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
-use vtpm_backend::attachment::Door;
-use vtpm_backend::socket::Listener;
-
 use crate::config::{Config, LinkConfig};
-use crate::link::{Link, LinkOptions};
+use crate::link::{Link, LinkError, LinkOptions};
 use crate::metrics::{self, Connections, Sources};
+use crate::service::{self, Sockets, Watchdog};
 use crate::store::Store;
 use crate::tree::{Sleep, Tree};
 use doors::Doors;
@@ -70,12 +67,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Opens the store and all sockets.
+    /// Opens the store and all sockets, but for those that were handed in.
     ///
     /// # Errors
     /// [`DaemonError`], when the store cannot be opened or the raw socket of the root cannot be made. A
     /// socket that cannot be made is logged and costs its instance only.
-    pub fn start(config: &Config) -> Result<Self, DaemonError> {
+    pub fn start(config: &Config, mut sockets: Sockets) -> Result<Self, DaemonError> {
         raise_descriptor_limit();
         let host_key = config.host_key_source().load()?;
         let store = Arc::new(Store::open(&config.database(), &host_key)?);
@@ -84,7 +81,10 @@ impl Daemon {
         tree.permit_saves(config.saves.unwrap_or(false));
         tree.set_limit(usize::try_from(config.limits.instances).unwrap_or(usize::MAX));
         tree.set_instance_limits(config.limits.of_instances());
-        let doors = Arc::new(Doors::new(&config.runtime_dir, config.socket_gid()?)?);
+        // From here on nothing goes wrong that another configuration would mend.
+        let group = config.socket_gid()?;
+        sockets.unpack();
+        let doors = Arc::new(Doors::new(&config.runtime_dir, group, sockets)?);
         let link: Arc<OnceLock<Weak<Link>>> = Arc::default();
         tree.set_listener({
             let (doors, link) = (doors.clone(), link.clone());
@@ -104,7 +104,9 @@ impl Daemon {
             doors.open(&instance);
         }
         drop(spare);
-        let raw_socket = RawSocket::bind(&root_socket(&config.runtime_dir), tree.root())?;
+        let raw_socket =
+            RawSocket::open(&root_socket(&config.runtime_dir), &mut doors.sockets(), tree.root())?;
+        doors.sockets().discard_rest();
         log::info!("{} instances, root at {}", tree.instances().len(), raw_socket.path().display());
         let sleep = tree.let_sleep(Duration::from_secs(config.limits.sleep_after.into()))?;
         let metrics = open_metrics(config, &tree, &store, &doors, &raw_socket)?;
@@ -123,19 +125,40 @@ impl Daemon {
         self.link.as_ref()?.address()
     }
 
-    /// Shows the listening sockets of all instances but the root, with the name of the instance and which of its doors it is.
-    pub fn for_each_listener(&self, visit: impl FnMut(&str, Door, &Listener)) {
-        self.doors.for_each_listener(visit);
+    /// Finds out whether it can go on: no lock is held for ever, and the store works. What this gives does not return where a lock is.
+    /// It keeps the store open.
+    fn pulse(&self) -> impl Fn() -> bool + Send + 'static {
+        let (doors, tree, store) = (self.doors.clone(), self.tree.clone(), self.store.clone());
+        move || {
+            let _nobody = doors.is_attached(0);
+            let _count = tree.instances().len();
+            store.lives()
+        }
     }
 
-    /// Ends in good order: commands in flight are finished and committed.
+    /// Ends in good order: commands in flight are finished and committed. Under a service manager the sockets, and the clients that cannot
+    /// connect again, wait for the next process.
     pub fn stop(self) {
         let Self { metrics, link, raw_socket, doors, sleep, tree, store } = self;
         drop(metrics);
         drop(sleep);
+        let root = service::is_there().then(|| raw_socket.listener().to_be_kept()).flatten();
+        if root.is_some() {
+            raw_socket.listener().keep_file();
+        }
         drop(raw_socket);
         drop(link);
-        doors.close_all();
+        if service::is_there() {
+            let mut contents = doors.hand_over();
+            contents.listeners.extend(root);
+            let count = (contents.listeners.len(), contents.clients.len());
+            match service::keep(contents) {
+                Ok(()) => log::info!("the service manager has {} sockets and {} clients", count.0, count.1),
+                Err(error) => log::error!("the service manager cannot keep the sockets: {error}"),
+            }
+        } else {
+            doors.close_all();
+        }
         drop(tree);
         drop(doors);
         if let Ok(store) = Arc::try_unwrap(store).or_else(|s| Arc::into_inner(s).ok_or(())) {
@@ -151,8 +174,10 @@ fn open_link(
     doors: &Arc<Doors>,
     place: &OnceLock<Weak<Link>>,
 ) -> Result<Arc<Link>, DaemonError> {
+    let listen =
+        |address| doors.sockets().tcp(address).map_err(|source| LinkError::Listen { address, source });
     let options = LinkOptions {
-        listen: config.listen,
+        listen: config.listen.map(listen).transpose()?,
         max_connections: usize::try_from(config.connections).unwrap_or(usize::MAX),
     };
     let doors = Arc::downgrade(doors);
@@ -171,9 +196,9 @@ fn open_metrics(
     raw_socket: &RawSocket,
 ) -> Result<Option<metrics::Endpoint>, DaemonError> {
     let Some(options) = &config.metrics else { return Ok(None) };
-    let (doors, raw) = (Arc::downgrade(doors), raw_socket.clients());
+    let (doors, raw) = (Arc::downgrade(doors), raw_socket.count());
     let connections = move || Connections {
-        raw: u64::try_from(raw.load(Ordering::Relaxed)).unwrap_or(u64::MAX),
+        raw: u64::try_from(raw()).unwrap_or(u64::MAX),
         ..doors.upgrade().map(|doors| doors.connections()).unwrap_or_default()
     };
     let sources = Sources {
@@ -200,6 +225,22 @@ fn raise_descriptor_limit() {
 /// Descriptors to be given back when others have taken theirs.
 fn spare_descriptors() -> Vec<File> {
     (0..SPARE_DESCRIPTORS).map_while(|_| File::open("/dev/null").ok()).collect()
+}
+
+/// Serves all instances until the process is asked to end, by SIGTERM or SIGINT. The service manager hears of it, if there is one.
+///
+/// # Errors
+/// [`DaemonError`]; as [`Daemon::start`].
+pub fn run(config: &Config, sockets: Sockets) -> Result<(), DaemonError> {
+    block_signals()?;
+    let daemon = Daemon::start(config, sockets)?;
+    service::ready(&format!("{} instances", daemon.tree().instances().len()));
+    let watchdog = Watchdog::start(daemon.pulse());
+    wait_for_signal()?;
+    service::stopping();
+    drop(watchdog);
+    daemon.stop();
+    Ok(())
 }
 
 /// Keeps SIGTERM and SIGINT from ending the process by themselves, so that [`wait_for_signal`] gets them. To be called

@@ -1,19 +1,18 @@
 //! The raw TPM socket of the root: a stream of commands, each answered by its response, as any TSS speaks it.
 
-use std::fs;
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{Shutdown, shutdown};
+use vtpm_backend::socket::{Access, FrontDoorError, Listener, is_passing};
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::instance::MAX_INSTANCE_COMMAND;
 use vtpm_protocol::rc::ResponseCode;
@@ -22,6 +21,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::DaemonError;
 use super::doors::make_private_dir;
+use crate::gate::Gate;
+use crate::service::Sockets;
 use crate::tree::Instance;
 
 /// Clients at a time; more are sent away.
@@ -30,96 +31,163 @@ const MAX_CLIENTS: usize = 64;
 const AT_ONCE: usize = 4096;
 /// How long a client may take for the rest of a command that it has begun, and to take its response.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the end waits for commands that are being executed.
+const END_WAIT: Duration = Duration::from_secs(20);
 
 /// The socket, open until this is dropped.
 pub(crate) struct RawSocket {
     path: PathBuf,
-    listener: Arc<UnixListener>,
-    exit: Arc<AtomicBool>,
-    clients: Arc<AtomicUsize>,
+    listener: Arc<Listener>,
+    gate: Arc<Gate>,
+    clients: Arc<Clients>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl RawSocket {
-    /// Listens at `path`, in a directory of its own, in place of a socket that a dead process left.
-    pub(super) fn bind(path: &Path, root: Arc<Instance>) -> Result<Self, DaemonError> {
+    /// Listens at `path`, in a directory of its own, in place of a socket that a dead process left, or on the socket that was handed in for it.
+    pub(super) fn open(path: &Path, sockets: &mut Sockets, root: Arc<Instance>) -> Result<Self, DaemonError> {
         let failed = |source| DaemonError::Make { path: path.to_owned(), source };
         if let Some(dir) = path.parent() {
             make_private_dir(dir)?;
         }
-        if UnixStream::connect(path).is_ok() {
-            return Err(DaemonError::InUse(path.to_owned()));
-        }
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-            _ => {}
-        }
-        // The directory is private; the mode is for those who move sockets about.
-        let listener = Arc::new(UnixListener::bind(path).map_err(failed)?);
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        let exit = Arc::new(AtomicBool::new(false));
-        let clients = Arc::new(AtomicUsize::new(0));
+        let listener = sockets.unix(path, Access::default()).map_err(|error| match error {
+            FrontDoorError::InUse(path) => DaemonError::InUse(path),
+            other => DaemonError::RawSocket(other),
+        })?;
+        let (listener, clients) = (Arc::new(listener), Arc::<Clients>::default());
+        let gate = Arc::new(Gate::new().map_err(failed)?);
         let thread = std::thread::Builder::new()
             .name("tpm.sock".into())
             .spawn({
-                let (listener, exit, clients) = (listener.clone(), exit.clone(), clients.clone());
-                move || accept(&listener, &exit, &clients, &root)
+                let (listener, gate, clients) = (listener.clone(), gate.clone(), clients.clone());
+                move || accept(&listener, &gate, &clients, &root)
             })
             .map_err(failed)?;
-        Ok(Self { path: path.to_owned(), listener, exit, clients, thread: Some(thread) })
-    }
-
-    /// How many are connected.
-    pub(super) fn clients(&self) -> Arc<AtomicUsize> {
-        self.clients.clone()
+        Ok(Self { path: path.to_owned(), listener, gate, clients, thread: Some(thread) })
     }
 
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
-}
 
-impl Drop for RawSocket {
-    fn drop(&mut self) {
-        self.exit.store(true, Ordering::Release);
-        // Wakes the accept.
-        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
-            let _panicked = thread.join();
-        }
-        let _gone = fs::remove_file(&self.path);
+    /// Tells how many are connected, for as long as this is open.
+    pub(super) fn count(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let clients = Arc::downgrade(&self.clients);
+        move || clients.upgrade().map_or(0, |clients| clients.list().inside.len())
+    }
+
+    /// The socket that clients connect to.
+    pub(super) fn listener(&self) -> &Listener {
+        &self.listener
     }
 }
 
-fn accept(listener: &UnixListener, exit: &AtomicBool, clients: &Arc<AtomicUsize>, root: &Arc<Instance>) {
+impl Drop for RawSocket {
+    /// Commands that are being executed are finished and answered.
+    fn drop(&mut self) {
+        self.gate.close();
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+        self.clients.see_off();
+    }
+}
+
+/// Everybody who is connected.
+#[derive(Default)]
+struct Clients {
+    list: Mutex<List>,
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct List {
+    next: u64,
+    inside: HashMap<u64, UnixStream>,
+}
+
+impl Clients {
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets one in, if there is room.
+    fn welcome(&self, stream: &UnixStream) -> io::Result<Option<u64>> {
+        let mut list = self.list();
+        if list.inside.len() >= MAX_CLIENTS {
+            return Ok(None);
+        }
+        let id = list.next;
+        list.next = list.next.wrapping_add(1);
+        list.inside.insert(id, stream.try_clone()?);
+        Ok(Some(id))
+    }
+
+    fn leave(&self, id: u64) {
+        self.list().inside.remove(&id);
+        self.left.notify_all();
+    }
+
+    /// Takes no more commands from anybody, and waits for those that are being executed.
+    fn see_off(&self) {
+        let list = self.list();
+        for stream in list.inside.values() {
+            let _gone = stream.shutdown(Shutdown::Read);
+        }
+        let somebody = |list: &mut List| !list.inside.is_empty();
+        let (list, _) =
+            self.left.wait_timeout_while(list, END_WAIT, somebody).unwrap_or_else(PoisonError::into_inner);
+        if !list.inside.is_empty() {
+            log::warn!("tpm.sock: {} clients do not take their responses", list.inside.len());
+        }
+    }
+}
+
+fn accept(listener: &Listener, gate: &Gate, clients: &Arc<Clients>, root: &Arc<Instance>) {
+    let troubled = |error: io::Error| {
+        log::warn!("tpm.sock: {error}");
+        std::thread::sleep(Duration::from_millis(200));
+    };
     loop {
+        match gate.wait(listener) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => troubled(error),
+        }
         let stream = match listener.accept() {
-            _ if exit.load(Ordering::Acquire) => return,
-            Ok((stream, _)) => stream,
-            Err(e) => {
-                log::warn!("tpm.sock: {e}");
-                std::thread::sleep(Duration::from_millis(200));
+            Ok(stream) => UnixStream::from(stream),
+            Err(error) if is_passing(&error) => continue,
+            Err(error) => {
+                troubled(error);
                 continue;
             }
         };
-        if clients.fetch_add(1, Ordering::AcqRel) >= MAX_CLIENTS {
-            log::warn!("tpm.sock: more than {MAX_CLIENTS} clients; one is sent away");
-            clients.fetch_sub(1, Ordering::AcqRel);
-            continue;
-        }
+        let id = match clients.welcome(&stream) {
+            Ok(Some(id)) => id,
+            Ok(None) => {
+                log::warn!("tpm.sock: more than {MAX_CLIENTS} clients; one is sent away");
+                continue;
+            }
+            Err(error) => {
+                troubled(error);
+                continue;
+            }
+        };
         let spawned = std::thread::Builder::new().name("tpm.sock client".into()).spawn({
             let (root, clients) = (root.clone(), clients.clone());
             move || {
                 if let Err(e) = serve(stream, &root) {
                     log::debug!("tpm.sock: a client went: {e}");
                 }
-                clients.fetch_sub(1, Ordering::AcqRel);
+                // Before it is known that nobody has the root any more.
+                drop(root);
+                clients.leave(id);
             }
         });
         if let Err(e) = spawned {
             log::warn!("tpm.sock: {e}");
-            clients.fetch_sub(1, Ordering::AcqRel);
+            clients.leave(id);
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::host_key::HostKey;
 use crate::migration::client::ClientError;
 use crate::migration::session::MigrationDigest;
+use crate::service::Sockets;
 use crate::store::Store;
 use crate::tree::{Instance, Tree};
 
@@ -78,7 +79,7 @@ impl Single {
     /// # Errors
     /// [`DaemonError`].
     pub(crate) fn listen_raw(&self, runtime_dir: &Path) -> Result<RawSocket, DaemonError> {
-        RawSocket::bind(&root_socket(runtime_dir), self.tree.root())
+        RawSocket::open(&root_socket(runtime_dir), &mut Sockets::default(), self.tree.root())
     }
 
     /// Ends in good order: what was committed is on the medium. Nothing else may hold the instance any more.

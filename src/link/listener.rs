@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use vtpm_backend::socket::is_passing;
 
 use super::bell::Bell;
 use super::server::{Host, Service};
@@ -18,6 +18,7 @@ use super::tls::Tls;
 use super::trust::{Admitted, HelloError, Trust, TrustError, answer};
 use super::wire::Wire;
 use super::{LinkError, Patience};
+use crate::gate::Gate;
 use crate::migration::client::{Client, Transport};
 use crate::sentence;
 
@@ -50,9 +51,8 @@ pub struct Hall<T> {
 
 /// The open listener.
 pub struct Listener {
-    socket: Arc<TcpListener>,
     address: SocketAddr,
-    exit: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     guests: Arc<Guests>,
     bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
@@ -67,20 +67,33 @@ impl Listener {
     where
         T: Transport + Send + Sync + 'static,
     {
+        let socket = TcpListener::bind(address).map_err(|source| LinkError::Listen { address, source })?;
+        Self::open(socket, hall)
+    }
+
+    /// Listens on a socket that is there.
+    ///
+    /// # Errors
+    /// [`LinkError::Listen`].
+    pub fn open<T>(socket: TcpListener, hall: Hall<T>) -> Result<Self, LinkError>
+    where
+        T: Transport + Send + Sync + 'static,
+    {
+        let nowhere = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+        let address = socket.local_addr().map_err(|source| LinkError::Listen { address: nowhere, source })?;
         let failed = |source| LinkError::Listen { address, source };
-        let socket = Arc::new(TcpListener::bind(address).map_err(failed)?);
-        let address = socket.local_addr().map_err(failed)?;
-        let (exit, guests) = (Arc::new(AtomicBool::new(false)), Arc::new(Guests::default()));
+        socket.set_nonblocking(true).map_err(failed)?;
+        let (gate, guests) = (Arc::new(Gate::new().map_err(failed)?), Arc::new(Guests::default()));
         let bell = hall.bell.clone();
         let thread = std::thread::Builder::new()
             .name("link listener".into())
             .spawn({
-                let (socket, exit, guests) = (socket.clone(), exit.clone(), guests.clone());
-                move || accept(&socket, &exit, &guests, &Arc::new(hall))
+                let (gate, guests) = (gate.clone(), guests.clone());
+                move || accept(&socket, &gate, &guests, &Arc::new(hall))
             })
             .map_err(failed)?;
         log::info!("the peer link listens at {address}");
-        Ok(Self { socket, address, exit, guests, bell, thread: Some(thread) })
+        Ok(Self { address, gate, guests, bell, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -92,9 +105,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.exit.store(true, Ordering::Release);
-        // Wakes the accept.
-        let _ = nix::sys::socket::shutdown(self.socket.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+        self.gate.close();
         if let Some(thread) = self.thread.take() {
             let _panicked = thread.join();
         }
@@ -224,14 +235,19 @@ impl Guests {
     }
 }
 
-fn accept<T>(socket: &TcpListener, exit: &AtomicBool, guests: &Arc<Guests>, hall: &Arc<Hall<T>>)
+fn accept<T>(socket: &TcpListener, gate: &Gate, guests: &Arc<Guests>, hall: &Arc<Hall<T>>)
 where
     T: Transport + Send + Sync + 'static,
 {
     loop {
-        let (stream, address) = match socket.accept() {
-            _ if exit.load(Ordering::Acquire) => return,
+        let accepted = match gate.wait(socket) {
+            Ok(true) => socket.accept(),
+            Ok(false) => return,
+            Err(error) => Err(error),
+        };
+        let (stream, address) = match accepted {
             Ok(accepted) => accepted,
+            Err(error) if is_passing(&error) => continue,
             Err(error) => {
                 log::warn!("the peer link: {error}");
                 std::thread::sleep(Duration::from_millis(200));

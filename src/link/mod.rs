@@ -23,7 +23,7 @@ pub mod tls;
 pub mod trust;
 pub mod wire;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -88,10 +88,10 @@ pub enum LinkError {
 }
 
 /// What the daemon's link is to be like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct LinkOptions {
     /// Where peers connect; without it this host asks and does not answer.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<TcpListener>,
     /// The most peers connected at once.
     pub max_connections: usize,
 }
@@ -154,7 +154,7 @@ impl Link {
             patience,
             max_connections: options.max_connections,
         };
-        let listener = options.listen.map(|address| Listener::bind(address, hall)).transpose()?;
+        let listener = options.listen.map(|socket| Listener::open(socket, hall)).transpose()?;
         let dialer = Dialer::new(tls, trust.clone(), patience);
         let courier = Arc::new(Courier::start(tree, dialer, trust).map_err(LinkError::Thread)?);
         tree.set_ticket_finder(courier.clone());

@@ -46,7 +46,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::thread::JoinHandle;
 
 use zeroize::Zeroizing;
@@ -327,6 +327,13 @@ impl Store {
         let id = InstanceId(self.next_id.fetch_add(1, Ordering::Relaxed));
         self.reserved.lock().insert(id);
         id
+    }
+
+    /// Whether it works still: its thread is there, and no panic has left a writer behind that nothing can be written with. Says nothing
+    /// of the medium, and does not wait for it.
+    pub fn lives(&self) -> bool {
+        let panicked = matches!(self.writer.try_lock(), Err(TryLockError::Poisoned(_)));
+        !panicked && self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// What was written since the store was opened.

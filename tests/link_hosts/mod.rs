@@ -24,6 +24,7 @@ use vtpmd::link::tls::{LinkKey, LinkPublic, Tls, TlsStream};
 use vtpmd::link::trust::{Trust, greet};
 use vtpmd::link::wire::{Timed, Wire};
 use vtpmd::migration::client::Client;
+use vtpmd::service::Sockets;
 use vtpmd::tree::{ECC_STORAGE_KEY, Instance, LocalTransport};
 
 pub const NAME: &str = "guest";
@@ -93,7 +94,7 @@ impl Host {
 
     /// Starts the daemon, at the same address if it ran before.
     pub fn run(&mut self) {
-        let daemon = Daemon::start(&self.config).unwrap();
+        let daemon = Daemon::start(&self.config, Sockets::default()).unwrap();
         self.config.link.as_mut().unwrap().listen = daemon.link_address();
         self.daemon = Some(daemon);
     }

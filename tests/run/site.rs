@@ -12,6 +12,7 @@ use vtpm_protocol::instance::InstanceState;
 use vtpmd::config::{Config, LinkConfig};
 use vtpmd::daemon::{self, Daemon};
 use vtpmd::migration::client::Client;
+use vtpmd::service::Sockets;
 use vtpmd::tree::{Instance, LocalTransport};
 
 pub const NAME: &str = "guest";
@@ -60,7 +61,7 @@ impl Site {
 
     /// The daemon in this process, at the address of before.
     pub fn run(&mut self) {
-        let daemon = Daemon::start(&self.config).unwrap();
+        let daemon = Daemon::start(&self.config, Sockets::default()).unwrap();
         self.daemon = Some(daemon);
         if let Some(link) = &mut self.config.link {
             link.listen = self.daemon.as_ref().unwrap().link_address();

@@ -1,0 +1,260 @@
+//! vtpmd under a service manager: started, restarted and ended by it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test that panics has failed"
+)]
+
+#[allow(dead_code, reason = "shared with tests/control, which uses the rest")]
+#[path = "../control/client.rs"]
+mod client;
+#[allow(dead_code, reason = "shared with tests/programs.rs, which uses the rest")]
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../../backend/tests/common/mod.rs"]
+mod front_end;
+mod machines;
+mod manager;
+
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use vtpm_protocol::codec::Encode;
+use vtpm_protocol::rc::ResponseCode;
+use vtpm_protocol::tpm::{TpmCc, TpmHandle};
+
+use common::Host;
+use machines::{Kind, Machine, Record};
+use manager::Manager;
+
+/// A service whose unit is started and stopped.
+struct Service {
+    host: Host,
+    manager: Manager,
+    dir: tempfile::TempDir,
+}
+
+impl Service {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::at(dir.path().join("a"));
+        assert!(host.vtpmd("init").output().unwrap().status.success());
+        let manager = Manager::at(dir.path());
+        Self { host, manager, dir }
+    }
+
+    fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    fn start_with(&mut self, arguments: &[&str]) {
+        let mut vtpmd = self.host.vtpmd("run");
+        vtpmd.args(arguments);
+        let program = self.manager.command(&vtpmd);
+        assert_eq!(self.host.launch(program), None);
+        self.manager.wait_ready();
+    }
+
+    fn socket(&self, instance: &str, name: &str) -> std::path::PathBuf {
+        self.host.runtime().join(instance).join(name)
+    }
+
+    /// `systemctl restart`. How long it took from the request to the answer to it.
+    fn restart(&mut self) -> Duration {
+        let begin = Instant::now();
+        self.host.terminate();
+        assert_eq!(self.manager.told().last().unwrap(), "STOPPING=1");
+        self.start();
+        begin.elapsed()
+    }
+}
+
+const MACHINES: usize = 100;
+const RESTARTS: usize = 3;
+
+/// Which files the sockets of instances are.
+fn files(service: &Service, names: &[String]) -> Vec<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let doors = names.iter().flat_map(|name| ["control.sock", "vhost-user.sock"].map(|door| (name, door)));
+    doors.map(|(name, door)| std::fs::metadata(service.socket(name, door)).unwrap().ino()).collect()
+}
+
+#[test]
+fn a_hundred_machines_do_not_notice_a_restart() {
+    let mut service = Service::new();
+    service.start();
+    assert_eq!(service.manager.status(), "1 instances");
+    let names: Vec<String> = (0..MACHINES).map(|i| format!("vm{i}")).collect();
+    names.iter().for_each(|name| drop(service.host.ctl(&["create", name])));
+    let before = files(&service, &names);
+    let (done, runtime) = (AtomicBool::new(false), service.host.runtime());
+    let records: Vec<Record> = std::thread::scope(|scope| {
+        let machine = |(i, name): (usize, &String)| {
+            let kind = if i % 2 == 0 { Kind::Virtio } else { Kind::Control };
+            let (done, dir) = (&done, runtime.join(name));
+            scope.spawn(move || Machine::boot(kind, &dir).work(done))
+        };
+        let machines: Vec<_> = names.iter().enumerate().map(machine).collect();
+        std::thread::sleep(Duration::from_millis(1500));
+        for _ in 0..RESTARTS {
+            println!("restarted in {:?}", service.restart());
+            std::thread::sleep(Duration::from_millis(700));
+        }
+        done.store(true, Ordering::Release);
+        machines.into_iter().map(|machine| machine.join().unwrap()).collect()
+    });
+    assert_eq!(files(&service, &names), before);
+    assert_eq!(service.manager.kept(), [""; 0]);
+    for kind in [Kind::Virtio, Kind::Control] {
+        let of: Vec<&Record> = records.iter().filter(|r| r.kind == kind).collect();
+        let longest = of.iter().map(|r| r.longest).max().unwrap();
+        let commands: u32 = of.iter().map(|r| r.commands).sum();
+        println!("{kind:?}: {commands} times two commands, the longest {longest:?}");
+        // Half a second is what it may take; the host of this test may have other things to do.
+        assert!(longest < Duration::from_secs(5));
+        assert!(of.iter().all(|r| r.reconnects == if kind == Kind::Virtio { RESTARTS } else { 0 }));
+    }
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_clients_to_the_next_one() {
+    let mut service = Service::new();
+    service.start();
+    service.host.ctl(&["create", "vm"]);
+    let mut machine = client::Machine::connect(&service.socket("vm", "control.sock"));
+    machine.boot();
+    service.host.terminate();
+    assert_eq!(service.manager.kept().len(), 2);
+    let configuration = service.dir.path().join("vtpmd.toml");
+    std::fs::write(&configuration, "no_such_key = 1\n").unwrap();
+    let mut vtpmd = service.host.vtpmd("run");
+    vtpmd.arg("--config").arg(&configuration);
+    let status = service.manager.command(&vtpmd).status().unwrap();
+    assert!(!status.success());
+    assert_eq!(service.manager.kept().len(), 2);
+    service.manager.told();
+    service.start();
+    assert_eq!(machine.random(), ResponseCode::SUCCESS);
+    assert_eq!(service.manager.kept().len(), 0);
+}
+
+#[test]
+fn what_is_kept_and_not_understood_costs_connections_only() {
+    let mut service = Service::new();
+    service.start();
+    service.host.ctl(&["create", "vm"]);
+    service.host.terminate();
+    // Neither a parcel nor the end of one, and something of which nobody knows what it is.
+    let keep = |name: &str| {
+        let (here, there) = UnixStream::pair().unwrap();
+        service.manager.keep(name, here.into());
+        there
+    };
+    service.manager.told();
+    assert_eq!(service.manager.kept().len(), 2);
+    service.manager.forget();
+    let _ends = ["vtpmd-parcel", "vtpmd-parcel-end", "what.else"].map(keep);
+    service.start();
+    let mut machine = client::Machine::connect(&service.socket("vm", "control.sock"));
+    machine.boot();
+    service.restart();
+    assert_eq!(machine.random(), ResponseCode::SUCCESS);
+}
+
+#[test]
+fn sockets_of_the_service_manager_are_served_and_stay_its_own() {
+    let mut service = Service::new();
+    service.start();
+    service.host.ctl(&["create", "vm"]);
+    service.host.terminate();
+    service.manager.forget();
+    let control = service.socket("vm", "control.sock");
+    let root = service.socket("root", "tpm.sock");
+    let listen = |path: &Path| {
+        let _left_behind = std::fs::remove_file(path);
+        UnixListener::bind(path).unwrap()
+    };
+    let peers = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = peers.local_addr().unwrap();
+    service.manager.listening = vec![
+        ("root".into(), listen(&root).into()),
+        ("vm".into(), listen(&control).into()),
+        ("peers".into(), peers.into()),
+    ];
+    let configuration = service.dir.path().join("vtpmd.toml");
+    std::fs::write(&configuration, format!("[link]\nlisten = \"{address}\"\n")).unwrap();
+    service.manager.told();
+    // Whoever connects before vtpmd is there is served as well.
+    let mut early = service.host.raw();
+    let arguments = ["--config", configuration.to_str().unwrap()];
+    service.start_with(&arguments);
+    let random = early.run(TpmCc::GET_RANDOM, &[], None, &8u16).unwrap();
+    assert_eq!(random.0, ResponseCode::SUCCESS);
+    let mut machine = client::Machine::connect(&control);
+    machine.boot();
+    assert!(TcpStream::connect(address).is_ok());
+    for _ in 0..2 {
+        service.host.terminate();
+        // They listen still, with nobody inside.
+        assert!(control.exists() && root.exists());
+        assert!(TcpStream::connect(address).is_ok());
+        service.manager.told();
+        service.start_with(&arguments);
+        assert_eq!(machine.random(), ResponseCode::SUCCESS);
+        assert!(service.host.ctl(&["list"]).contains("vm"));
+    }
+}
+
+#[test]
+fn the_watchdog_is_told_while_vtpmd_lives() {
+    let mut service = Service::new();
+    service.manager.environment = vec![("WATCHDOG_USEC", "100000".into())];
+    service.start();
+    let wait = |times: usize| {
+        let until = Instant::now() + Duration::from_secs(20);
+        while service.manager.watchdogs() < times {
+            assert!(Instant::now() < until, "told {} times", service.manager.watchdogs());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    wait(5);
+    service.host.terminate();
+    assert_eq!(service.manager.told(), ["READY=1", "WATCHDOG=1", "STOPPING=1"]);
+    let told = service.manager.watchdogs();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(service.manager.watchdogs(), told);
+}
+
+#[test]
+fn a_command_at_the_root_is_answered_before_the_end() {
+    for managed in [true, false] {
+        let mut service = Service::new();
+        if managed {
+            service.start();
+        } else {
+            service.host.run();
+        }
+        let mut raw = service.host.raw();
+        let mut idle = service.host.raw();
+        let auth = service.host.owner_auth();
+        // TPMT_PUBLIC of an RSA key, whose search takes its time.
+        let public =
+            ((1u16, 0x0bu16, 0x0003_0072u32, 0u16), (6u16, 128u16, 0x43u16, 0x10u16), (3072u16, 0u32, 0u16));
+        let size = u16::try_from(public.to_bytes().len()).unwrap();
+        let parameters = ((4u16, 0u16, 0u16), size, public, 0u16, 0u32);
+        let ended = std::thread::scope(|scope| {
+            let answer = scope.spawn(|| {
+                raw.run(TpmCc::CREATE_PRIMARY, &[TpmHandle::OWNER], Some(&auth), &parameters).unwrap()
+            });
+            std::thread::sleep(Duration::from_millis(30));
+            service.host.terminate();
+            answer.join().unwrap().0
+        });
+        assert_eq!(ended, ResponseCode::SUCCESS);
+        assert!(idle.run(TpmCc::GET_RANDOM, &[], None, &8u16).is_err());
+    }
+}
