@@ -102,9 +102,11 @@ impl Reception {
                     self.acceptor.get_or_init(|| shared)
                 }
             };
-            // With guests inside, their thread has the listeners watched when it ends.
+            // With guests inside, their thread has the listeners watched when it ends. With the lock held: a client that knocks at once, and
+            // has left before the listener is among those that are watched again, would have been the last one.
+            let mut phase = self.lock();
             let number = acceptor.watch(fd, desk.clone(), guests.is_none())?;
-            self.lock().watched.push((number, fd));
+            phase.watched.push((number, fd));
         }
         guests.map_or(Ok(()), |guests| desk.begin(guests))
     }

@@ -36,6 +36,22 @@ fn commands_go_over_the_descriptor_and_the_device_hears_none_before_init() {
 }
 
 #[test]
+fn a_client_that_leaves_while_the_door_opens_does_not_shut_it() {
+    for round in 0..400 {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("c");
+        let entrance = Entrance::bind_unix(&socket, Access::default()).unwrap();
+        drop(UnixStream::connect(&socket).unwrap());
+        let options = options(&Arc::default());
+        let door = ControlDoor::open(Some(entrance), None, Arc::<Mock>::default(), options).unwrap();
+        let mut next = Client::over(UnixStream::connect(&socket).unwrap());
+        assert_eq!(next.ask(&[0, 0, 0, 1], 8)[..4], [0; 4], "round {round}");
+        drop(next);
+        door.close();
+    }
+}
+
+#[test]
 fn a_command_may_come_in_pieces_and_with_a_prefix() {
     let w = World::new();
     let mut m = w.machine();
