@@ -97,6 +97,10 @@ pub trait ControlledTpm: TpmDevice {
     /// As [`TpmDevice::save`].
     fn save_unannounced(&self, out: &mut dyn Write) -> Result<(), DeviceError>;
 
+    /// All that [`Self::save_unannounced`] wrote has been read, and nothing more of the state will be asked for: whoever shares its store
+    /// with another process may let go of it.
+    fn has_left(&self) {}
+
     /// `_TPM_Hash_Start`.
     ///
     /// # Errors

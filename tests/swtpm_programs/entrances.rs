@@ -1,6 +1,5 @@
 //! Where the programs take commands from, and what they become before they do: devices, sockets that were handed down, addresses, users.
 
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixListener;
 
@@ -10,34 +9,10 @@ use nix::unistd::ttyname;
 
 use super::*;
 
-const DEBIANS: &str = "/usr/bin/swtpm";
-/// TPM2_Startup(CLEAR).
-const STARTUP: &[u8] = &[0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0];
 /// TPM2_GetCapability of TPM_PT_FAMILY_INDICATOR, which is the same for all.
 const FAMILY: &[u8] = &[0x80, 1, 0, 0, 0, 22, 0, 0, 1, 0x7a, 0, 0, 0, 6, 0, 0, 1, 0, 0, 0, 0, 1];
 /// A command of no known code, which is answered all the same.
 const UNKNOWN: &[u8] = &[0x80, 1, 0, 0, 0, 10, 0, 0, 9, 0x99];
-
-/// `program` with `arguments`, and `fd` as its descriptor 5.
-fn with_descriptor(program: &str, arguments: &[&str], fd: OwnedFd) -> Child {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "exec \"$@\" 5<&0 </dev/null", "sh", program]).args(arguments);
-    command.stdin(fd).stderr(Stdio::null()).spawn().unwrap()
-}
-
-/// Sends a command; the response.
-fn transmit(stream: &mut (impl Read + Write), command: &[u8]) -> Vec<u8> {
-    stream.write_all(command).unwrap();
-    let mut response = vec![0; 10];
-    stream.read_exact(&mut response).unwrap();
-    response.resize(u32::from_be_bytes(response[2..6].try_into().unwrap()) as usize, 0);
-    stream.read_exact(&mut response[10..]).unwrap();
-    response
-}
-
-fn ended(child: &mut Child) -> bool {
-    until("the end", || child.try_wait().unwrap()).success()
-}
 
 #[test]
 fn a_device_that_is_handed_down_is_served_as_debians_swtpm_serves_it_and_its_end_is_the_programs() {

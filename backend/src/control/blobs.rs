@@ -53,7 +53,9 @@ impl Shared {
             BlobType::PERMANENT => {}
             BlobType::VOLATILE => return nothing(ControlResult::RETRY),
             BlobType::SAVESTATE => {
-                machine.exported = None;
+                if machine.exported.take().is_some() {
+                    self.device.has_left();
+                }
                 return nothing(ControlResult::RETRY);
             }
             _ => return nothing(ControlResult::FAIL),

@@ -47,7 +47,12 @@ fn the_stream_leaves_in_the_permanent_blob_and_the_others_are_not_there() {
         assert_eq!(response, blob(ControlResult::RETRY, StateFlags(0), 0));
     }
     assert_eq!(m.control.result(get(BlobType(9), 0)), 9);
-    // After the last blob it is forgotten.
+    // After the last blob it is forgotten, which is told once.
+    assert_eq!(w.mock.told(), [Told::Left]);
+    assert_eq!(
+        m.control.request(get(BlobType::SAVESTATE, 0), &[]).0,
+        blob(ControlResult::RETRY, StateFlags(0), 0)
+    );
     assert_eq!(m.control.result(get(BlobType::PERMANENT, 10)), 9);
     // QEMU falls back, and says for how long it has patience.
     assert_eq!(m.control.result(Request::LockStorage(300)), 0);

@@ -26,6 +26,7 @@ pub enum Told {
     ResetEstablished(u8),
     Cancel,
     Save,
+    Left,
     Load(Vec<u8>),
     Resumed(Duration),
 }
@@ -129,6 +130,10 @@ impl ControlledTpm for Mock {
         let state = state.ok_or_else(|| DeviceError::Refused("nothing is prepared".into()))?;
         // In pieces, as frames are.
         state.chunks(1000).try_for_each(|piece| out.write_all(piece)).map_err(DeviceError::Io)
+    }
+
+    fn has_left(&self) {
+        self.lock().told.push(Told::Left);
     }
 
     fn hash_start(&self) -> Result<(), DeviceError> {

@@ -60,6 +60,9 @@ const HELP: &str = "\
 --log file=<path>|fd=<fd>[,level=<n>][,prefix=<text>][,truncate]
                        file=- logs nothing
 --pid file=<path>|fd=<fd>
+--migration [incoming][,release-lock-outgoing]
+                       the state is opened when the TPM arrives, and closed
+                       when it has left, for hosts that share the directory
 --seccomp action=kill|log|none
                        what becomes of a process that makes a system call which
                        a TPM does not make; kill without it
@@ -125,6 +128,15 @@ impl Interface {
     }
 }
 
+/// What `--migration` says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Migration {
+    /// The state is opened when the TPM arrives.
+    pub(super) incoming: bool,
+    /// The state is closed when the TPM has left.
+    pub(super) release_lock_outgoing: bool,
+}
+
 /// What is printed instead of serving.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ask {
@@ -163,6 +175,7 @@ pub(super) struct Arguments {
     pub(super) reject_locality_4: bool,
     pub(super) allow_set_locality: bool,
     pub(super) seccomp: Action,
+    pub(super) migration: Option<Migration>,
 }
 
 #[derive(Clone, Copy)]
@@ -244,12 +257,7 @@ impl Arguments {
                 Id::Flags => flags = Some(value),
                 Id::Tpm2 => read.tpm2 = true,
                 Id::Seccomp => read.seccomp = Action::parse(&value)?,
-                Id::Migration => {
-                    return Err(unsupported(
-                        "--migration",
-                        "a TPM arrives and leaves with a ticket of vtpmctl",
-                    ));
-                }
+                Id::Migration => read.migration = Some(migration(&value)?),
                 Id::Capabilities => read.ask = Some(Ask::Capabilities),
                 Id::States => read.ask = Some(Ask::States),
                 Id::Profile => profile(&value)?,
@@ -270,6 +278,12 @@ impl Arguments {
         }
         if let Some(flags) = flags {
             read.flags(&flags)?;
+        }
+        if read.running && read.migration.is_some_and(|migration| migration.incoming) {
+            return Err(SwtpmError::Needs {
+                option: "--migration incoming",
+                needs: "a TPM that is to arrive is switched on by its machine, not by --flags or --vtpm-proxy",
+            });
         }
         Ok(read)
     }
@@ -308,6 +322,14 @@ impl Arguments {
         self.auto_shutdown = !sub.flag("disable-auto-shutdown")?;
         Ok(())
     }
+}
+
+fn migration(value: &str) -> Result<Migration, SwtpmError> {
+    let sub = SubOptions::parse("--migration", &["incoming", "release-lock-outgoing"], value)?;
+    Ok(Migration {
+        incoming: sub.flag("incoming")?,
+        release_lock_outgoing: sub.flag("release-lock-outgoing")?,
+    })
 }
 
 fn profile(value: &str) -> Result<(), SwtpmError> {
@@ -350,7 +372,8 @@ mod tests {
     fn what_is_not_done_is_refused_with_its_reason() {
         for (line, word) in [
             (&["--flags", "startup-deactivated"][..], "1.2"),
-            (&["--migration", "incoming"], "ticket"),
+            (&["--migration", "outgoing"], "outgoing"),
+            (&["--migration", "incoming", "--flags", "startup-clear"], "switched on"),
             (&["--seccomp", "action=trap"], "trap"),
             (&["--chardev", "/dev/null"], "--chardev"),
             (&["--pcap", "file=x"], "secrets"),
@@ -365,6 +388,9 @@ mod tests {
             assert!(error.contains(word), "{error}");
         }
         assert!(parse(&["--seccomp", "action=none", "--profile", "name=vtpmd"]).is_ok());
+        let both = parse(&["--migration", "release-lock-outgoing,incoming"]).unwrap().migration.unwrap();
+        assert!(both.incoming && both.release_lock_outgoing);
+        assert_eq!(parse(&["--migration", "incoming=false"]).unwrap().migration, Some(Migration::default()));
     }
 
     #[test]

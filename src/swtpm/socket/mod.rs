@@ -4,6 +4,7 @@ mod arguments;
 mod device;
 mod entrances;
 mod logging;
+mod shared;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -23,15 +24,16 @@ use super::seccomp::confine;
 use super::state::StateDir;
 use super::{VERSION, json_list, key, rsa_features};
 use crate::daemon::{block_signals, wait_for_signal};
-use crate::tree::{Instance, describe_tpm};
+use crate::tree::describe_tpm;
 use arguments::{Arguments, Ask, Interface};
 use device::Device;
 use entrances::Entrances;
+use shared::SharedTpm;
 
 /// What the log calls the instance.
 const NAME: &str = "tpm";
 
-/// What there is of swtpm's features, apart from the lengths of RSA keys. `cmdarg-migration` is not among them.
+/// What there is of swtpm's features, apart from the lengths of RSA keys.
 const FEATURES: &[&str] = &[
     "tpm-2.0",
     "tpm-send-command-header",
@@ -40,6 +42,7 @@ const FEATURES: &[&str] = &[
     "ctrl-opt-terminate",
     "cmdarg-seccomp",
     "cmdarg-chroot",
+    "cmdarg-migration",
     "cmdarg-key-fd",
     "cmdarg-pwd-fd",
     "cmdarg-print-states",
@@ -169,23 +172,28 @@ fn serve(arguments: Arguments, state: Option<StateDir>, device: Option<Device>) 
     let _pid_file = arguments.pid.as_deref().map(PidFile::write).transpose()?;
     block_signals()?;
 
-    let single = state.open(key.as_ref().map(|key| key.as_slice()))?;
-    let instance = single.instance();
+    let given_key = key.is_some();
+    let tpm = Arc::new(SharedTpm::open(state, key, arguments.migration.unwrap_or_default())?);
     if arguments.running {
-        instance.power_on()?;
+        tpm.power_on()?;
         if let Some(kind) = arguments.startup {
-            startup(&instance, kind)?;
+            startup(&*tpm, kind)?;
         }
     }
-    // Nobody needs it who does not know vtpmctl; its path may be too long for a socket.
-    let raw_socket = single
-        .listen_raw(state.runtime_dir())
+    // Nobody needs it who does not know vtpmctl; its path may be too long for a socket. In a directory that two hosts share it would be that
+    // of both, and a TPM that goes from hand to hand is not to leave in another way besides.
+    let raw_socket = match arguments.migration {
+        Some(_) => None,
+        None => tpm.if_open(|single| single.listen_raw(tpm.state().runtime_dir())),
+    };
+    let raw_socket = raw_socket
+        .transpose()
         .inspect_err(|e| log::warn!("there is no TPM socket of the root: {}", crate::sentence(e)))
         .ok();
     let (sender, ends) = channel();
     let mut config = ConfigFlags::default();
     for (given, flag) in
-        [(key.is_some(), ConfigFlags::FILE_KEY), (migration_key.is_some(), ConfigFlags::MIGRATION_KEY)]
+        [(given_key, ConfigFlags::FILE_KEY), (migration_key.is_some(), ConfigFlags::MIGRATION_KEY)]
     {
         config = if given { config.with(flag) } else { config };
     }
@@ -206,9 +214,9 @@ fn serve(arguments: Arguments, state: Option<StateDir>, device: Option<Device>) 
     let (end_with_data, end_with_control) = (doors.end_with_data, doors.end_with_control);
     // Whatever there is to be opened is open now, and nobody has been served.
     confine(arguments.seccomp)?;
-    let door = ControlDoor::open(doors.control, doors.data, instance, options)?;
+    let door = ControlDoor::open(doors.control, doors.data, tpm.clone(), options)?;
     std::thread::spawn(move || signalled(&sender));
-    log::info!("version {VERSION} of vtpmd serves the TPM in {}", state.path().display());
+    log::info!("version {VERSION} of vtpmd serves the TPM in {}", tpm.state().path().display());
     if let Some(ready) = ready {
         ready.tell()?;
     }
@@ -222,7 +230,7 @@ fn serve(arguments: Arguments, state: Option<StateDir>, device: Option<Device>) 
     }
     door.close();
     drop(raw_socket);
-    single.close();
+    tpm.close();
     Ok(())
 }
 
@@ -234,9 +242,9 @@ fn signalled(ends: &Sender<End>) {
 }
 
 /// `TPM2_Startup`, in the place of a firmware that does not send it.
-fn startup(instance: &Instance, kind: TpmSu) -> Result<(), SwtpmError> {
+fn startup(tpm: &impl TpmDevice, kind: TpmSu) -> Result<(), SwtpmError> {
     let command = (TpmSt::NO_SESSIONS, 12u32, TpmCc::STARTUP, kind).to_bytes();
-    let response = instance.execute(0, &command, None);
+    let response = tpm.execute(0, &command, None);
     let code = response.get(6..10).and_then(|code| code.try_into().ok()).map(u32::from_be_bytes);
     match code {
         Some(0) => Ok(()),
@@ -254,10 +262,11 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&capabilities()).unwrap();
         assert_eq!(json["type"], "swtpm");
         let features = json["features"].as_array().unwrap();
-        for there in ["tpm-2.0", "cmdarg-pwd-fd", "nvram-backend-dir", "rsa-keysize-2048"] {
+        for there in ["tpm-2.0", "cmdarg-pwd-fd", "cmdarg-migration", "nvram-backend-dir", "rsa-keysize-2048"]
+        {
             assert!(features.iter().any(|f| f == there), "{there}");
         }
-        for refused in ["tpm-1.2", "cmdarg-migration", "nvram-backend-file"] {
+        for refused in ["tpm-1.2", "nvram-backend-file", "cmdarg-pcap"] {
             assert!(!features.iter().any(|f| f == refused), "{refused}");
         }
     }
