@@ -6,6 +6,7 @@
 //! host_key    = "/etc/vtpmd/host.key"      # without it: the systemd credential, or host.key in state_dir
 //! socket_group = "kvm"                     # may connect to the vhost-user sockets; without it the daemon's user alone
 //! log_level   = "info"                     # error, warn, info, debug, trace
+//! log_format  = "text"                     # text, json, journal; without it the journal where the standard error is that, else text
 //! saves       = false                      # whether machines may be saved to files and snapshots with their TPMs
 //!
 //! [limits]
@@ -155,6 +156,18 @@ impl From<LogLevel> for log::LevelFilter {
     }
 }
 
+/// How the daemon says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people, on the standard error.
+    Text,
+    /// Lines that are JSON objects, on the standard error.
+    Json,
+    /// Entries of systemd's journal, with its fields.
+    Journal,
+}
+
 /// The link to the daemons of other hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -184,6 +197,8 @@ pub struct Config {
     pub socket_group: Option<String>,
     /// How much is logged.
     pub log_level: LogLevel,
+    /// How; `None` is as the standard error is.
+    pub log_format: Option<LogFormat>,
     /// Whether machines may be saved to files and snapshots, where nothing is said of their instance; `None` is as the program has it.
     pub saves: Option<bool>,
     /// What is refused.
@@ -202,6 +217,7 @@ impl Default for Config {
             host_key: None,
             socket_group: None,
             log_level: LogLevel::default(),
+            log_format: None,
             saves: None,
             limits: Limits::default(),
             link: None,
@@ -231,6 +247,9 @@ pub struct ConfigArgs {
     /// How much to log [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+    /// How to log [default: journal where the standard error is systemd's journal, text otherwise]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 }
 
 /// Where the host key comes from.
@@ -268,6 +287,7 @@ struct ConfigFile {
     host_key: Option<PathBuf>,
     socket_group: Option<String>,
     log_level: Option<LogLevel>,
+    log_format: Option<LogFormat>,
     saves: Option<bool>,
     limits: Limits,
     link: Option<LinkConfig>,
@@ -291,13 +311,14 @@ impl ConfigArgs {
     }
 
     fn over(self, file: Config) -> Config {
-        let Self { config: _, state_dir, runtime_dir, host_key, socket_group, log_level } = self;
+        let Self { config: _, state_dir, runtime_dir, host_key, socket_group, log_level, log_format } = self;
         Config {
             state_dir: state_dir.unwrap_or(file.state_dir),
             runtime_dir: runtime_dir.unwrap_or(file.runtime_dir),
             host_key: host_key.or(file.host_key),
             socket_group: socket_group.or(file.socket_group),
             log_level: log_level.unwrap_or(file.log_level),
+            log_format: log_format.or(file.log_format),
             saves: file.saves,
             limits: file.limits,
             link: file.link,
@@ -330,6 +351,7 @@ impl Config {
             host_key,
             socket_group,
             log_level,
+            log_format,
             saves,
             limits,
             link,
@@ -353,6 +375,7 @@ impl Config {
             host_key,
             socket_group,
             log_level: log_level.unwrap_or_default(),
+            log_format,
             saves,
             limits,
             link,
@@ -433,7 +456,7 @@ mod tests {
     #[test]
     fn every_key_is_taken_over() {
         let config = parse(
-            "state_dir = '/s'\nruntime_dir = '/r'\nhost_key = '/k'\nsocket_group = 'kvm'\nlog_level = 'trace'\nsaves = true\n[limits]\ninstances = 3\n\
+            "state_dir = '/s'\nruntime_dir = '/r'\nhost_key = '/k'\nsocket_group = 'kvm'\nlog_level = 'trace'\nlog_format = 'json'\nsaves = true\n[limits]\ninstances = 3\n\
              [link]\nlisten = '127.0.0.1:8670'\nconnections = 9\n[metrics]\nlisten = 'unix:/m'\ngroup = '7'\n",
         );
         let expected = Config {
@@ -442,6 +465,7 @@ mod tests {
             host_key: Some("/k".into()),
             socket_group: Some("kvm".into()),
             log_level: LogLevel::Trace,
+            log_format: Some(LogFormat::Json),
             limits: Limits { instances: 3, ..Limits::default() },
             saves: Some(true),
             link: Some(LinkConfig { listen: "127.0.0.1:8670".parse().ok(), connections: 9 }),
@@ -461,6 +485,7 @@ mod tests {
             ("[limits]\ninstances = 'many'\n", 2, "invalid type"),
             ("[limits]\ninstances = -1\n", 2, "invalid value"),
             ("\nlog_level = 'loud'", 2, "loud"),
+            ("log_format = 'xml'", 1, "xml"),
             ("state_dir = '/s'\nruntime_dir = \n", 2, ""),
             ("[link]\nlisten = 'everywhere'\n", 2, "socket address"),
             ("[link]\nport = 5\n", 2, "port"),
@@ -509,6 +534,7 @@ mod tests {
             "--state-dir=/t",
             "--host-key=/l",
             "--log-level=debug",
+            "--log-format=text",
             "--runtime-dir=q",
             "--socket-group=7",
         ]);
@@ -518,6 +544,7 @@ mod tests {
             host_key: Some("/l".into()),
             socket_group: Some("7".into()),
             log_level: LogLevel::Debug,
+            log_format: Some(LogFormat::Text),
             limits: Limits { instances: 5, ..Limits::default() },
             saves: None,
             link: Some(LinkConfig::default()),

@@ -8,6 +8,7 @@ pub mod foreign;
 mod gate;
 pub mod host_key;
 pub mod link;
+pub mod logging;
 pub mod memory;
 pub mod metrics;
 pub mod migration;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use vtpmd::config::{Config, ConfigArgs, DEFAULT_RUNTIME_DIR};
 use vtpmd::daemon::{self, DaemonError, Endpoint, PRINTED_CAPABILITIES};
+use vtpmd::logging;
 use vtpmd::service::Sockets;
 
 /// TPM 2.0 for virtual machines: many instances in one daemon, each migrating with its machine.
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
     match run(Program::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vtpmd: {}", vtpmd::sentence(&error));
+            logging::last_words(&format!("vtpmd: {}", vtpmd::sentence(&error)));
             ExitCode::FAILURE
         }
     }
@@ -68,13 +69,7 @@ fn run(program: Program) -> Result<(), DaemonError> {
 
 fn configured(args: ConfigArgs) -> Result<Config, DaemonError> {
     let config = args.load()?;
-    // Only what is ours: the libraries' own notes are for their authors.
-    env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Warn)
-        .filter_module("vtpmd", config.log_level.into())
-        .filter_module("vtpm_backend", config.log_level.into())
-        .filter_module("vtpm_engine", config.log_level.into())
-        .init();
+    logging::init(config.log_level, logging::format_for(config.log_format));
     Ok(config)
 }
 

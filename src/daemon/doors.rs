@@ -101,7 +101,7 @@ impl Doors {
         let earlier = self.open_doors().remove_name(name);
         drop(earlier);
         if let Err(error) = make_dir_for(&dir, self.group) {
-            log::error!("{name} has no sockets: {}", crate::sentence(&error));
+            log::error!(instance = name; "{name} has no sockets: {}", crate::sentence(&error));
             return;
         }
         let attachment: Arc<Attachment> = Arc::default();
@@ -193,7 +193,8 @@ impl Doors {
 
 /// A door that opened; else the log says why not.
 fn opened<D>(name: &str, what: &str, door: Result<D, FrontDoorError>) -> Option<D> {
-    door.inspect_err(|error| log::error!("{name} has no {what}: {}", crate::sentence(error))).ok()
+    door.inspect_err(|error| log::error!(instance = name; "{name} has no {what}: {}", crate::sentence(error)))
+        .ok()
 }
 
 /// Makes a directory that only the user of this process can enter, if it is not there.

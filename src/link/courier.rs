@@ -16,6 +16,7 @@ use vtpm_protocol::instance::{InstanceState, LockFlags};
 
 use super::client::Dialer;
 use super::trust::Trust;
+use crate::logging::about;
 use crate::tree::{Instance, TicketFinder, Tree, TreeEvent};
 
 /// The most threads that talk to peers for this host at once.
@@ -317,7 +318,9 @@ impl Shared {
         let locked = desk.locked.entry(instance.handle()).or_insert_with(Locked::new);
         // A machine calls again and again; the first call counts, and then the pace of the attempts.
         if locked.give_up.due.is_none() && !locked.give_up.under_way {
-            log::info!(
+            about!(
+                info,
+                instance,
                 "instance {}: its machine runs here again; the destination is asked to give the migration up",
                 instance.name()
             );

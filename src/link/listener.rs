@@ -294,9 +294,9 @@ fn serve<T: Transport>(stream: TcpStream, address: SocketAddr, id: u64, guests: 
     if !guests.admit(id, hall.max_connections) {
         return not_let_in(&format!("peer {}, but {} are connected", peer.label, hall.max_connections));
     }
-    log::debug!("peer {} is connected from {address}", peer.label);
+    log::debug!(peer:% = peer.label; "peer {} is connected from {address}", peer.label);
     if let Err(error) = Service::new(&hall.client, &*hall.host, &peer, hall.patience).serve(&mut wire) {
-        log::debug!("the link with peer {} ended: {}", peer.label, sentence(&error));
+        log::debug!(peer:% = peer.label; "the link with peer {} ended: {}", peer.label, sentence(&error));
     }
 }
 

@@ -100,7 +100,7 @@ impl<'a, T: Transport> Service<'a, T> {
 
     fn refuse(&self, error: &ClientError) -> Message {
         let why = crate::sentence(error);
-        log::warn!("a request of peer {} failed: {why}", self.peer.label);
+        log::warn!(peer:% = self.peer.label; "a request of peer {} failed: {why}", self.peer.label);
         Message::Refused(Reason::new(&why))
     }
 
@@ -186,6 +186,7 @@ impl<'a, T: Transport> Service<'a, T> {
         {
             match self.client.abort(info.summary.instance, &[]) {
                 Ok(_) => log::info!(
+                    instance:% = info.summary.name, peer:% = self.peer.label;
                     "instance {}: peer {} calls the migration off, and it will not live here",
                     info.summary.name,
                     self.peer.label
@@ -202,7 +203,7 @@ impl<'a, T: Transport> Service<'a, T> {
     fn prepare(&self, uuid: Uuid, name: &InstanceName) -> Result<Message, ClientError> {
         let refused = |why: String| Ok(Message::Refused(Reason::new(&why)));
         if !self.peer.may_prepare {
-            log::warn!("peer {} may not prepare instances here", self.peer.label);
+            log::warn!(peer:% = self.peer.label; "peer {} may not prepare instances here", self.peer.label);
             return refused("this host does not let you prepare instances on it".into());
         }
         Ok(match slot::find_or_make(self.client, self.host, uuid, name)? {
@@ -210,7 +211,7 @@ impl<'a, T: Transport> Service<'a, T> {
                 Message::Slot { attached: self.host.attached(instance), ticket }
             }
             Slot::Made { ticket } => {
-                log::info!("instance {name}: prepared for peer {}", self.peer.label);
+                log::info!(instance:% = name, peer:% = self.peer.label; "instance {name}: prepared for peer {}", self.peer.label);
                 Message::Slot { attached: false, ticket }
             }
             Slot::Taken(why) => return refused(why),
@@ -255,7 +256,7 @@ impl<'a, T: Transport> Service<'a, T> {
         Ok(match imported {
             Ok(()) => Message::Done,
             Err(why) => {
-                log::warn!("a stream of peer {} is refused: {why}", self.peer.label);
+                log::warn!(peer:% = self.peer.label; "a stream of peer {} is refused: {why}", self.peer.label);
                 Message::Refused(Reason::new(&why))
             }
         })

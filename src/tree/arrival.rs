@@ -1,6 +1,7 @@
 //! Steps of a migration that no command asks for: the first command of an instance that was imported is one, and what
 //! [`fallback`](super::fallback) does another. Both are logged where the commands of the same migration are.
 
+use crate::logging::about;
 use std::time::Instant;
 
 use vtpm_protocol::instance::{LogStep, LoggedStep, MigrationId, MigrationSide};
@@ -28,7 +29,7 @@ impl Instance {
         if let Some(change) = change {
             tree.log.apply(change);
         }
-        log::info!("instance {} lives here now", self.name());
+        about!(info, self, "instance {} lives here now", self.name());
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use vtpm_protocol::rc::ResponseCode;
 use super::instance::{Instance, Origin, error_response};
 use super::persistence::Stored;
 use super::{Tree, TreeEvent};
+use crate::logging::about;
 use crate::migration::State;
 use crate::migration::client::{self, ClientError};
 use crate::sentence;
@@ -154,7 +155,9 @@ impl TpmDevice for Instance {
         } else if inner.state.executes()
             && let Err(code) = self.reset_tpm(&tree, inner)
         {
-            log::error!(
+            about!(
+                error,
+                self,
                 "instance {}: the machine was reset, but its TPM not yet ({code}); it is before its next command",
                 self.name()
             );
@@ -179,7 +182,9 @@ impl TpmDevice for Instance {
     }
 
     fn migration_started(&self, logging: bool) {
-        log::info!(
+        about!(
+            info,
+            self,
             "instance {}: a live migration {}",
             self.name(),
             if logging { "has begun" } else { "is over" }

@@ -12,6 +12,7 @@ use super::persistence::{Ops, name};
 use super::priority::GivesWay;
 use super::replay::LastCommand;
 use super::{Tree, TreeEvent};
+use crate::logging::about;
 use crate::sentence;
 use crate::store::{Batch, Durability, InstanceId, StoreError};
 
@@ -136,6 +137,16 @@ impl<'a> CommandEnvironment<'a> {
         self
     }
 
+    fn tell_of(&self, error: &StoreError) {
+        let (id, error) = (self.instance, sentence(error));
+        match self.tree.topology().values().find(|instance| instance.id() == id) {
+            Some(instance) => {
+                about!(error, instance, "instance {} could not be written: {error}", instance.name());
+            }
+            None => log::error!("{id} could not be written: {error}"),
+        }
+    }
+
     /// The command is over. An instance command that changed nothing in the processing instance is committed only now.
     pub(super) fn finish(&mut self, response: Vec<u8>) -> Vec<u8> {
         let waiting = self.manager.as_ref().is_some_and(Transaction::is_pending);
@@ -199,7 +210,7 @@ impl Environment for CommandEnvironment<'_> {
 
     fn commit(&mut self, changes: Vec<Change>, response: &[u8]) -> Result<(), CommitFailed> {
         self.try_commit(changes, response).map_err(|error| {
-            log::error!("{} could not be written: {}", self.instance, sentence(&error));
+            self.tell_of(&error);
             if error.outcome_is_unknown() {
                 self.in_doubt = true;
                 if self.manager.as_ref().is_some_and(Transaction::moves_topology) {

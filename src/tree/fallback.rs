@@ -12,6 +12,7 @@ use super::environment::Workshop;
 use super::instance::{Inner, Instance, restore};
 use super::persistence::{Ops, Stored, name};
 use super::{Tree, TreeEvent};
+use crate::logging::about;
 use crate::sentence;
 use crate::store::{Batch, StoreError};
 
@@ -33,16 +34,20 @@ impl Instance {
             return false;
         }
         match self.unlock_for_machine(&tree, &mut inner) {
-            Ok(true) => log::warn!(
+            Ok(true) => about!(
+                warn,
+                self,
                 "instance {} lives here again because its machine does, without a receipt: its policy is {}",
                 self.name(),
                 inner.state.policy()
             ),
-            Ok(false) => log::warn!(
+            Ok(false) => about!(
+                warn,
+                self,
                 "the machine of instance {} runs, but its TPM is locked; a receipt of the destination settles it",
                 self.name()
             ),
-            Err(code) => log::error!("instance {} cannot live here again: {code}", self.name()),
+            Err(code) => about!(error, self, "instance {} cannot live here again: {code}", self.name()),
         }
         !inner.state.executes()
     }
@@ -60,11 +65,11 @@ impl Instance {
                 let how = if reset { "starts anew" } else { "runs on from where it was saved" };
                 let what =
                     if whole { "what was saved is not taken back any more" } else { "it was not saved" };
-                log::info!("instance {}: its machine {how}; {what}", self.name());
+                about!(info, self, "instance {}: its machine {how}; {what}", self.name());
                 Ok(())
             }
             Err(code) => {
-                log::error!("instance {} cannot live again: {code}", self.name());
+                about!(error, self, "instance {} cannot live again: {code}", self.name());
                 Err(code)
             }
         }
@@ -79,11 +84,11 @@ impl Instance {
         let start = Instant::now();
         let id = inner.state.ticket().map(|ticket| ticket.migration_id).unwrap_or_default();
         let failed = |what: String| {
-            log::error!("instance {}: {what}", self.name());
+            about!(error, self, "instance {}: {what}", self.name());
             ResponseCode::FAILURE
         };
         let unavailable = |error: &StoreError| {
-            log::error!("instance {}: {}", self.name(), sentence(error));
+            about!(error, self, "instance {}: {}", self.name(), sentence(error));
             ResponseCode::NV_UNAVAILABLE
         };
         let stored = Stored::read(&*tree.persistence, self.id()).map_err(|error| unavailable(&error))?;

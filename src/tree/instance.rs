@@ -23,6 +23,7 @@ use super::persistence::{Ops, Stored, name};
 use super::replay::LastCommand;
 use super::shown::{Entered, Shown};
 use super::{Identity, Topology, Tree, TreeError, TreeEvent};
+use crate::logging::about;
 use crate::metrics::command_label;
 use crate::migration::State;
 use crate::sentence;
@@ -215,7 +216,7 @@ impl Instance {
         let state = match &stored {
             Ok(stored) => stored.state.as_ref().and_then(|record| State::from_record(record).ok()),
             Err(error) => {
-                log::error!("{}", sentence(error));
+                about!(error, self, "instance {}: {}", self.name(), sentence(error));
                 None
             }
         };
@@ -259,7 +260,9 @@ impl Instance {
         }
         if !inner.loaded {
             if let Err(error) = self.load_inner(tree, &mut inner) {
-                log::error!(
+                about!(
+                    error,
+                    self,
                     "instance {} ({:#010x}) cannot be read: {}",
                     self.name(),
                     self.handle(),
@@ -342,7 +345,14 @@ impl Instance {
         let response = self.run_in(&tree, command, origin);
         let (code, took) = (code_of(&response), start.elapsed());
         tree.metrics.commands.count(command, code, took);
-        log::trace!("instance {}: {} takes {took:?}: {code}", self.name(), name_of(command));
+        about!(
+            trace,
+            self,
+            [command = name_of(command), code = code.value()],
+            "instance {}: {} takes {took:?}: {code}",
+            self.name(),
+            name_of(command)
+        );
         crate::fault::response_is_made();
         response
     }
@@ -420,7 +430,7 @@ impl Instance {
         if let (Some(slot), Some(last)) = (origin.slot, &inner.last)
             && let Some(response) = last.response_to(slot, command)
         {
-            log::info!("instance {}: command in flight answered from its record", self.name());
+            about!(info, self, "instance {}: command in flight answered from its record", self.name());
             tree.metrics.replayed.count();
             return Ok(response.to_vec());
         }
@@ -450,7 +460,7 @@ impl Instance {
             Ok(response) => env.finish(response),
             Err(_) => {
                 // The panic hook has written the message. Other tenants go on; this one goes on from its last durable state.
-                log::error!("instance {}: a command ended in a panic", self.name());
+                about!(error, self, "instance {}: a command ended in a panic", self.name());
                 env.abandon();
                 inner.loaded = false;
                 return Err(ResponseCode::FAILURE);
@@ -477,7 +487,9 @@ impl Instance {
         let Some(rate) = limits.rate else { return Ok(()) };
         match inner.allowance.take(rate, tree.clock.now_ms()) {
             Admission::Granted => return Ok(()),
-            Admission::Refused { is_news: true } => log::warn!(
+            Admission::Refused { is_news: true } => about!(
+                warn,
+                self,
                 "instance {}: more than {} commands a second; what is too much is answered TPM_RC_RETRY",
                 self.name(),
                 rate.per_second
@@ -528,7 +540,7 @@ impl Instance {
     /// Commits operations outside of a command.
     pub(super) fn commit(&self, tree: &Tree, inner: &mut Inner, ops: Ops) -> Result<(), ResponseCode> {
         tree.persistence.commit(Batch::new(ops.list)).map_err(|error| {
-            log::error!("instance {} could not be written: {}", self.name(), sentence(&error));
+            about!(error, self, "instance {} could not be written: {}", self.name(), sentence(&error));
             inner.loaded &= !error.outcome_is_unknown();
             ResponseCode::NV_UNAVAILABLE
         })

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::Persistence;
 use super::persistence::{Ops, name};
+use crate::logging::Short;
 use crate::store::{InstanceId, Op, StoreError};
 
 type Entries = BTreeMap<Uuid, LogEntry>;
@@ -37,6 +38,21 @@ pub(super) struct LogChange {
     processing: InstanceId,
     entry: LogEntry,
     dropped: Option<Uuid>,
+}
+
+impl LogChange {
+    /// The step that became durable, for the log of the daemon. One that follows others of its kind is of less interest: the pieces of a
+    /// state.
+    fn tell(&self) {
+        let LogEntry { migration_id, uuid, name, side, steps } = &self.entry;
+        let Some(step) = steps.last() else { return };
+        let level = if step.count > 1 { ::log::Level::Debug } else { ::log::Level::Info };
+        ::log::log!(
+            level, instance:% = name, uuid:% = uuid, migration:% = Short(migration_id), side = side.as_str(),
+            step = step.step.as_str();
+            "instance {name}: step {} of migration {} is durable; this is its {side}", step.step, Short(migration_id)
+        );
+    }
 }
 
 fn newest(entry: &LogEntry) -> u64 {
@@ -103,6 +119,7 @@ impl MigrationLog {
 
     /// The transaction is durable.
     pub(super) fn apply(&self, change: LogChange) {
+        change.tell();
         let mut logs = self.lock();
         if let Some(entries) = logs.get_mut(&change.processing) {
             if let Some(uuid) = change.dropped {

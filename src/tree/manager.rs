@@ -25,6 +25,7 @@ use super::instance::{Inner, Instance, restore};
 use super::persistence::{Ops, Stored, name};
 use super::shown::Entered;
 use super::{Topology, Tree, TreeEvent, receipts};
+use crate::logging::about;
 use crate::migration::content::{self, Held};
 use crate::migration::destination::DestinationLocked;
 use crate::migration::state::Settled;
@@ -100,7 +101,7 @@ fn store_failed(error: &StoreError) -> ResponseCode {
 /// A step that was refused is worth a line in the log: it is seldom, and the code alone says little.
 fn refused(instance: &Instance) -> impl Fn(StepError) -> ResponseCode + '_ {
     move |error| {
-        ::log::info!("instance {}: {error}", instance.name());
+        about!(info, instance, "instance {}: {error}", instance.name());
         error.response_code()
     }
 }
@@ -271,7 +272,7 @@ impl<'a> Transaction<'a> {
     /// A TPM that goes on from these records on this host.
     fn thaw(&self, instance: &Instance, records: content::Records) -> Result<Box<Tpm>, ResponseCode> {
         let mut tpm = restore(records).map_err(|what| {
-            ::log::warn!("instance {}: {what}", instance.name());
+            about!(warn, instance, "instance {}: {what}", instance.name());
             StepError::Unsound.response_code()
         })?;
         tpm.thaw_clock(self.tree.clock.now_ms());
@@ -337,7 +338,12 @@ impl<'a> Transaction<'a> {
                 receipt_out(&[])
             }
             Settled::Disarmed(state) => {
-                ::log::info!("instance {}: its ticket is dead, and was taken away", target.instance.name());
+                about!(
+                    info,
+                    target.instance,
+                    "instance {}: its ticket is dead, and was taken away",
+                    target.instance.name()
+                );
                 self.change_state(target, state)?;
                 receipt_out(&[])
             }

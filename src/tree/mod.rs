@@ -242,7 +242,7 @@ impl Tree {
                 Some(id) => match handles.get(&id) {
                     Some(&handle) => Some(handle),
                     None => {
-                        ::log::error!("instance {} is left out: its parent is damaged", row.name);
+                        ::log::error!(instance = row.name.as_str(); "instance {} is left out: its parent is damaged", row.name);
                         continue;
                     }
                 },

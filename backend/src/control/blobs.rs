@@ -64,10 +64,10 @@ impl Shared {
             let name = &self.options.name;
             let mut stream = Collector::default();
             if let Err(error) = self.device.save_unannounced(&mut stream) {
-                log::error!("{name}: the state is not given out: {}", sentence(&error));
+                log::error!(instance:% = name; "{name}: the state is not given out: {}", sentence(&error));
                 return nothing(ControlResult::FAIL);
             }
-            log::info!("{name}: the state was given out, {} bytes", stream.0.len());
+            log::info!(instance:% = name; "{name}: the state was given out, {} bytes", stream.0.len());
             machine.has_left(stream.0);
         }
         let Some(stream) = &machine.exported else { return nothing(ControlResult::FAIL) };
@@ -91,7 +91,7 @@ impl Shared {
     ) -> Result<ControlResult, Broken> {
         let name = &self.options.name;
         if usize::try_from(length).is_ok_and(|length| length > MAX_BLOB) {
-            log::warn!("{name}: a state of {length} bytes is too long");
+            log::warn!(instance:% = name; "{name}: a state of {length} bytes is too long");
             return Err(Broken::Io(io::ErrorKind::FileTooLarge.into()));
         }
         let mut content = Content::new(come, length, channel, deadline(self.options.transfer_timeout));
@@ -102,12 +102,12 @@ impl Shared {
             match blob {
                 BlobType::PERMANENT => match self.device.load(&mut content) {
                     Ok(()) => {
-                        log::info!("{name}: a state of {length} bytes was taken");
+                        log::info!(instance:% = name; "{name}: a state of {length} bytes was taken");
                         machine.resumes = true;
                         ControlResult::SUCCESS
                     }
                     Err(error) => {
-                        log::error!("{name}: a state is not taken: {}", sentence(&error));
+                        log::error!(instance:% = name; "{name}: a state is not taken: {}", sentence(&error));
                         match error {
                             DeviceError::BadStream(_) => ControlResult::DECRYPT_ERROR,
                             _ => ControlResult::FAIL,
@@ -116,7 +116,7 @@ impl Shared {
                 },
                 BlobType::VOLATILE | BlobType::SAVESTATE if length == 0 => ControlResult::SUCCESS,
                 _ => {
-                    log::warn!("{name}: a state of {blob} kind is none of ours");
+                    log::warn!(instance:% = name; "{name}: a state of {blob} kind is none of ours");
                     ControlResult::BAD_PARAMETER
                 }
             }

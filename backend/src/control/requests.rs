@@ -131,10 +131,8 @@ impl Shared {
                 Answer::result(if self.device.machine_resumed(patience) {
                     ControlResult::SUCCESS
                 } else {
-                    log::error!(
-                        "{}: the machine runs here again, but its TPM has no receipt yet that it may",
-                        self.options.name
-                    );
+                    log::error!(instance:% = self.options.name; "{}: the machine runs here again, but its TPM has no receipt yet that it may",
+                        self.options.name);
                     ControlResult::FAIL
                 })
             }
@@ -146,7 +144,7 @@ impl Shared {
         match done {
             Ok(()) => ControlResult::SUCCESS,
             Err(error) => {
-                log::error!("{}: {what}: {error}", self.options.name);
+                log::error!(instance:% = self.options.name; "{}: {what}: {error}", self.options.name);
                 ControlResult::FAIL
             }
         }
@@ -185,7 +183,7 @@ impl Shared {
 
     fn set_data_fd(&self, passed: Option<OwnedFd>, data: bool) -> Answer {
         if data {
-            log::warn!("{}: a second data channel is refused", self.options.name);
+            log::warn!(instance:% = self.options.name; "{}: a second data channel is refused", self.options.name);
             return Answer::result(ControlResult::IO_ERROR);
         }
         match passed.ok_or("CMD_SET_DATAFD came without a descriptor").and_then(serveable) {

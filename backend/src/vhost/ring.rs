@@ -172,7 +172,7 @@ impl RequestQueue {
         let memory = self.memory.memory();
         let length = taken.request.room.write(&*memory, &response);
         if length == 0 {
-            log::warn!("{}: slot {}: no response could be given to the guest", self.name, taken.slot);
+            log::warn!(instance:% = self.name; "{}: slot {}: no response could be given to the guest", self.name, taken.slot);
         }
         let mut vring = self.vring.get_mut();
         match vring.add_used(taken.head, length).and_then(|()| vring.needs_notification()) {
@@ -220,7 +220,7 @@ impl RequestQueue {
         let base = Wrapping(queue.next_avail());
         let done = (used - base).0;
         if (1..=queue.size()).contains(&done) {
-            log::info!("{}: {done} commands from slot {base} on were answered before", self.name);
+            log::info!(instance:% = self.name; "{}: {done} commands from slot {base} on were answered before", self.name);
             queue.set_next_avail(used.0);
         }
         Ok(())
@@ -243,7 +243,7 @@ impl RequestQueue {
             .filter(|response| {
                 let fits = (chain::HEADER_SIZE..=MAX_RESPONSE_SIZE).contains(&response.len());
                 if !fits {
-                    log::error!("{}: the device gave a response of {} bytes", self.name, response.len());
+                    log::error!(instance:% = self.name; "{}: the device gave a response of {} bytes", self.name, response.len());
                 }
                 fits
             })
@@ -265,7 +265,7 @@ impl RequestQueue {
     fn complain(&self, what: std::fmt::Arguments<'_>) {
         let count = self.complaints.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         if count <= COMPLAINTS || count.is_power_of_two() {
-            log::warn!("{}: complaint {count} about the guest: {what}", self.name);
+            log::warn!(instance:% = self.name; "{}: complaint {count} about the guest: {what}", self.name);
         }
     }
 
@@ -273,7 +273,7 @@ impl RequestQueue {
     fn guard<T>(&self, what: &str, call: impl FnOnce() -> T) -> Option<T> {
         let result = catch_unwind(AssertUnwindSafe(call)).ok();
         if result.is_none() {
-            log::error!("{}: the device panicked in {what}", self.name);
+            log::error!(instance:% = self.name; "{}: the device panicked in {what}", self.name);
         }
         result
     }
@@ -282,7 +282,7 @@ impl RequestQueue {
     fn break_ring(&self, error: &RingError) {
         self.broken.store(true, Ordering::Relaxed);
         let cause = std::error::Error::source(error).map_or(String::new(), |e| format!(": {e}"));
-        log::error!("{}: {error}{cause}; the queue stands still until the guest sets it up anew", self.name);
+        log::error!(instance:% = self.name; "{}: {error}{cause}; the queue stands still until the guest sets it up anew", self.name);
         if let Some(mut error) = lock(&self.error).as_ref() {
             // Only a full counter could refuse, and then QEMU has been told.
             let _full = error.write_all(&1u64.to_ne_bytes());

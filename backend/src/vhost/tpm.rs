@@ -79,7 +79,7 @@ impl VirtioTpm {
     /// again on the next one, and no machine runs on with a TPM that missed its reset.
     fn tell(&self, what: &str, call: impl FnOnce(&dyn TpmDevice)) -> io::Result<()> {
         catch_unwind(AssertUnwindSafe(|| call(&*self.device))).map_err(|_| {
-            log::error!("{}: the device panicked in {what}", self.name);
+            log::error!(instance:% = self.name; "{}: the device panicked in {what}", self.name);
             io::Error::other(format!("the device panicked in {what}"))
         })
     }
@@ -138,11 +138,11 @@ impl VhostUserBackend for VirtioTpm {
                 self.lasting.running.store(running, Ordering::Release);
                 self.tell("run_state", |d| d.run_state(running))?;
             }
-            Doorbell::Nothing => log::warn!(
-                "{}: {} bytes written at {offset} of the configuration space mean nothing",
+            Doorbell::Nothing => {
+                log::warn!(instance:% = self.name; "{}: {} bytes written at {offset} of the configuration space mean nothing",
                 self.name,
-                buf.len()
-            ),
+                buf.len())
+            }
         }
         Ok(())
     }
@@ -156,7 +156,7 @@ impl VhostUserBackend for VirtioTpm {
     /// migration.
     fn stop_vring(&self, _index: u32) -> io::Result<()> {
         let base = self.queue.stop();
-        log::debug!("{}: stopped at {base}", self.name);
+        log::debug!(instance:% = self.name; "{}: stopped at {base}", self.name);
         Ok(())
     }
 
@@ -177,7 +177,7 @@ impl VhostUserBackend for VirtioTpm {
         };
         lock(&self.transfer)
             .start(&self.device, direction, file, self.transfer_timeout)
-            .inspect_err(|e| log::error!("{}: {direction:?}: {e}", self.name))
+            .inspect_err(|e| log::error!(instance:% = self.name; "{}: {direction:?}: {e}", self.name))
             .map_err(io::Error::other)?;
         Ok(None)
     }
@@ -187,7 +187,7 @@ impl VhostUserBackend for VirtioTpm {
             .check()
             .inspect_err(|e| {
                 let cause = std::error::Error::source(e).map_or(String::new(), |s| format!(": {s}"));
-                log::error!("{}: {e}{cause}", self.name);
+                log::error!(instance:% = self.name; "{}: {e}{cause}", self.name);
             })
             .map_err(io::Error::other)
     }

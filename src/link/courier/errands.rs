@@ -12,6 +12,7 @@ use super::super::client::{FoundSlot, Peer, PeerError, Verdict};
 use super::super::tls::TlsStream;
 use super::super::trust::KnownPeer;
 use super::{LONG_POLL, SHORT_POLL, Shared, Task, automatic};
+use crate::logging::about;
 use crate::migration::client::{Client, ClientError};
 use crate::migration::source::storage_name;
 use crate::sentence;
@@ -169,12 +170,10 @@ impl Shared {
                     && let Err(error) = settle(client, instance, Outcome::Void, receipt)
                 {
                     // Of a destination that never saw the keys of a strict lock; or saw those of somebody else.
-                    log::info!(
-                        "instance {}: {}; peer {} is shown the keys",
+                    about!(info, instance, [peer:% = known.label], "instance {}: {}; peer {} is shown the keys",
                         instance.name(),
                         sentence(&error),
-                        known.label
-                    );
+                        known.label);
                     let export = |out: &mut dyn io::Write| client.export_key(instance.handle(), &ticket, out);
                     match call.peer.import(&migration, export) {
                         Ok(()) | Err(PeerError::Refused(_)) => {}
@@ -197,11 +196,9 @@ impl Shared {
                     self.remember(instance, &known);
                     match settle(client, instance, outcome, &receipt) {
                         Ok(()) => {
-                            log::info!(
-                                "instance {}: peer {} says {outcome}, and it is settled",
+                            about!(info, instance, [peer:% = known.label], "instance {}: peer {} says {outcome}, and it is settled",
                                 instance.name(),
-                                known.label
-                            );
+                                known.label);
                             return Asked::Settled;
                         }
                         Err(error) => trouble = sentence(&error),
@@ -257,7 +254,7 @@ impl Shared {
         let name = instance.name();
         match client.arm(instance.handle(), Some(slot.ticket), automatic(flags)) {
             Ok(()) => {
-                log::info!("instance {name}: {why} peer {peer}");
+                log::info!(instance:% = name, peer:% = peer; "instance {name}: {why} peer {peer}");
                 Ok(())
             }
             Err(error) => Err(format!("the ticket of peer {peer} is not taken: {}", sentence(&error))),

@@ -21,6 +21,7 @@ use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
 
 use super::{Draft, Effect, Pending, Target, TpmChange, Transaction, refused, store_failed};
+use crate::logging::about;
 use crate::migration::content::Held;
 use crate::migration::destination::DestinationLocked;
 use crate::migration::source::Armed;
@@ -279,7 +280,9 @@ impl InstanceManager for Transaction<'_> {
                 return self.settle(target, (before, after), settled).map(drop);
             }
             Unlocked::TakenBack => {
-                ::log::info!(
+                about!(
+                    info,
+                    target.instance,
                     "instance {}: its saved state was taken back; it goes on from there when its machine runs",
                     target.instance.name()
                 );
@@ -307,7 +310,7 @@ impl InstanceManager for Transaction<'_> {
         let adopted = Foreign::read(&input.state)
             .and_then(|foreign| Tpm::adopt(foreign, &mut Workshop(&self.tree.clock)))
             .map_err(|error| {
-                ::log::warn!("instance {}: {}", target.instance.name(), sentence(&error));
+                about!(warn, target.instance, "instance {}: {}", target.instance.name(), sentence(&error));
                 StepError::Unsound.response_code()
             })?;
         let tpm = Box::new(adopted);

@@ -12,6 +12,7 @@ use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
 
 use super::{Effect, Pending, Transaction, refused, store_failed};
+use crate::logging::about;
 use crate::migration::StepError;
 use crate::tree::instance::Instance;
 use crate::tree::persistence::{Ops, name};
@@ -24,7 +25,9 @@ impl Transaction<'_> {
         for record in self.stored(self.processing)?.peers {
             match decode_exact::<PeerEntry>(&record) {
                 Ok(peer) => peers.push(peer),
-                Err(code) => log::error!("a peer of {} is damaged: {code}", self.processing.name()),
+                Err(code) => {
+                    about!(error, self.processing, "a peer of {} is damaged: {code}", self.processing.name())
+                }
             }
         }
         peers.sort_by(|a, b| a.label.cmp(&b.label));
@@ -39,8 +42,12 @@ impl Transaction<'_> {
     ) -> Result<MigrationTicket, ResponseCode> {
         let peers = self.peers()?;
         match trust::admit(&peers, &ticket, SystemTime::now()) {
-            Ok(Some(peer)) => log::info!("instance {}: a ticket of {}", instance.name(), peer.label),
-            Ok(None) => log::info!("instance {}: a ticket under a shared storage key", instance.name()),
+            Ok(Some(peer)) => {
+                about!(info, instance, [peer:% = peer.label], "instance {}: a ticket of {}", instance.name(), peer.label)
+            }
+            Ok(None) => {
+                about!(info, instance, "instance {}: a ticket under a shared storage key", instance.name())
+            }
             Err(untrusted) => return Err(refused(instance)(StepError::Untrusted(untrusted))),
         }
         Ok(ticket.into_ticket())
