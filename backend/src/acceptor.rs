@@ -204,7 +204,7 @@ impl<H: Host> Knock for Desk<H> {
     fn knock(&self) {
         if let Err(error) = self.begin(H::Guests::default()) {
             if let Some(host) = self.host.upgrade() {
-                log::error!("{}: nobody can be let in: {error}", host.name());
+                log::error!(instance:% = host.name(); "{}: nobody can be let in: {error}", host.name());
             }
             // No other door has threads or descriptors either.
             std::thread::sleep(EXHAUSTED);

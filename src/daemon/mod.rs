@@ -81,6 +81,7 @@ impl Daemon {
         tree.permit_saves(config.saves.unwrap_or(false));
         tree.set_limit(usize::try_from(config.limits.instances).unwrap_or(usize::MAX));
         tree.set_instance_limits(config.limits.of_instances());
+        let metrics = open_metrics(config)?;
         // From here on nothing goes wrong that another configuration would mend.
         let group = config.socket_gid()?;
         sockets.unpack();
@@ -109,7 +110,8 @@ impl Daemon {
         doors.sockets().discard_rest();
         log::info!("{} instances, root at {}", tree.instances().len(), raw_socket.path().display());
         let sleep = tree.let_sleep(Duration::from_secs(config.limits.sleep_after.into()))?;
-        let metrics = open_metrics(config, &tree, &store, &doors, &raw_socket)?;
+        let sources = sources_of_metrics(config, &tree, &store, &doors, &raw_socket);
+        let metrics = metrics.map(|listening| listening.serve(sources)).transpose()?;
         Ok(Self { metrics, link, raw_socket, doors, sleep, tree, store })
     }
 
@@ -187,28 +189,31 @@ fn open_link(
     Ok(link)
 }
 
-/// Opens the endpoint for metrics, if there is to be one.
-fn open_metrics(
+/// Opens the socket of the endpoint for metrics, if there is to be one.
+fn open_metrics(config: &Config) -> Result<Option<metrics::Listening>, DaemonError> {
+    let Some(options) = &config.metrics else { return Ok(None) };
+    Ok(Some(metrics::Listening::open(&options.listen, config.metrics_gid()?)?))
+}
+
+fn sources_of_metrics(
     config: &Config,
     tree: &Arc<Tree>,
     store: &Store,
     doors: &Arc<Doors>,
     raw_socket: &RawSocket,
-) -> Result<Option<metrics::Endpoint>, DaemonError> {
-    let Some(options) = &config.metrics else { return Ok(None) };
+) -> Sources {
     let (doors, raw) = (Arc::downgrade(doors), raw_socket.count());
     let connections = move || Connections {
         raw: u64::try_from(raw()).unwrap_or(u64::MAX),
         ..doors.upgrade().map(|doors| doors.connections()).unwrap_or_default()
     };
-    let sources = Sources {
+    Sources {
         metrics: tree.metrics().clone(),
         counters: store.counters(),
         tree: Arc::downgrade(tree),
         database: config.database(),
         connections: Box::new(connections),
-    };
-    Ok(Some(metrics::Endpoint::open(&options.listen, config.metrics_gid()?, sources)?))
+    }
 }
 
 /// Each instance takes two descriptors, and some sixteen more while a QEMU is connected; the usual soft limit is 1024, and is what it is

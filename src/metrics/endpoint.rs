@@ -60,12 +60,17 @@ pub enum EndpointError {
     InUse(PathBuf),
 }
 
+/// The socket of an endpoint that is to come. It goes when this is dropped.
+pub struct Listening {
+    address: MetricsAddress,
+    socket: Socket,
+}
+
 /// The endpoint, open until this is dropped.
 pub struct Endpoint {
-    socket: Arc<Socket>,
+    listening: Arc<Listening>,
     hall: Arc<Hall>,
     threads: Vec<JoinHandle<()>>,
-    path: Option<PathBuf>,
 }
 
 /// What the clients share.
@@ -96,41 +101,53 @@ impl Socket {
     }
 }
 
-impl Endpoint {
-    /// Listens at `address`; at a UNIX socket, for this user and the members of `group`.
+impl Listening {
+    /// Listens at `address`; at a UNIX socket, for this user and the members of `group`. Nobody is answered yet.
     ///
     /// # Errors
     /// [`EndpointError`].
-    pub fn open(
-        address: &MetricsAddress,
-        group: Option<u32>,
-        sources: Sources,
-    ) -> Result<Self, EndpointError> {
+    pub fn open(address: &MetricsAddress, group: Option<u32>) -> Result<Self, EndpointError> {
+        let failed = |source| EndpointError::Listen { address: address.clone(), source };
+        let socket = match address {
+            MetricsAddress::Unix(path) if UnixStream::connect(path).is_ok() => {
+                return Err(EndpointError::InUse(path.clone()));
+            }
+            MetricsAddress::Unix(path) => Socket::Unix(bind(path, group).map_err(failed)?),
+            MetricsAddress::Tcp(address) => Socket::Tcp(TcpListener::bind(address).map_err(failed)?),
+        };
+        Ok(Self { address: address.clone(), socket })
+    }
+
+    /// Answers with what `sources` have.
+    ///
+    /// # Errors
+    /// [`EndpointError::Listen`], when there is no thread to be had.
+    pub fn serve(self, sources: Sources) -> Result<Endpoint, EndpointError> {
+        let address = self.address.clone();
         let failed = |source| EndpointError::Listen { address: address.clone(), source };
         let tree = sources.tree.clone();
-        let (socket, path) = match address {
-            MetricsAddress::Unix(path) => {
-                if UnixStream::connect(path).is_ok() {
-                    return Err(EndpointError::InUse(path.clone()));
-                }
-                (Socket::Unix(bind(path, group).map_err(failed)?), Some(path.clone()))
-            }
-            MetricsAddress::Tcp(address) => (Socket::Tcp(TcpListener::bind(address).map_err(failed)?), None),
-        };
         let hall = Arc::new(Hall {
             exposition: Mutex::new(Exposition::new(sources)),
             clients: AtomicUsize::new(0),
             exit: AtomicBool::new(false),
         });
-        let mut endpoint = Self { socket: Arc::new(socket), hall, threads: Vec::new(), path };
-        let (socket, hall) = (endpoint.socket.clone(), endpoint.hall.clone());
-        let accepting = Builder::new().name("metrics".into()).spawn(move || accept(&socket, &hall));
+        let mut endpoint = Endpoint { listening: Arc::new(self), hall, threads: Vec::new() };
+        let (listening, hall) = (endpoint.listening.clone(), endpoint.hall.clone());
+        let accepting = Builder::new().name("metrics".into()).spawn(move || accept(&listening.socket, &hall));
         endpoint.threads.push(accepting.map_err(failed)?);
         let hall = endpoint.hall.clone();
         let looking = Builder::new().name("metrics look".into()).spawn(move || look(&tree, &hall));
         endpoint.threads.push(looking.map_err(failed)?);
         log::info!("metrics are at {address}");
         Ok(endpoint)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let MetricsAddress::Unix(path) = &self.address {
+            let _gone = fs::remove_file(path);
+        }
     }
 }
 
@@ -154,15 +171,12 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         self.hall.exit.store(true, Ordering::Release);
         // Wakes the accept.
-        let _ = shutdown(self.socket.descriptor(), Shutdown::Both);
+        let _ = shutdown(self.listening.socket.descriptor(), Shutdown::Both);
         for thread in self.threads.drain(..) {
             let _panicked = thread.join();
         }
         // Whoever is looking at the tree has done so.
         drop(self.hall.exposition.lock());
-        if let Some(path) = &self.path {
-            let _gone = fs::remove_file(path);
-        }
     }
 }
 

@@ -22,7 +22,7 @@ mod results;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use commands::{Commands, label as command_label};
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::{Endpoint, EndpointError, Listening};
 pub use exposition::{Connections, Sources};
 pub use histogram::{DURATIONS, Histogram, SHARED};
 pub use migrations::Migrations;

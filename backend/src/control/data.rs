@@ -77,9 +77,9 @@ impl DataChannel {
             move || {
                 let name = &shared.options.name;
                 match shared.serve(&channel, of_machine, &pause, &beginning) {
-                    Ok(None) => log::debug!("{name}: the data channel ended"),
+                    Ok(None) => log::debug!(instance:% = name; "{name}: the data channel ended"),
                     Ok(Some(beginning)) => return Some(beginning),
-                    Err(why) => log::warn!("{name}: the data channel is closed: {why}"),
+                    Err(why) => log::warn!(instance:% = name; "{name}: the data channel is closed: {why}"),
                 }
                 channel.hang_up();
                 ended.store(true, Ordering::Release);
@@ -212,7 +212,7 @@ impl Shared {
         let locality = prefix.map(|prefix| prefix.locality);
         let executed = catch_unwind(AssertUnwindSafe(|| self.execute(locality, command)));
         let response = executed.unwrap_or_else(|_| {
-            log::error!("{}: a command caused a panic", self.options.name);
+            log::error!(instance:% = self.options.name; "{}: a command caused a panic", self.options.name);
             self.executing.store(false, Ordering::Release);
             bare(ResponseCode::FAILURE)
         });

@@ -234,7 +234,7 @@ impl Drop for ControlDoor {
         shared.listeners().for_each(Listener::remove_file);
         // Nobody comes any more who could switch it off.
         if catch_unwind(AssertUnwindSafe(|| shared.machine_gone())).is_err() {
-            log::error!("{}: switching the TPM off caused a panic", shared.options.name);
+            log::error!(instance:% = shared.options.name; "{}: switching the TPM off caused a panic", shared.options.name);
         }
     }
 }
@@ -338,7 +338,7 @@ impl Hall {
             let ready = match self.look(bell) {
                 Ok(ready) => ready,
                 Err(e) => {
-                    log::error!("{name}: the sockets cannot be waited for: {e}");
+                    log::error!(instance:% = name; "{name}: the sockets cannot be waited for: {e}");
                     std::thread::sleep(EXHAUSTED);
                     break;
                 }
@@ -425,7 +425,7 @@ impl Hall {
             Ok(client) => Some(client),
             Err(e) if is_passing(&e) => None,
             Err(e) => {
-                log::error!("{}: no connection can be accepted: {e}", self.shared.options.name);
+                log::error!(instance:% = self.shared.options.name; "{}: no connection can be accepted: {e}", self.shared.options.name);
                 std::thread::sleep(EXHAUSTED);
                 None
             }
@@ -445,7 +445,7 @@ impl Hall {
                 Some(client)
             }
             Err(holder) => {
-                log::warn!("{}: {client} was sent away: {holder} has the instance", options.name);
+                log::warn!(instance:% = options.name; "{}: {client} was sent away: {holder} has the instance", options.name);
                 None
             }
         }
@@ -456,7 +456,7 @@ impl Hall {
         if self.control.is_some() {
             if let Some(holder) = self.shared.options.attachment.client() {
                 let client = Client::of(Door::Control, &socket);
-                log::warn!("{name}: {client} was sent away: {holder} has the instance");
+                log::warn!(instance:% = name; "{name}: {client} was sent away: {holder} has the instance");
             }
             return;
         }
@@ -466,10 +466,10 @@ impl Hall {
             Ok((other, channel)) => {
                 *self.shared.current() = Some(other);
                 self.control = Some(channel);
-                log::info!("{name}: {client} connected");
+                log::info!(instance:% = name; "{name}: {client} connected");
             }
             Err(e) => {
-                log::error!("{name}: a connection could not be served: {e}");
+                log::error!(instance:% = name; "{name}: a connection could not be served: {e}");
                 self.detach();
             }
         }
@@ -483,7 +483,9 @@ impl Hall {
             Ok(channel) => {
                 let _logged = self.open_data(channel, false, Vec::new());
             }
-            Err(e) => log::error!("{}: a connection could not be served: {e}", self.shared.options.name),
+            Err(e) => {
+                log::error!(instance:% = self.shared.options.name; "{}: a connection could not be served: {e}", self.shared.options.name)
+            }
         }
         self.detach();
     }
@@ -529,7 +531,7 @@ impl Hall {
     fn open_data(&mut self, channel: Channel, of_machine: bool, beginning: Vec<u8>) -> io::Result<()> {
         let data = DataChannel::start(&self.shared, channel, of_machine, beginning.into());
         let data = data.inspect_err(|e| {
-            log::error!("{}: the data channel could not be served: {e}", self.shared.options.name);
+            log::error!(instance:% = self.shared.options.name; "{}: the data channel could not be served: {e}", self.shared.options.name);
         })?;
         self.data = Some(data);
         Ok(())
@@ -572,9 +574,11 @@ impl Hall {
         self.control = Some(channel);
         match handled {
             Ok(Ok(true)) => return,
-            Ok(Ok(false)) => log::info!("{name}: the client of the control channel left"),
-            Ok(Err(why)) => log::warn!("{name}: the control channel is closed: {why}"),
-            Err(_) => log::error!("{name}: the control channel is closed: its message caused a panic"),
+            Ok(Ok(false)) => log::info!(instance:% = name; "{name}: the client of the control channel left"),
+            Ok(Err(why)) => log::warn!(instance:% = name; "{name}: the control channel is closed: {why}"),
+            Err(_) => {
+                log::error!(instance:% = name; "{name}: the control channel is closed: its message caused a panic")
+            }
         }
         self.control_left();
     }
@@ -592,7 +596,7 @@ impl Hall {
             }
             Err(other) => return Err(other),
         };
-        log::debug!("{}: {}", self.shared.options.name, message.request.command());
+        log::debug!(instance:% = self.shared.options.name; "{}: {}", self.shared.options.name, message.request.command());
         let answer = self.shared.answer(message, channel, self.data.is_some())?;
         if let Some(data) = answer.data {
             self.open_data(data, true, Vec::new())?;

@@ -67,7 +67,7 @@ impl Shared {
         machine.exported = None;
         if machine.resumes {
             machine.resumes = !flags.contains(InitFlags::DELETE_VOLATILE);
-            log::info!("{}: the TPM goes on where it was", self.options.name);
+            log::info!(instance:% = self.options.name; "{}: the TPM goes on where it was", self.options.name);
         } else {
             self.device.power_on()?;
         }

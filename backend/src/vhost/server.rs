@@ -194,7 +194,7 @@ impl Host for Shared {
             let (knocked, spoken) = match self.wait(bell, connection.as_ref()) {
                 Ok(ready) => ready,
                 Err(e) => {
-                    log::error!("{name}: the socket cannot be waited for: {e}");
+                    log::error!(instance:% = name; "{name}: the socket cannot be waited for: {e}");
                     std::thread::sleep(EXHAUSTED);
                     break;
                 }
@@ -266,7 +266,7 @@ impl Shared {
             }
             Err(e) if is_passing(&e) => {}
             Err(e) => {
-                log::error!("{name}: no connection can be accepted: {e}");
+                log::error!(instance:% = name; "{name}: no connection can be accepted: {e}");
                 std::thread::sleep(EXHAUSTED);
             }
         }
@@ -274,7 +274,7 @@ impl Shared {
 
     fn send_away(&self, client: Client, holder: Client) {
         let name = &self.options.name;
-        log::warn!("{name}: a second front end, {client}, was sent away: {holder} has the instance");
+        log::warn!(instance:% = name; "{name}: a second front end, {client}, was sent away: {holder} has the instance");
     }
 
     fn welcome(&self, stream: UnixStream) -> Option<Connection> {
@@ -289,11 +289,11 @@ impl Shared {
         };
         match self.connect(stream, Presence::new(attached, self.device.clone())) {
             Ok(connection) => {
-                log::info!("{name}: a front end connected: {client}");
+                log::info!(instance:% = name; "{name}: a front end connected: {client}");
                 Some(connection)
             }
             Err(e) => {
-                log::error!("{name}: a connection could not be served: {e}");
+                log::error!(instance:% = name; "{name}: a connection could not be served: {e}");
                 None
             }
         }
@@ -323,10 +323,12 @@ impl Shared {
         match handled {
             Ok(Ok(())) | Ok(Err(VhostError::SocketRetry(_))) => return true,
             Ok(Err(VhostError::Disconnected | VhostError::SocketBroken(_))) => {
-                log::info!("{name}: the front end left");
+                log::info!(instance:% = name; "{name}: the front end left");
             }
-            Ok(Err(e)) => log::error!("{name}: the connection is closed: {e}"),
-            Err(_) => log::error!("{name}: the connection is closed: its message caused a panic"),
+            Ok(Err(e)) => log::error!(instance:% = name; "{name}: the connection is closed: {e}"),
+            Err(_) => {
+                log::error!(instance:% = name; "{name}: the connection is closed: its message caused a panic")
+            }
         }
         false
     }
