@@ -16,6 +16,7 @@ mod common;
 mod front_end;
 mod machines;
 mod manager;
+mod systemd;
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -30,6 +31,7 @@ use vtpm_protocol::tpm::{TpmCc, TpmHandle};
 use common::Host;
 use machines::{Kind, Machine, Record};
 use manager::Manager;
+use systemd::Container;
 
 /// A service whose unit is started and stopped.
 struct Service {
@@ -63,13 +65,11 @@ impl Service {
         self.host.runtime().join(instance).join(name)
     }
 
-    /// `systemctl restart`. How long it took from the request to the answer to it.
-    fn restart(&mut self) -> Duration {
-        let begin = Instant::now();
+    /// `systemctl restart`.
+    fn restart(&mut self) {
         self.host.terminate();
         assert_eq!(self.manager.told().last().unwrap(), "STOPPING=1");
         self.start();
-        begin.elapsed()
     }
 }
 
@@ -77,21 +77,20 @@ const MACHINES: usize = 100;
 const RESTARTS: usize = 3;
 
 /// Which files the sockets of instances are.
-fn files(service: &Service, names: &[String]) -> Vec<u64> {
+fn files(runtime: &Path, names: &[String]) -> Vec<u64> {
     use std::os::unix::fs::MetadataExt;
     let doors = names.iter().flat_map(|name| ["control.sock", "vhost-user.sock"].map(|door| (name, door)));
-    doors.map(|(name, door)| std::fs::metadata(service.socket(name, door)).unwrap().ino()).collect()
+    doors.map(|(name, door)| std::fs::metadata(runtime.join(name).join(door)).unwrap().ino()).collect()
 }
 
-#[test]
-fn a_hundred_machines_do_not_notice_a_restart() {
-    let mut service = Service::new();
-    service.start();
-    assert_eq!(service.manager.status(), "1 instances");
-    let names: Vec<String> = (0..MACHINES).map(|i| format!("vm{i}")).collect();
-    names.iter().for_each(|name| drop(service.host.ctl(&["create", name])));
-    let before = files(&service, &names);
-    let (done, runtime) = (AtomicBool::new(false), service.host.runtime());
+fn names() -> Vec<String> {
+    (0..MACHINES).map(|i| format!("vm{i}")).collect()
+}
+
+/// A hundred machines at the sockets in `runtime` do not notice what `restart` does.
+fn not_noticed(runtime: &Path, names: &[String], mut restart: impl FnMut()) {
+    let before = files(runtime, names);
+    let done = AtomicBool::new(false);
     let records: Vec<Record> = std::thread::scope(|scope| {
         let machine = |(i, name): (usize, &String)| {
             let kind = if i % 2 == 0 { Kind::Virtio } else { Kind::Control };
@@ -101,14 +100,15 @@ fn a_hundred_machines_do_not_notice_a_restart() {
         let machines: Vec<_> = names.iter().enumerate().map(machine).collect();
         std::thread::sleep(Duration::from_millis(1500));
         for _ in 0..RESTARTS {
-            println!("restarted in {:?}", service.restart());
+            let begin = Instant::now();
+            restart();
+            println!("restarted in {:?}", begin.elapsed());
             std::thread::sleep(Duration::from_millis(700));
         }
         done.store(true, Ordering::Release);
         machines.into_iter().map(|machine| machine.join().unwrap()).collect()
     });
-    assert_eq!(files(&service, &names), before);
-    assert_eq!(service.manager.kept(), [""; 0]);
+    assert_eq!(files(runtime, names), before);
     for kind in [Kind::Virtio, Kind::Control] {
         let of: Vec<&Record> = records.iter().filter(|r| r.kind == kind).collect();
         let longest = of.iter().map(|r| r.longest).max().unwrap();
@@ -118,6 +118,64 @@ fn a_hundred_machines_do_not_notice_a_restart() {
         assert!(longest < Duration::from_secs(5));
         assert!(of.iter().all(|r| r.reconnects == if kind == Kind::Virtio { RESTARTS } else { 0 }));
     }
+}
+
+#[test]
+fn a_hundred_machines_do_not_notice_a_restart() {
+    let mut service = Service::new();
+    service.start();
+    assert_eq!(service.manager.status(), "1 instances");
+    let names = names();
+    names.iter().for_each(|name| drop(service.host.ctl(&["create", name])));
+    let runtime = service.host.runtime();
+    not_noticed(&runtime, &names, || service.restart());
+    assert_eq!(service.manager.kept(), [""; 0]);
+}
+
+#[test]
+fn nor_do_they_notice_systemctl_restart() {
+    let container = match Container::boot() {
+        Ok(container) => container,
+        Err(why) => return println!("SKIPPED: this machine cannot run systemd in a container: {why}"),
+    };
+    let systemctl = |what: &str, unit: &str| container.run(&["systemctl", what, unit]).status.success();
+    // A state is not made by itself.
+    assert!(!systemctl("start", "vtpmd.service"));
+    container.succeed(&["systemctl", "start", "vtpmd-init.service"]);
+    container.succeed(&["systemctl", "start", "vtpmd.service"]);
+    let names = names();
+    names.iter().for_each(|name| drop(container.succeed(&["vtpmctl", "create", name])));
+    let runtime = container.path("/run/vtpmd");
+    not_noticed(&runtime, &names, || drop(container.succeed(&["systemctl", "restart", "vtpmd.service"])));
+    assert_eq!(container.property("NFileDescriptorStore"), "0");
+    assert_eq!(container.property("NRestarts"), "0");
+
+    // Who does not move is started anew.
+    let dropin = container.path("/run/systemd/system/vtpmd.service.d");
+    std::fs::create_dir_all(&dropin).unwrap();
+    std::fs::write(dropin.join("watchdog.conf"), "[Service]\nWatchdogSec=1\n").unwrap();
+    container.succeed(&["systemctl", "daemon-reload"]);
+    container.succeed(&["systemctl", "restart", "vtpmd.service"]);
+    let pid = container.property("MainPID");
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(container.property("MainPID"), pid);
+    container.succeed(&["kill", "-STOP", &pid]);
+    let until = Instant::now() + Duration::from_secs(60);
+    while container.property("NRestarts") != "1" || container.property("SubState") != "running" {
+        assert!(Instant::now() < until, "{}", container.succeed(&["systemctl", "status", "vtpmd.service"]));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_ne!(container.property("MainPID"), pid);
+    assert!(container.succeed(&["vtpmctl", "list"]).contains("vm99"));
+
+    // By socket activation, when somebody asks.
+    container.succeed(&["systemctl", "stop", "vtpmd.service"]);
+    container.succeed(&["systemctl", "start", "vtpmd.socket"]);
+    assert_eq!(container.property("ActiveState"), "inactive");
+    assert!(container.succeed(&["vtpmctl", "list"]).contains("vm99"));
+    assert_eq!(container.property("ActiveState"), "active");
+    container.succeed(&["systemctl", "stop", "vtpmd.service"]);
+    assert!(container.succeed(&["vtpmctl", "list"]).contains("vm99"));
 }
 
 #[test]
