@@ -19,7 +19,7 @@ pub(crate) use single::Single;
 pub use single::{Endpoint, PRINTED_CAPABILITIES, serve_one};
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -82,6 +82,8 @@ impl Daemon {
         tree.set_limit(usize::try_from(config.limits.instances).unwrap_or(usize::MAX));
         tree.set_instance_limits(config.limits.of_instances());
         let metrics = open_metrics(config)?;
+        let listen = config.link.as_ref().and_then(|link| link.listen);
+        let listen = listen.map(|address| listen_for_peers(&mut sockets, address)).transpose()?;
         // From here on nothing goes wrong that another configuration would mend.
         let group = config.socket_gid()?;
         sockets.unpack();
@@ -97,8 +99,11 @@ impl Daemon {
             }
         });
         // Before anything can happen to the tree that it should be told of.
-        let link =
-            config.link.as_ref().map(|options| open_link(options, &tree, &doors, &link)).transpose()?;
+        let link = config
+            .link
+            .as_ref()
+            .map(|options| open_link(options, listen, &tree, &doors, &link))
+            .transpose()?;
         // The root is reached, and some clients with it, also when there are more sockets to be opened than descriptors.
         let spare = spare_descriptors();
         for instance in tree.instances().into_iter().filter(|i| i.parent().is_some()) {
@@ -169,19 +174,20 @@ impl Daemon {
     }
 }
 
+fn listen_for_peers(sockets: &mut Sockets, address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    Ok(sockets.tcp(address).map_err(|source| LinkError::Listen { address, source })?)
+}
+
 /// Opens the link, and has it told what happens to the tree.
 fn open_link(
     config: &LinkConfig,
+    listen: Option<TcpListener>,
     tree: &Arc<Tree>,
     doors: &Arc<Doors>,
     place: &OnceLock<Weak<Link>>,
 ) -> Result<Arc<Link>, DaemonError> {
-    let listen =
-        |address| doors.sockets().tcp(address).map_err(|source| LinkError::Listen { address, source });
-    let options = LinkOptions {
-        listen: config.listen.map(listen).transpose()?,
-        max_connections: usize::try_from(config.connections).unwrap_or(usize::MAX),
-    };
+    let options =
+        LinkOptions { listen, max_connections: usize::try_from(config.connections).unwrap_or(usize::MAX) };
     let doors = Arc::downgrade(doors);
     let attached = move |instance| doors.upgrade().is_some_and(|doors| doors.is_attached(instance));
     let link = Arc::new(Link::start(tree, options, attached)?);

@@ -1,6 +1,6 @@
 //! The daemon's log: sentences with fields, for people, for programs that read a JSON object a line, or for the journal of systemd.
 //!
-//! Whatever a line is about is in its fields: `instance`, `uuid` and `handle` of an instance ([`about!`](crate::logging::about)), `migration`, `peer`,
+//! Whatever a line is about is in its fields: `instance`, `uuid` and `handle` of an instance (`about!`), `migration`, `peer`,
 //! `command`. What others have a say in, such as the reason that a peer gives for a refusal, can neither end a line nor steer a terminal.
 
 mod about;
