@@ -134,7 +134,9 @@ fn a_hundred_machines_do_not_notice_a_restart() {
 
 #[test]
 fn nor_do_they_notice_systemctl_restart() {
-    let container = match Container::boot() {
+    let programs = Path::new(env!("CARGO_BIN_EXE_vtpmd")).parent().unwrap();
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let container = match Container::boot(programs, &units) {
         Ok(container) => container,
         Err(why) => return println!("SKIPPED: this machine cannot run systemd in a container: {why}"),
     };

@@ -30,18 +30,17 @@ exec systemd-nspawn --quiet --directory="$DIR/root" --register=no --keep-unit --
 "#;
 
 impl Container {
-    /// A system that is up, with vtpmd's programs, units and user.
+    /// A system that is up, with vtpmd and vtpmctl of the directory `programs`, vtpmd's units and its user.
     ///
     /// # Errors
     /// Why this machine cannot have it.
-    pub fn boot() -> Result<Self, String> {
+    pub fn boot(programs: &Path, units: &Path) -> Result<Self, String> {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("boot.log");
-        let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
         let mut nspawn = Command::new("unshare");
         nspawn.args(["--mount", "--propagation", "private", "bash", "-c", BOOT]).stdin(Stdio::null());
         nspawn.env("DIR", tempfile::tempdir_in(dir.path()).unwrap().keep()).env("UNITS", units);
-        nspawn.env("VTPMD", env!("CARGO_BIN_EXE_vtpmd")).env("VTPMCTL", env!("CARGO_BIN_EXE_vtpmctl"));
+        nspawn.env("VTPMD", programs.join("vtpmd")).env("VTPMCTL", programs.join("vtpmctl"));
         let output = fs::File::create(&log).unwrap();
         let nspawn = nspawn.stdout(output.try_clone().unwrap()).stderr(output).spawn();
         let nspawn = nspawn.map_err(|error| format!("unshare: {error}"))?;
