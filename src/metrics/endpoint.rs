@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::exposition::{Exposition, Sources};
@@ -88,8 +90,10 @@ enum Socket {
 impl Socket {
     fn accept(&self) -> io::Result<Client> {
         match self {
-            Self::Unix(listener) => listener.accept().map(|(stream, _)| Client::Unix(stream)),
-            Self::Tcp(listener) => listener.accept().map(|(stream, _)| Client::Tcp(stream)),
+            Self::Unix(listener) => {
+                listener.accept().and_then(|(stream, _)| Client::Unix(stream).unblocked())
+            }
+            Self::Tcp(listener) => listener.accept().and_then(|(stream, _)| Client::Tcp(stream).unblocked()),
         }
     }
 
@@ -333,26 +337,65 @@ enum Client {
     Tcp(TcpStream),
 }
 
-/// What is left until `until`; an error when that is nothing.
-fn left(until: Instant) -> io::Result<Option<Duration>> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+/// To be tried again.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock)
 }
 
 impl Client {
+    /// Every wait is one for `ready`: a system call that blocks may wait for each piece of a long response anew, while they are read one by one.
+    fn unblocked(self) -> io::Result<Self> {
+        match &self {
+            Self::Unix(stream) => stream.set_nonblocking(true)?,
+            Self::Tcp(stream) => stream.set_nonblocking(true)?,
+        }
+        Ok(self)
+    }
+
+    fn ready(&self, for_what: PollFlags, until: Instant) -> io::Result<()> {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        let descriptor = match self {
+            Self::Unix(stream) => stream.as_fd(),
+            Self::Tcp(stream) => stream.as_fd(),
+        };
+        // Rounded up, or the last millisecond would be spent in asking.
+        let timeout =
+            PollTimeout::try_from(left.saturating_add(Duration::from_millis(1))).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(descriptor, for_what)], timeout) {
+            Ok(0) => Err(ErrorKind::TimedOut.into()),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn read(&mut self, out: &mut [u8], until: Instant) -> io::Result<usize> {
-        let patience = left(until)?;
-        match self {
-            Self::Unix(stream) => stream.set_read_timeout(patience).and_then(|()| stream.read(out)),
-            Self::Tcp(stream) => stream.set_read_timeout(patience).and_then(|()| stream.read(out)),
+        loop {
+            self.ready(PollFlags::POLLIN, until)?;
+            let read = match self {
+                Self::Unix(stream) => stream.read(out),
+                Self::Tcp(stream) => stream.read(out),
+            };
+            match read {
+                Err(e) if is_transient(&e) => {}
+                read => return read,
+            }
         }
     }
 
     fn write(&mut self, bytes: &[u8], until: Instant) -> io::Result<usize> {
-        let patience = left(until)?;
-        match self {
-            Self::Unix(stream) => stream.set_write_timeout(patience).and_then(|()| stream.write(bytes)),
-            Self::Tcp(stream) => stream.set_write_timeout(patience).and_then(|()| stream.write(bytes)),
+        loop {
+            self.ready(PollFlags::POLLOUT, until)?;
+            let written = match self {
+                Self::Unix(stream) => stream.write(bytes),
+                Self::Tcp(stream) => stream.write(bytes),
+            };
+            match written {
+                Err(e) if is_transient(&e) => {}
+                written => return written,
+            }
         }
     }
 
@@ -365,11 +408,9 @@ impl Client {
             let Some(room) = head.get_mut(come..).filter(|room| !room.is_empty()) else {
                 return Ok(Status::TooLarge);
             };
-            match self.read(room, until) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(more) => come = come.saturating_add(more),
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
+            match self.read(room, until)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                more => come = come.saturating_add(more),
             }
             if let Some(status) = judge(head.get(..come).unwrap_or_default()) {
                 return Ok(status);
@@ -389,11 +430,9 @@ impl Client {
         text.push_str(body);
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
-            match self.write(rest, until) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+            match self.write(rest, until)? {
+                0 => return Err(ErrorKind::WriteZero.into()),
+                written => rest = rest.get(written..).unwrap_or_default(),
             }
         }
         Ok(())
@@ -409,17 +448,13 @@ impl Client {
 
     /// Closes the connection, after reading what is there.
     fn let_go(mut self) {
-        let nonblocking = match &self {
-            Self::Unix(stream) => stream.set_nonblocking(true),
-            Self::Tcp(stream) => stream.set_nonblocking(true),
-        };
         let mut dropped = [0; 1024];
         let here = |client: &mut Self, out: &mut [u8]| match client {
             Self::Unix(stream) => stream.read(out),
             Self::Tcp(stream) => stream.read(out),
         };
         let mut rest = MAX_REQUEST;
-        while nonblocking.is_ok() && rest > 0 && here(&mut self, &mut dropped).is_ok_and(|n| n > 0) {
+        while rest > 0 && here(&mut self, &mut dropped).is_ok_and(|n| n > 0) {
             rest = rest.saturating_sub(dropped.len());
         }
     }
@@ -469,5 +504,33 @@ mod tests {
         assert_eq!(judge(format!("GET /metrics HTTP/1.1\r\n{lines}\r\n").as_bytes()), Some(Status::TooLarge));
         let lines = "X: y\r\n".repeat(MAX_HEADERS);
         assert_eq!(judge(format!("GET /metrics HTTP/1.1\r\n{lines}\r\n").as_bytes()), Some(Status::Ok));
+    }
+
+    #[test]
+    fn a_response_has_its_time_however_slowly_it_is_read() {
+        const PATIENCE: Duration = Duration::from_millis(300);
+        // More than the memory of a socket holds.
+        let response = Response::metrics("x".repeat(32 << 20));
+        for dribbles in [false, true] {
+            let (here, mut there) = UnixStream::pair().unwrap();
+            let over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut bytes = [0; 4096];
+                    while dribbles && !over.load(Ordering::Acquire) {
+                        let _ = there.read(&mut bytes);
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                });
+                let begin = Instant::now();
+                let mut client = Client::Unix(here).unblocked().unwrap();
+                let answered = client.answer(&response, PATIENCE);
+                let took = begin.elapsed();
+                over.store(true, Ordering::Release);
+                drop(client);
+                assert_eq!(answered.unwrap_err().kind(), ErrorKind::TimedOut);
+                assert!((PATIENCE..PATIENCE * 10).contains(&took), "{took:?}");
+            });
+        }
     }
 }
