@@ -81,7 +81,7 @@ impl Daemon {
         tree.permit_saves(config.saves.unwrap_or(false));
         tree.set_limit(usize::try_from(config.limits.instances).unwrap_or(usize::MAX));
         tree.set_instance_limits(config.limits.of_instances());
-        let metrics = open_metrics(config)?;
+        let metrics = open_metrics(config, &mut sockets)?;
         let listen = config.link.as_ref().and_then(|link| link.listen);
         let listen = listen.map(|address| listen_for_peers(&mut sockets, address)).transpose()?;
         // From here on nothing goes wrong that another configuration would mend.
@@ -196,9 +196,9 @@ fn open_link(
 }
 
 /// Opens the socket of the endpoint for metrics, if there is to be one.
-fn open_metrics(config: &Config) -> Result<Option<metrics::Listening>, DaemonError> {
+fn open_metrics(config: &Config, sockets: &mut Sockets) -> Result<Option<metrics::Listening>, DaemonError> {
     let Some(options) = &config.metrics else { return Ok(None) };
-    Ok(Some(metrics::Listening::open(&options.listen, config.metrics_gid()?)?))
+    Ok(Some(metrics::Listening::open(&options.listen, config.metrics_gid()?, sockets)?))
 }
 
 fn sources_of_metrics(

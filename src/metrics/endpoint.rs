@@ -5,13 +5,10 @@
 //! and none of the store.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::fs::{PermissionsExt, lchown};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
@@ -19,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{Shutdown, shutdown};
+use vtpm_backend::socket::{Access, FrontDoorError, Listener, is_passing};
 
 use super::exposition::{Exposition, Sources};
 use crate::config::MetricsAddress;
+use crate::gate::Gate;
+use crate::service::Sockets;
 use crate::tree::Tree;
 
 /// Clients at a time; more are sent away.
@@ -48,7 +47,10 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Why there is no endpoint; for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// The socket.
+    /// The file of the socket.
+    #[error("metrics.listen: there is no socket to be had")]
+    Socket(#[source] FrontDoorError),
+    /// The address, or the threads.
     #[error("metrics.listen: cannot listen at {address}")]
     Listen {
         /// Where.
@@ -57,12 +59,9 @@ pub enum EndpointError {
         #[source]
         source: io::Error,
     },
-    /// Another process has it.
-    #[error("metrics.listen: {} is in use by a running process", .0.display())]
-    InUse(PathBuf),
 }
 
-/// The socket of an endpoint that is to come. It goes when this is dropped.
+/// The socket of an endpoint that is to come. It goes when this is dropped, unless somebody else made it.
 pub struct Listening {
     address: MetricsAddress,
     socket: Socket,
@@ -80,44 +79,55 @@ struct Hall {
     exposition: Mutex<Exposition>,
     clients: AtomicUsize,
     exit: AtomicBool,
+    gate: Gate,
 }
 
+/// One whose accept does not block.
 enum Socket {
-    Unix(UnixListener),
+    Unix(Listener),
     Tcp(TcpListener),
 }
 
 impl Socket {
     fn accept(&self) -> io::Result<Client> {
         match self {
-            Self::Unix(listener) => {
-                listener.accept().and_then(|(stream, _)| Client::Unix(stream).unblocked())
-            }
-            Self::Tcp(listener) => listener.accept().and_then(|(stream, _)| Client::Tcp(stream).unblocked()),
+            Self::Unix(listener) => listener.accept().map(UnixStream::from).map(Client::Unix)?.unblocked(),
+            Self::Tcp(listener) => listener.accept().map(|(stream, _)| Client::Tcp(stream))?.unblocked(),
         }
     }
+}
 
-    fn descriptor(&self) -> RawFd {
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Unix(listener) => listener.as_raw_fd(),
-            Self::Tcp(listener) => listener.as_raw_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
         }
     }
 }
 
 impl Listening {
-    /// Listens at `address`; at a UNIX socket, for this user and the members of `group`. Nobody is answered yet.
+    /// Listens at `address`, where `sockets` has none that was handed in; at a UNIX socket, for this user and the members of `group`. Nobody
+    /// is answered yet.
     ///
     /// # Errors
     /// [`EndpointError`].
-    pub fn open(address: &MetricsAddress, group: Option<u32>) -> Result<Self, EndpointError> {
+    pub fn open(
+        address: &MetricsAddress,
+        group: Option<u32>,
+        sockets: &mut Sockets,
+    ) -> Result<Self, EndpointError> {
         let failed = |source| EndpointError::Listen { address: address.clone(), source };
         let socket = match address {
-            MetricsAddress::Unix(path) if UnixStream::connect(path).is_ok() => {
-                return Err(EndpointError::InUse(path.clone()));
+            MetricsAddress::Unix(path) => {
+                let access = Access { group, ..Access::default() };
+                Socket::Unix(sockets.unix(path, access).map_err(EndpointError::Socket)?)
             }
-            MetricsAddress::Unix(path) => Socket::Unix(bind(path, group).map_err(failed)?),
-            MetricsAddress::Tcp(address) => Socket::Tcp(TcpListener::bind(address).map_err(failed)?),
+            MetricsAddress::Tcp(address) => {
+                let listener = sockets.tcp(*address).map_err(failed)?;
+                listener.set_nonblocking(true).map_err(failed)?;
+                Socket::Tcp(listener)
+            }
         };
         Ok(Self { address: address.clone(), socket })
     }
@@ -125,7 +135,7 @@ impl Listening {
     /// Answers with what `sources` have.
     ///
     /// # Errors
-    /// [`EndpointError::Listen`], when there is no thread to be had.
+    /// [`EndpointError::Listen`], when there is no thread or no descriptor to be had.
     pub fn serve(self, sources: Sources) -> Result<Endpoint, EndpointError> {
         let address = self.address.clone();
         let failed = |source| EndpointError::Listen { address: address.clone(), source };
@@ -134,6 +144,7 @@ impl Listening {
             exposition: Mutex::new(Exposition::new(sources)),
             clients: AtomicUsize::new(0),
             exit: AtomicBool::new(false),
+            gate: Gate::new().map_err(failed)?,
         });
         let mut endpoint = Endpoint { listening: Arc::new(self), hall, threads: Vec::new() };
         let (listening, hall) = (endpoint.listening.clone(), endpoint.hall.clone());
@@ -147,35 +158,10 @@ impl Listening {
     }
 }
 
-impl Drop for Listening {
-    fn drop(&mut self) {
-        if let MetricsAddress::Unix(path) = &self.address {
-            let _gone = fs::remove_file(path);
-        }
-    }
-}
-
-/// A socket in the place of one that a dead process left.
-fn bind(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    // Nobody reads or writes anything by it that is to be kept from others, in the moment before.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    if group.is_some() {
-        lchown(path, None, group)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    }
-    Ok(listener)
-}
-
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.hall.exit.store(true, Ordering::Release);
-        // Wakes the accept.
-        let _ = shutdown(self.listening.socket.descriptor(), Shutdown::Both);
+        self.hall.gate.close();
         for thread in self.threads.drain(..) {
             let _panicked = thread.join();
         }
@@ -196,15 +182,19 @@ fn look(tree: &Weak<Tree>, hall: &Hall) {
 fn accept(socket: &Socket, hall: &Arc<Hall>) {
     let mut leaving: VecDeque<(Client, Instant)> = VecDeque::new();
     loop {
-        let accepted = socket.accept();
+        let accepted = match hall.gate.wait(socket) {
+            Ok(true) => socket.accept(),
+            Ok(false) => return,
+            Err(e) => Err(e),
+        };
         while leaving.len() > MAX_LEAVING
             || leaving.back().is_some_and(|(_, since)| since.elapsed() > PARTING_PATIENCE)
         {
             leaving.pop_back().into_iter().for_each(|(client, _)| client.let_go());
         }
         let mut client = match accepted {
-            _ if hall.exit.load(Ordering::Acquire) => return,
             Ok(client) => client,
+            Err(e) if is_passing(&e) => continue,
             Err(e) => {
                 log::warn!("metrics: {e}");
                 std::thread::sleep(Duration::from_millis(200));

@@ -18,6 +18,7 @@ mod machines;
 mod manager;
 mod systemd;
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -240,13 +241,19 @@ fn sockets_of_the_service_manager_are_served_and_stay_its_own() {
     };
     let peers = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = peers.local_addr().unwrap();
+    let metrics = service.dir.path().join("metrics.sock");
     service.manager.listening = vec![
         ("root".into(), listen(&root).into()),
         ("vm".into(), listen(&control).into()),
         ("peers".into(), peers.into()),
+        ("metrics".into(), listen(&metrics).into()),
     ];
     let configuration = service.dir.path().join("vtpmd.toml");
-    std::fs::write(&configuration, format!("[link]\nlisten = \"{address}\"\n")).unwrap();
+    let text = format!(
+        "[link]\nlisten = \"{address}\"\n[metrics]\nlisten = \"unix:{}\"\n",
+        metrics.to_str().unwrap()
+    );
+    std::fs::write(&configuration, text).unwrap();
     service.manager.told();
     // Whoever connects before vtpmd is there is served as well.
     let mut early = service.host.raw();
@@ -257,15 +264,24 @@ fn sockets_of_the_service_manager_are_served_and_stay_its_own() {
     let mut machine = client::Machine::connect(&control);
     machine.boot();
     assert!(TcpStream::connect(address).is_ok());
+    let scrape = |mut client: UnixStream| {
+        client.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        text
+    };
+    assert!(scrape(UnixStream::connect(&metrics).unwrap()).contains("vtpmd_instances"));
     for _ in 0..2 {
         service.host.terminate();
         // They listen still, with nobody inside.
-        assert!(control.exists() && root.exists());
+        assert!(control.exists() && root.exists() && metrics.exists());
+        let early = UnixStream::connect(&metrics).unwrap();
         assert!(TcpStream::connect(address).is_ok());
         service.manager.told();
         service.start_with(&arguments);
         assert_eq!(machine.random(), ResponseCode::SUCCESS);
         assert!(service.host.ctl(&["list"]).contains("vm"));
+        assert!(scrape(early).contains("vtpmd_instances"));
     }
 }
 
