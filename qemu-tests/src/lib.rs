@@ -19,6 +19,7 @@ pub mod process;
 pub mod qmp;
 pub mod relay;
 pub mod setup;
+pub mod snapshot;
 pub mod tpm;
 pub mod workload;
 

@@ -1,11 +1,10 @@
 //! Guests whose TPM is `tpm-crb` or `tpm-tis` of an unmodified QEMU, in front of vtpmd's control channel: QEMU 7.2 as Debian has it, and
 //! the release that the setup's QEMU was built from.
 
+use qemu_tests::snapshot::{add_disk, monitor};
 use qemu_tests::{
     Daemon, Error, Guest, GuestBuilder, Hosts, Possessions, Result, Setup, ensure, guest_test, same,
 };
-use serde_json::{Value, json};
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -41,36 +40,12 @@ fn is_there(guest: &mut Guest, device: &str) -> Result<()> {
     same("the response code of GetRandom", &code(guest)?, &0)
 }
 
-/// A disk that snapshots go into, made by QEMU itself.
-fn add_disk(guest: &mut Guest, path: &Path) -> Result<()> {
-    File::create(path).map_err(Error::io(path.display().to_string()))?;
-    let qmp = guest.qmp();
-    let file = json!({ "driver": "file", "node-name": "file", "filename": path.display().to_string() });
-    qmp.execute("blockdev-add", file)?;
-    let disk = json!({ "driver": "qcow2", "file": "file", "size": 1u64 << 30 });
-    qmp.execute("blockdev-create", json!({ "job-id": "make", "options": disk }))?;
-    let started = Instant::now();
-    loop {
-        let jobs: Value = qmp.execute("query-jobs", json!({}))?;
-        if jobs.to_string().contains("concluded") {
-            break;
-        }
-        ensure(started.elapsed() < PATIENCE, format!("the disk is not made: {jobs}"))?;
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    qmp.execute("job-dismiss", json!({ "id": "make" }))?;
-    let disk = json!({ "driver": "qcow2", "node-name": "disk", "file": "file" });
-    qmp.execute("blockdev-add", disk).map(drop)
-}
-
 /// A snapshot of the machine is refused, and the guest runs on with its TPM.
 fn no_snapshot(guest: &mut Guest, scratch: &Path, possessions: &Possessions) -> Result<()> {
     add_disk(guest, &scratch.join("disk.qcow2"))?;
-    let save = json!({ "command-line": "savevm one" });
-    let said = guest.qmp().execute("human-monitor-command", save)?.to_string();
+    let said = monitor(guest, "savevm one")?;
     ensure(said.to_lowercase().contains("error"), format!("savevm said {said}"))?;
-    let list = json!({ "command-line": "info snapshots" });
-    let there = guest.qmp().execute("human-monitor-command", list)?.to_string();
+    let there = monitor(guest, "info snapshots")?;
     ensure(!there.contains("one"), format!("there is a snapshot: {there}"))?;
     same("the run state after savevm", &guest.qmp().run_state()?.as_str(), &"running")?;
     possessions.check(guest)

@@ -66,27 +66,17 @@ impl Instance {
 impl ControlledTpm for Instance {
     fn power_on(&self) -> Result<(), DeviceError> {
         let tree = self.tree_or_gone()?;
-        let (state, woken) = {
-            let mut inner = self.enter(&tree).map_err(|rc| DeviceError::Internal(rc.to_string()))?;
-            let saved = inner.state.is_save();
-            if saved {
-                // A machine that is restored is switched on with what was saved, and does not come here.
-                inner.reset_owed = true;
-                self.wake_saved(&tree, &mut inner)
-                    .map_err(|_| DeviceError::Internal("the store cannot be written".into()))?;
-            }
-            let off = !inner.state.executes() && !inner.state.source_locked();
-            (off.then(|| inner.state.kind()), saved)
+        let off = {
+            let inner = self.enter(&tree).map_err(|rc| DeviceError::Internal(rc.to_string()))?;
+            (!inner.state.executes() && !inner.state.source_locked()).then(|| inner.state.kind())
         };
-        if woken {
-            tree.tell_of(self.handle(), TreeEvent::Moved);
-            return Ok(());
-        }
-        match state {
+        match off {
             Some(state) => Err(DeviceError::Refused(format!(
                 "instance {} is {state}: there is no TPM that could be switched on",
                 self.name()
             ))),
+            // One that is saved owes the reset until it has something to do: QEMU switches the TPM on as well before it goes back to a
+            // snapshot, and then brings what was saved.
             None => {
                 self.machine_reset();
                 Ok(())

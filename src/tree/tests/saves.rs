@@ -155,8 +155,8 @@ fn a_machine_that_starts_anew_finds_its_tpm_reset_and_nothing_else_lost() {
     let durable = possessions(&host.vm())[0].clone();
     let stream = save(&host);
     host.vm().power_on().unwrap();
-    assert_eq!(host.vm().state(), Some(InstanceState::Live));
     assert_eq!(code(&host.vm().execute(0, &get_random(), None)), ResponseCode::INITIALIZE);
+    assert_eq!(host.vm().state(), Some(InstanceState::Live));
     let host = host.crash();
     succeed(&host.vm(), &startup());
     assert_eq!(pcr16(&host.vm()), [0; 32]);
@@ -164,14 +164,21 @@ fn a_machine_that_starts_anew_finds_its_tpm_reset_and_nothing_else_lost() {
     assert_eq!(succeed(&host.vm(), &read), durable);
     refusal(&host, &stream);
 
-    // At the virtio device a reset is told first, and nothing is decided by it.
-    let stream = save(&host);
-    host.vm().machine_reset();
-    assert_eq!(host.vm().state(), Some(InstanceState::Saved));
-    let host = host.crash();
-    load(&host, &stream).unwrap();
-    let host = host.crash();
-    assert_eq!(pcr16(&host.vm()), [0; 32]);
+    // A reset is told first, or a TPM switched on, before what was saved is brought; nothing is decided by that.
+    host.vm().execute(0, &extend(1), None);
+    let pcr = pcr16(&host.vm());
+    assert_ne!(pcr, [0; 32]);
+    let signs: [fn(&Instance); 2] = [|vm| vm.machine_reset(), |vm| vm.power_on().unwrap()];
+    let host = signs.into_iter().fold(host, |host, sign| {
+        let stream = save(&host);
+        sign(&host.vm());
+        assert_eq!(host.vm().state(), Some(InstanceState::Saved));
+        let host = host.crash();
+        load(&host, &stream).unwrap();
+        let host = host.crash();
+        assert_eq!(pcr16(&host.vm()), pcr);
+        host
+    });
     host.vm().execute(0, &extend(1), None);
     save(&host);
     host.vm().machine_reset();
@@ -214,7 +221,6 @@ fn what_cannot_be_made_durable_is_not_done() {
     host.vm().run_state(true);
     assert_eq!(host.vm().state(), Some(InstanceState::Saved));
     assert_eq!(code(&host.vm().execute(0, &get_random(), None)), ResponseCode::NV_UNAVAILABLE);
-    assert!(host.vm().power_on().is_err());
     host.memory.fail.store(false, Ordering::SeqCst);
     let host = host.crash();
     load(&host, &stream).unwrap();
