@@ -165,6 +165,11 @@ impl HostKey {
         Self(keyed_hash(&block, purpose, &[&(key.len() as u64).to_be_bytes()]))
     }
 
+    /// A key that is kept with the state that it protects.
+    pub(crate) fn from_bytes(bytes: Zeroizing<[u8; KEY_BYTES]>) -> Self {
+        Self(bytes)
+    }
+
     #[cfg(test)]
     pub(crate) fn for_tests(byte: u8) -> Self {
         Self(Zeroizing::new([byte; KEY_BYTES]))

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use vtpm_backend::vhost::{FrontDoor, Options};
 use vtpm_protocol::instance::InstanceState;
+use zeroize::Zeroizing;
 
 use super::raw_socket::RawSocket;
 use super::{DaemonError, OwnerAuth, block_signals, init, root_socket, wait_for_signal};
@@ -19,8 +20,8 @@ use crate::host_key::HostKey;
 use crate::migration::client::ClientError;
 use crate::migration::session::MigrationDigest;
 use crate::service::Sockets;
-use crate::store::Store;
-use crate::tree::{Instance, Tree};
+use crate::store::{Container, Store};
+use crate::tree::{Instance, RootOptions, Tree};
 
 /// What `--print-capabilities` prints: the type of QEMU's vhost-user.json, and no optional features.
 pub const PRINTED_CAPABILITIES: &str = r#"{"type": "tpm"}"#;
@@ -51,9 +52,40 @@ impl Single {
     pub(crate) fn open(config: &Config, host_key: &HostKey) -> Result<Self, DaemonError> {
         let store = Arc::new(Store::open(&config.database(), host_key)?);
         let owner = OwnerAuth::load(&config.state_dir)?;
-        let tree = Tree::open(store.clone(), owner.into_bytes())?;
+        Self::serve_from(store, owner.into_bytes(), config.saves)
+    }
+
+    /// Makes a state in a container.
+    ///
+    /// # Errors
+    /// [`DaemonError`].
+    pub(crate) fn make_in(container: &Arc<Container>, host_key: &HostKey) -> Result<(), DaemonError> {
+        let store = Arc::new(Store::create_in(container, host_key)?);
+        Tree::init(store.clone(), RootOptions::new(owner_in_container(host_key)))?;
+        store.consolidate()?;
+        if let Some(store) = Arc::into_inner(store) {
+            store.close();
+        }
+        Ok(container.finish()?)
+    }
+
+    /// As [`Self::open`], for the state in a container.
+    ///
+    /// # Errors
+    /// [`DaemonError`].
+    pub(crate) fn open_in(container: &Arc<Container>, host_key: &HostKey) -> Result<Self, DaemonError> {
+        let store = Arc::new(Store::open_in(container, host_key)?);
+        Self::serve_from(store, owner_in_container(host_key), None)
+    }
+
+    fn serve_from(
+        store: Arc<Store>,
+        owner: Zeroizing<Vec<u8>>,
+        saves: Option<bool>,
+    ) -> Result<Self, DaemonError> {
+        let tree = Tree::open(store.clone(), owner)?;
         // Who starts one TPM with its state in a directory saves its machine as with any other device, and there is nobody to ask.
-        tree.permit_saves(config.saves.unwrap_or(true));
+        tree.permit_saves(saves.unwrap_or(true));
         let instance = match tree.by_name(NAME) {
             Some(instance) => {
                 finish_making(&tree, &instance).map_err(|e| DaemonError::Instance(crate::sentence(&e)))?;
@@ -116,6 +148,16 @@ pub fn serve_one(config: &Config, endpoint: Endpoint) -> Result<(), DaemonError>
     drop(raw_socket);
     single.close();
     Ok(())
+}
+
+/// The root's owner authorization where there is no file for it. Nobody is told: such a state has no socket of the root.
+fn owner_in_container(host_key: &HostKey) -> Zeroizing<Vec<u8>> {
+    let mut owner = Zeroizing::new(host_key.derive("owner of the root in a container", &[]).to_vec());
+    // Trailing zeros are no part of an authorization value.
+    if let Some(last) = owner.last_mut() {
+        *last |= 1;
+    }
+    owner
 }
 
 /// A process that was killed between making the instance and making it a TPM left a slot that nothing is to migrate to.

@@ -1,6 +1,7 @@
-//! The state directories of other vTPMs, as far as they have nothing to do with the TPM itself: swtpm's files, their encryption, its lock.
+//! The state directories and files of other vTPMs, as far as they have nothing to do with the TPM itself: swtpm's files, their encryption, its lock.
 
 pub mod key;
+mod linear;
 pub mod swtpm;
 
 pub use key::{FileKey, KeyError, KeyOptions};

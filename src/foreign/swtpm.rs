@@ -18,6 +18,7 @@ use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
 
 use super::key::FileKey;
+use super::linear::Linear;
 
 const STATE: &str = "tpm2-00.permall";
 const STATE_OF_1_2: &str = "tpm-00.permall";
@@ -97,18 +98,28 @@ pub enum SwtpmError {
     WrongKey(PathBuf),
 }
 
-/// A state directory, locked against swtpm as long as this lives.
+/// A state directory, or the one file or block device of a state, locked against swtpm as long as this lives.
 pub struct StateDir {
     path: PathBuf,
+    /// Where in the one file the state is.
+    linear: Option<Linear>,
     _lock: Option<File>,
 }
 
 impl StateDir {
-    /// Opens the directory and takes swtpm's lock.
+    /// Opens the directory, file or device, and takes swtpm's lock. (In a file 0.7.1 takes none.)
     ///
     /// # Errors
     /// [`SwtpmError`].
     pub fn open(path: &Path) -> Result<Self, SwtpmError> {
+        if !path.is_dir() {
+            let failed = |source| SwtpmError::File { path: path.to_owned(), source };
+            let lock = lock(path, path)?;
+            let linear = Linear::read(&File::open(path).map_err(failed)?).map_err(failed)?;
+            let linear = linear.filter(|linear| linear.lengths().first().is_some_and(|&length| length > 0));
+            let none = || SwtpmError::NoState(path.to_owned());
+            return Ok(Self { path: path.to_owned(), linear: Some(linear.ok_or_else(none)?), _lock: lock });
+        }
         let state = path.join(STATE);
         if !state.try_exists().map_err(|source| SwtpmError::File { path: path.to_owned(), source })? {
             return Err(if path.join(STATE_OF_1_2).exists() {
@@ -117,13 +128,17 @@ impl StateDir {
                 SwtpmError::NoState(path.to_owned())
             });
         }
-        Ok(Self { path: path.to_owned(), _lock: lock(path)? })
+        Ok(Self { path: path.to_owned(), linear: None, _lock: lock(path, &path.join(LOCK))? })
     }
 
     /// The files in it that say something of a machine that was running, and are not taken over.
     #[must_use]
     pub fn volatile_files(&self) -> Vec<&'static str> {
-        VOLATILE.into_iter().filter(|name| self.path.join(name).exists()).collect()
+        let is_there = |(name, index): (&&str, usize)| match &self.linear {
+            Some(linear) => linear.lengths().get(index).is_some_and(|&length| length > 0),
+            None => self.path.join(name).exists(),
+        };
+        VOLATILE.iter().zip(1..).filter(|&named| is_there(named)).map(|(name, _)| *name).collect()
     }
 
     /// The state of the TPM, decrypted and without wrapping.
@@ -131,8 +146,15 @@ impl StateDir {
     /// # Errors
     /// [`SwtpmError`].
     pub fn read(&self, key: Option<&FileKey>) -> Result<Zeroizing<Vec<u8>>, SwtpmError> {
-        let path = self.path.join(STATE);
+        let path = if self.linear.is_some() { self.path.clone() } else { self.path.join(STATE) };
         let failed = |source| SwtpmError::File { path: path.clone(), source };
+        if let Some(linear) = &self.linear {
+            if linear.lengths().iter().any(|&length| u64::from(length) > MAX_FILE) {
+                return Err(SwtpmError::TooLong(path));
+            }
+            let state = linear.state(&File::open(&path).map_err(failed)?).map_err(failed)?;
+            return unwrap(&state, key).map_err(|wrong| wrong.at(path));
+        }
         let mut file = File::open(&path).map_err(failed)?.take(MAX_FILE.saturating_add(1));
         let mut bytes = Zeroizing::new(Vec::with_capacity(1 << 16));
         file.read_to_end(&mut bytes).map_err(failed)?;
@@ -144,12 +166,11 @@ impl StateDir {
 }
 
 /// Takes the lock that swtpm takes. Where nothing can be written no swtpm runs, and there is no lock.
-fn lock(dir: &Path) -> Result<Option<File>, SwtpmError> {
-    let path = dir.join(LOCK);
-    let failed = |source| SwtpmError::File { path: path.clone(), source };
+fn lock(state: &Path, path: &Path) -> Result<Option<File>, SwtpmError> {
+    let failed = |source| SwtpmError::File { path: path.to_owned(), source };
     let mut options = OpenOptions::new();
-    let opened =
-        options.write(true).create(true).mode(0o660).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&path);
+    let flags = OFlag::O_NOFOLLOW.bits();
+    let opened = options.write(true).create(state != path).mode(0o660).custom_flags(flags).open(path);
     let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
@@ -164,7 +185,7 @@ fn lock(dir: &Path) -> Result<Option<File>, SwtpmError> {
     };
     match fcntl(&file, FcntlArg::F_SETLK(&whole)) {
         Ok(_) => Ok(Some(file)),
-        Err(nix::Error::EACCES | nix::Error::EAGAIN) => Err(SwtpmError::InUse(dir.to_owned())),
+        Err(nix::Error::EACCES | nix::Error::EAGAIN) => Err(SwtpmError::InUse(state.to_owned())),
         Err(error) => Err(failed(error.into())),
     }
 }

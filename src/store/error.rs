@@ -38,6 +38,22 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// A file or device that holds a state has lost what makes it one, or has no image of the state that is whole.
+    #[error("the state in {path} is damaged")]
+    BrokenContainer {
+        /// The file or device.
+        path: PathBuf,
+    },
+    /// A device on which a state was to be made has no room for one.
+    #[error("{path} has {length} bytes, and a state needs {least}")]
+    TooSmall {
+        /// The device.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: u64,
+        /// What it needs.
+        least: u64,
+    },
     /// The database was written by a later release.
     #[error(
         "the state database {path} has format {found}, and this program knows formats up to {known}: it was written by a newer vtpmd"

@@ -32,6 +32,7 @@
 //! of overwritten blocks is out of the store's reach; it is of use only together with the host key.
 
 mod apply;
+mod container;
 mod counters;
 mod early_sync;
 mod error;
@@ -51,8 +52,10 @@ use std::thread::JoinHandle;
 
 use zeroize::Zeroizing;
 
+pub(crate) use self::container::Container;
 pub use self::counters::Counters;
 pub use self::error::{InstanceList, StoreError};
+use self::schema::Place;
 use self::writer::{Request, Writer};
 use crate::host_key::HostKey;
 
@@ -259,7 +262,18 @@ impl Store {
     pub fn create(path: &Path, host_key: &HostKey) -> Result<Self, StoreError> {
         let lock = schema::lock(path)?;
         schema::create(path, host_key)?;
-        Self::start(Writer::open(path, host_key, lock)?)
+        Self::start(Writer::open(Place::File(path.to_owned()), host_key, Some(lock))?)
+    }
+
+    /// Makes a new, empty store in a container that was prepared for one, and opens it. The container is to be told when all is in it.
+    pub(crate) fn create_in(container: &Arc<Container>, host_key: &HostKey) -> Result<Self, StoreError> {
+        schema::create_in(container, host_key)?;
+        Self::open_in(container, host_key)
+    }
+
+    /// Opens the store in a container. As [`Store::open`].
+    pub(crate) fn open_in(container: &Arc<Container>, host_key: &HostKey) -> Result<Self, StoreError> {
+        Self::start(Writer::open(Place::Container(Arc::clone(container)), host_key, None)?)
     }
 
     /// Opens the store at `path`, which no other process may have open. An instance that was tampered with does
@@ -268,7 +282,7 @@ impl Store {
         // Told apart first: a lock file is not left where no store is.
         schema::find(path)?;
         let lock = schema::lock(path)?;
-        Self::start(Writer::open(path, host_key, lock)?)
+        Self::start(Writer::open(Place::File(path.to_owned()), host_key, Some(lock))?)
     }
 
     fn start(writer: Writer) -> Result<Self, StoreError> {

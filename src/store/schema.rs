@@ -12,8 +12,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use subtle::ConstantTimeEq;
 
-use super::StoreError;
 use super::seal::{self, WrappingKey};
+use super::{Container, Durability, StoreError};
 use crate::host_key::HostKey;
 
 /// "vtpm": the mark of this program in SQLite's header.
@@ -84,6 +84,50 @@ pub(super) fn explain(path: &Path, action: &'static str) -> impl Fn(rusqlite::Er
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io { action, path, source: Arc::new(source) }
+}
+
+/// Where a database is.
+#[derive(Clone)]
+pub(super) enum Place {
+    /// In a file of its own, with a log beside it.
+    File(PathBuf),
+    /// In memory, and its image in a container.
+    Container(Arc<Container>),
+}
+
+impl Place {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Container(container) => container.path(),
+        }
+    }
+
+    /// What follows on a `COMMIT` before the transaction is as durable as it is to be.
+    pub(super) fn keep(&self, connection: &Connection, durability: Durability) -> Result<(), StoreError> {
+        match self {
+            Self::File(_) => Ok(()),
+            Self::Container(container) => container.write(connection, durability),
+        }
+    }
+
+    /// Leaves nothing of what was overwritten or deleted, and synchronises the rest: writes the log into the database and empties it.
+    pub(super) fn consolidate(&self, connection: &Connection) -> Result<(), StoreError> {
+        match self {
+            Self::File(path) => empty_log(connection, path),
+            Self::Container(container) => container.overwrite(connection),
+        }
+    }
+
+    fn connect(&self) -> Result<Connection, StoreError> {
+        match self {
+            Self::File(path) => {
+                find(path)?;
+                raw_connection(path)
+            }
+            Self::Container(container) => container.connect(),
+        }
+    }
 }
 
 /// Holds off other processes while it exists.
@@ -159,20 +203,33 @@ pub(super) fn create(path: &Path, host_key: &HostKey) -> Result<(), StoreError> 
     synchronise_directory(path)
 }
 
-fn fill(draft: &Path, host_key: &HostKey) -> Result<(), StoreError> {
+/// Makes a new database in a container that is prepared for one.
+pub(super) fn create_in(container: &Arc<Container>, host_key: &HostKey) -> Result<(), StoreError> {
+    let mut connection = container.connect()?;
+    make_tables(&mut connection, container.path(), host_key)?;
+    container.write(&connection, Durability::Medium)
+}
+
+fn make_tables(connection: &mut Connection, path: &Path, host_key: &HostKey) -> Result<(), StoreError> {
+    let failed = explain(path, "write a new database");
     let mut identity = [0u8; 16];
     getrandom::fill(&mut identity).map_err(StoreError::Random)?;
-    let failed = explain(draft, "write a new database");
-    let mut connection = raw_connection(draft)?;
-    configure(&connection).map_err(&failed)?;
+    configure(connection).map_err(&failed)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(&failed)?;
-    migrate(&mut connection, 0).map_err(&failed)?;
+    migrate(connection, 0).map_err(&failed)?;
     connection
         .execute(
             "INSERT INTO store (only, identity, key_check) VALUES (1, ?1, ?2)",
             (identity, seal::key_check_value(host_key, &identity)),
         )
-        .map_err(&failed)?;
+        .map(drop)
+        .map_err(failed)
+}
+
+fn fill(draft: &Path, host_key: &HostKey) -> Result<(), StoreError> {
+    let failed = explain(draft, "write a new database");
+    let mut connection = raw_connection(draft)?;
+    make_tables(&mut connection, draft, host_key)?;
     // Closing does that, too, but says nothing when the medium is full, and the log does not go along to the other name.
     empty_log(&connection, draft)?;
     connection.close().map_err(|(_, source)| failed(source))?;
@@ -181,8 +238,9 @@ fn fill(draft: &Path, host_key: &HostKey) -> Result<(), StoreError> {
 }
 
 /// Opens the database and brings it to the newest format. Returns what was made from the host key with it.
-pub(super) fn open(path: &Path, host_key: &HostKey) -> Result<(Connection, WrappingKey), StoreError> {
-    let mut connection = connect(path)?;
+pub(super) fn open(place: &Place, host_key: &HostKey) -> Result<(Connection, WrappingKey), StoreError> {
+    let path = place.path();
+    let mut connection = connect(place)?;
     let failed = explain(path, "open");
     let (identity, key_check): ([u8; 16], [u8; 32]) = connection
         .query_row("SELECT identity, key_check FROM store", [], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -191,15 +249,16 @@ pub(super) fn open(path: &Path, host_key: &HostKey) -> Result<(Connection, Wrapp
         return Err(StoreError::WrongHostKey { path: path.to_owned() });
     }
     let format = read_format(&connection).map_err(&failed)?;
+    // A container has it with what is kept first.
     migrate(&mut connection, format).map_err(explain(path, "bring to the newest format"))?;
     Ok((connection, WrappingKey::new(host_key, &identity)))
 }
 
 /// Opens the database and makes sure that it is one of ours, not newer than this program, and ours alone.
-pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
-    find(path)?;
+pub(super) fn connect(place: &Place) -> Result<Connection, StoreError> {
+    let path = place.path();
     let failed = explain(path, "open");
-    let connection = raw_connection(path)?;
+    let connection = place.connect()?;
     let foreign = || StoreError::NotADatabase { path: path.to_owned() };
     let application: i64 =
         connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(&failed)?;
@@ -269,7 +328,7 @@ pub(super) fn abandon(connection: Connection) {
 }
 
 /// Writes the log into the database, synchronises both and empties the log.
-pub(super) fn empty_log(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+fn empty_log(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let busy: bool = connection
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
         .map_err(explain(path, "empty its log"))?;

@@ -2,6 +2,7 @@ use super::*;
 use crate::host_key::HostKey;
 use std::path::PathBuf;
 
+mod containers;
 mod durability;
 mod erasure;
 mod failures;

@@ -6,7 +6,7 @@
 //! too, since the database admits one connection.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use rusqlite::Connection;
 
 use super::apply::{Catalogue, Changes, Draft};
 use super::early_sync::EarlySync;
-use super::schema::{self, Lock, explain};
+use super::schema::{self, Lock, Place, explain};
 use super::seal::WrappingKey;
 use super::{
     Batch, Counters, Durability, InstanceId, InstanceList, InstanceRow, Op, Record, Reserved, StoreError,
@@ -53,7 +53,7 @@ struct Database {
 }
 
 pub(super) struct Writer {
-    path: PathBuf,
+    place: Place,
     wrapping: WrappingKey,
     /// Not there after a failure that could not be mended yet; every request tries again.
     database: Option<Database>,
@@ -66,8 +66,8 @@ pub(super) struct Writer {
     traces_remain: bool,
     #[cfg(test)]
     pub(super) faults: Faults,
-    // Dropped after the connection: fields are dropped in this order.
-    _lock: Lock,
+    // Dropped after the connection: fields are dropped in this order. A container has one of its own.
+    _lock: Option<Lock>,
 }
 
 /// How a transaction went wrong.
@@ -80,13 +80,14 @@ enum Failure {
 
 impl Writer {
     pub(super) fn open(
-        path: &Path,
+        place: Place,
         host_key: &crate::host_key::HostKey,
-        lock: Lock,
+        lock: Option<Lock>,
     ) -> Result<Self, StoreError> {
-        let (connection, wrapping) = schema::open(path, host_key)?;
+        let path = place.path();
+        let (connection, wrapping) = schema::open(&place, host_key)?;
         // Also wipes what a deletion left in the log when the process was killed before it could.
-        let traces_remain = match schema::empty_log(&connection, path) {
+        let traces_remain = match place.consolidate(&connection) {
             Ok(()) => false,
             // What is in the log can be read there; a full medium is no reason not to start.
             Err(error @ StoreError::DiskFull { .. }) => {
@@ -108,15 +109,20 @@ impl Writer {
         let highest = u64::try_from(highest.unwrap_or(0)).map_err(|_| StoreError::NumberTooLarge)?;
         let counters: Arc<Counters> = Arc::default();
         counters.found_damaged(database.catalogue.damaged().len());
+        let early_sync = match &place {
+            Place::File(path) => EarlySync::start(path, Arc::clone(&counters))
+                .inspect_err(|error| log::warn!("the state database has no thread for its log: {error}"))
+                .ok(),
+            // It has no log.
+            Place::Container(_) => None,
+        };
         Ok(Self {
-            path: path.to_owned(),
+            place,
             wrapping,
             database: Some(database),
             next_id: highest.saturating_add(1),
             reserved: Arc::default(),
-            early_sync: EarlySync::start(path, Arc::clone(&counters))
-                .inspect_err(|error| log::warn!("the state database has no thread for its log: {error}"))
-                .ok(),
+            early_sync,
             counters,
             traces_remain,
             #[cfg(test)]
@@ -126,7 +132,7 @@ impl Writer {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     pub(super) fn next_id(&self) -> u64 {
@@ -175,16 +181,15 @@ impl Writer {
                     let _ = reply.send(this.ready().map(|database| database.catalogue.damaged()));
                 }
                 Request::Records(id, reply) => {
-                    let path = this.path.clone();
+                    let path = this.path().to_owned();
                     let records = this.ready().and_then(|database| {
                         database.catalogue.read_records(&database.connection, &path, id)
                     });
                     let _ = reply.send(records);
                 }
                 Request::EmptyLog(reply) => {
-                    let path = this.path.clone();
-                    let emptied =
-                        this.ready().and_then(|database| schema::empty_log(&database.connection, &path));
+                    let place = this.place.clone();
+                    let emptied = this.ready().and_then(|database| place.consolidate(&database.connection));
                     let _ = reply.send(emptied);
                 }
                 Request::Close => break,
@@ -199,7 +204,7 @@ impl Writer {
         if let Some(database) = self.database.take()
             && let Err((_, error)) = database.connection.close()
         {
-            log::error!("cannot close the state database {}: {error}", self.path.display());
+            log::error!("cannot close the state database {}: {error}", self.path().display());
         }
     }
 
@@ -210,7 +215,7 @@ impl Writer {
                 .recover()
                 .map_err(|source| StoreError::Unavailable { source: Box::new(source) })?
                 .database;
-            log::info!("the state database {} works again", self.path.display());
+            log::info!("the state database {} works again", self.path().display());
             self.database = Some(database);
         }
         self.database.as_mut().ok_or(StoreError::Closed)
@@ -295,9 +300,10 @@ impl Writer {
     }
 
     fn try_transaction(&mut self, batches: &[Batch]) -> Result<Outcomes, Failure> {
-        let Self { path, wrapping, database: Some(database), reserved, counters, .. } = self else {
+        let Self { place, wrapping, database: Some(database), reserved, counters, .. } = self else {
             return Err(Failure::Undone(StoreError::Closed));
         };
+        let path = place.path();
         let failed = explain(path, "write");
         let undone = |error| Failure::Undone(failed(error));
         let durability = strictest(batches);
@@ -356,9 +362,10 @@ impl Writer {
         let committed = self.faults.commit(connection);
         #[cfg(not(test))]
         let committed = run(connection, "COMMIT");
+        let committed = committed.map_err(failed).and_then(|()| place.keep(connection, durability));
         crate::fault::step_is_over(committed.is_ok());
         if let Err(error) = committed {
-            return Err(Failure::AtCommit(failed(error), outcomes));
+            return Err(Failure::AtCommit(error, outcomes));
         }
         if durability == Durability::Medium {
             counters.sync_took.observe_duration(begin.elapsed());
@@ -418,16 +425,18 @@ impl Writer {
     fn recover(&mut self) -> Result<Recovered, StoreError> {
         #[cfg(test)]
         self.faults.recovery()?;
-        let connection = schema::connect(&self.path)?;
-        schema::empty_log(&connection, &self.path)?;
-        let mut database = Database::load(connection, &self.path, &self.wrapping)?;
+        let path = self.place.path();
+        let connection = schema::connect(&self.place)?;
+        self.place.consolidate(&connection)?;
+        let mut database = Database::load(connection, path, &self.wrapping)?;
         self.counters.found_damaged(database.catalogue.damaged().len());
         let found = database.ledger;
         database.ledger = found.checked_add(1).ok_or(StoreError::NumberTooLarge)?;
         database
             .connection
             .execute("UPDATE ledger SET transactions = ?1", [database.ledger])
-            .map_err(explain(&self.path, "write"))?;
+            .map_err(explain(path, "write"))?;
+        self.place.keep(&database.connection, Durability::Medium)?;
         Ok(Recovered { database, found })
     }
 
@@ -437,7 +446,7 @@ impl Writer {
             return;
         }
         let Some(database) = &self.database else { return };
-        match schema::empty_log(&database.connection, &self.path) {
+        match self.place.consolidate(&database.connection) {
             Ok(()) => self.traces_remain = false,
             Err(error) => log::warn!(
                 "traces of a deleted instance remain, and will be wiped later: {}",

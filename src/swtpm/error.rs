@@ -51,6 +51,8 @@ pub(super) enum SwtpmError {
         "{} holds a TPM of swtpm; `vtpmctl import-swtpm` takes it over, and nothing else is made beside it", .0.display()
     )]
     ForeignState(PathBuf),
+    #[error("{} holds something that is no state of a TPM, and is not overwritten; a file or device for one is empty or begins with zeros", .0.display())]
+    NotBlank(PathBuf),
     #[error("{} holds a TPM already; --overwrite or --not-overwrite says what to do", .0.display())]
     Exists(PathBuf),
     #[error("{} holds no TPM", .0.display())]

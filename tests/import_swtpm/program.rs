@@ -121,6 +121,43 @@ fn without_a_name_the_directory_gives_it_and_for_people_there_is_a_warning() {
     assert_eq!(names(&host), ["state"]);
 }
 
+/// As on a volume of Proxmox VE.
+#[test]
+fn a_tpm_that_swtpm_kept_in_one_file_comes_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), "host");
+    let file = dir.path().join("vm-100-disk-1");
+    std::fs::File::create(&file).unwrap().set_len(4 << 20).unwrap();
+    let file = file.to_str().unwrap();
+    let refused = |path: &str, words: &str| {
+        let said = host.refused(&["import-swtpm", path, "no"]);
+        assert!(said.contains(words), "{said}");
+        assert_eq!(names(&host), Vec::<String>::new());
+    };
+    refused(file, "no state of a TPM 2.0");
+    let source = Source::new().in_file(file);
+    let held = source.boot(fill);
+    let good = std::fs::read(file).unwrap();
+    assert!(good.starts_with(b"nilmptws"));
+    for (end, words) in [(100, "cannot use"), (30, "no state"), (0, "no state")] {
+        std::fs::write(file, &good[..end]).unwrap();
+        refused(file, words);
+    }
+    let mut long = good.clone();
+    long[16..20].copy_from_slice(&[0xff; 4]);
+    std::fs::write(file, &long).unwrap();
+    refused(file, "too long");
+    std::fs::write(file, &good).unwrap();
+    refused("/dev/null", "no state");
+    let said = host.ctl(&["import-swtpm", file]);
+    assert!(said.contains("vm-100-disk-1: imported, with 1 NV indices and 1 persistent objects"), "{said}");
+    assert_eq!(std::fs::read(file).unwrap(), good);
+    let mut machine = Machine::start(&host, "vm-100-disk-1");
+    let mut chip = machine.chip();
+    chip.startup();
+    check(&mut chip, &held);
+}
+
 /// What is refused leaves nothing behind.
 #[test]
 fn what_cannot_be_taken_over_is_refused_with_a_sentence() {

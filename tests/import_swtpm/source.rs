@@ -24,13 +24,19 @@ pub struct Swtpm {
 pub struct Source {
     dir: tempfile::TempDir,
     arguments: Vec<String>,
+    file: Option<String>,
 }
 
 impl Source {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("state")).unwrap();
-        Self { dir, arguments: Vec::new() }
+        Self { dir, arguments: Vec::new(), file: None }
+    }
+
+    /// With its state in a file in place of a directory.
+    pub fn in_file(self, file: &str) -> Self {
+        Self { file: Some(file.to_owned()), ..self }
     }
 
     /// With more arguments for every swtpm on it.
@@ -59,7 +65,9 @@ impl Source {
         let _old = (std::fs::remove_file(&data), std::fs::remove_file(&control));
         let mut program = Command::new("swtpm");
         program.args(["socket", "--tpm2", "--flags", "not-need-init"]);
-        program.arg("--tpmstate").arg(format!("dir={}", self.path().display()));
+        let directory = format!("dir={}", self.path().display());
+        let place = self.file.as_ref().map_or(directory, |file| format!("backend-uri=file://{file}"));
+        program.arg("--tpmstate").arg(place);
         program.arg("--server").arg(format!("type=unixio,path={}", data.display()));
         program.arg("--ctrl").arg(format!("type=unixio,path={}", control.display()));
         program.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -8,10 +8,12 @@
     reason = "a test that panics has failed"
 )]
 
+mod callers;
 mod entrances;
 mod filter;
 mod keys;
 mod options;
+mod places;
 mod setup;
 mod shared;
 
@@ -87,8 +89,10 @@ impl Server {
     /// With a control channel and a data channel in `dir`, where tpm2-tools look for them.
     fn start(program: &str, state: &str, dir: &Path, more: &[&str]) -> Self {
         let (data, control) = (dir.join("s"), dir.join("s.ctrl"));
+        let state =
+            if state.contains("://") { format!("backend-uri={state}") } else { format!("dir={state}") };
         let child = Command::new(program)
-            .args(["socket", "--tpm2", "--tpmstate", &format!("dir={state}")])
+            .args(["socket", "--tpm2", "--tpmstate", &state])
             .args(["--server", &format!("type=unixio,path={}", data.display())])
             .args(["--ctrl", &format!("type=unixio,path={}", control.display())])
             .args(more)
@@ -370,7 +374,7 @@ fn what_cannot_be_done_is_refused_with_status_1() {
             &["socket", "--tpm2", "--tpmstate", &tpm, "--ctrl", &control, "--migration", "outgoing"],
             "outgoing",
         ),
-        (&["socket", "--tpm2", "--tpmstate", "backend-uri=file:///x", "--ctrl", &control], "dir://"),
+        (&["socket", "--tpm2", "--tpmstate", "backend-uri=/x", "--ctrl", &control], "file://"),
         (&["socket", "--tpm2", "--tpmstate", &tpm], "--ctrl"),
         (&["socket", "--tpm2", "--frobnicate"], "--frobnicate"),
         (&["cuse", "-n", "x"], "CUSE"),

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A configuration of swtpm_setup with an authority of its own below `dir`.
-fn authority(dir: &Path) -> String {
+pub(super) fn authority(dir: &Path) -> String {
     let ca = dir.join("ca");
     fs::create_dir(&ca).unwrap();
     let (conf, options) = (dir.join("localca.conf"), dir.join("localca.options"));

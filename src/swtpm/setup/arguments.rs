@@ -12,9 +12,10 @@ use crate::tree::PROFILE;
 pub(super) const HELP: &str = "\
 Usage: swtpm_setup --tpm2 --tpm-state <dir> [options]
 
-Makes a TPM 2.0 of vtpmd in a directory, for `swtpm socket`.
+Makes a TPM 2.0 of vtpmd in a directory or file, for `swtpm socket`.
 
---tpm-state|--tpmstate <dir>   where, as dir:// or plainly
+--tpm-state|--tpmstate <dir>   where: a directory, plainly or as dir://, or
+                               a file or block device as file://
 --tpm <program>        the swtpm beside this program; no other
 --createek             make the endorsement keys, RSA and ECC P-384
 --create-ek-cert       and certificates for them

@@ -1,4 +1,4 @@
-//! `swtpm_setup`: manufactures a TPM 2.0 in a directory from which [`swtpm socket`](super::socket) serves it.
+//! `swtpm_setup`: manufactures a TPM 2.0 in a directory or file from which [`swtpm socket`](super::socket) serves it.
 
 mod arguments;
 mod certificates;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use super::error::SwtpmError;
 use super::process::User;
-use super::state::StateDir;
+use super::state::StatePlace;
 use super::{VERSION, json_list, key, rsa_features};
 use crate::daemon::Single;
 use arguments::{Arguments, Ask};
@@ -99,17 +99,15 @@ fn run(arguments: &Arguments, log: &mut Log) -> Result<(), SwtpmError> {
     if let Some(user) = &arguments.run_as {
         User::find(user)?.become_it()?;
     }
-    let needs = SwtpmError::Needs { option: "--tpm-state", needs: "the directory of the state is needed" };
-    let state = StateDir::from_uri(arguments.state.as_deref().ok_or(needs)?)?;
-    if !state.path().is_dir() {
-        return Err(super::error::file("use", state.path())(std::io::ErrorKind::NotADirectory.into()));
-    }
+    let needs = SwtpmError::Needs { option: "--tpm-state", needs: "the place of the state is needed" };
+    let state = StatePlace::from_argument(arguments.state.as_deref().ok_or(needs)?)?;
+    state.check_directory()?;
     state.check_foreign()?;
     let key = arguments.key.as_deref().map(|text| key::load("--keyfile", text)).transpose()?;
     let key = key.as_ref().map(|key| key.as_slice());
     let config = arguments.config.clone().unwrap_or_else(ConfigFile::usual);
     if arguments.reconfigure {
-        if state.size().is_none() {
+        if state.size()?.is_none() {
             return Err(SwtpmError::NoState(state.path().to_owned()));
         }
         return in_tpm(&state, key, |tpm| {
@@ -118,7 +116,7 @@ fn run(arguments: &Arguments, log: &mut Log) -> Result<(), SwtpmError> {
             log.line("Reconfigured the TPM.")
         });
     }
-    if state.size().is_some() {
+    if state.size()?.is_some() {
         if arguments.not_overwrite {
             return log.line("There is a TPM already, and it stays as it is.");
         }
@@ -145,7 +143,7 @@ fn run(arguments: &Arguments, log: &mut Log) -> Result<(), SwtpmError> {
 
 /// Does `work` on the TPM of a state, which is made if it is not there, between `TPM2_Startup` and `TPM2_Shutdown`.
 fn in_tpm(
-    state: &StateDir,
+    state: &StatePlace,
     key: Option<&[u8]>,
     work: impl FnOnce(&Manufacture<'_>) -> Result<(), SwtpmError>,
 ) -> Result<(), SwtpmError> {

@@ -44,7 +44,8 @@ const HELP: &str = "\
 -r|--runas <user>      become this user
 -R|--chroot <dir>      this directory is the root of all paths
 --tpm2                 a TPM 2.0; there is no other
---tpmstate dir=<dir>|backend-uri=dir://<dir>[,mode=<mode>][,lock][,fsync]
+--tpmstate dir=<dir>|backend-uri=dir://<dir>|backend-uri=file://<file or block device>
+           [,mode=<mode>][,lock][,fsync]
                        where the state is; mode is that of the database
 --ctrl type=unixio,path=<path>[,mode=<mode>][,uid=<uid>][,gid=<gid>][,terminate]
 --ctrl type=tcp,port=<port>[,bindaddr=<address>[,ifname=<name>]][,terminate]

@@ -1,4 +1,4 @@
-//! `swtpm socket` and `swtpm chardev`: one TPM 2.0 in one process, with its state in a directory and no daemon.
+//! `swtpm socket` and `swtpm chardev`: one TPM 2.0 in one process, with its state in a directory or file and no daemon.
 
 mod arguments;
 mod device;
@@ -21,7 +21,7 @@ use vtpm_protocol::tpm::{TpmCc, TpmSt, TpmSu};
 use super::error::SwtpmError;
 use super::process::{PidFile, User, become_daemon, change_root};
 use super::seccomp::confine;
-use super::state::StateDir;
+use super::state::StatePlace;
 use super::{VERSION, json_list, key, rsa_features};
 use crate::daemon::{block_signals, wait_for_signal};
 use crate::tree::describe_tpm;
@@ -50,6 +50,7 @@ const FEATURES: &[&str] = &[
     "cmdarg-profile",
     "cmdarg-print-info",
     "nvram-backend-dir",
+    "nvram-backend-file",
     "tpmstate-opt-lock",
     "tpmstate-dir-backend-opt-fsync",
 ];
@@ -94,13 +95,15 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), SwtpmError> 
         user.become_it()?;
     }
     logging::start(arguments.log.as_deref())?;
-    let state = arguments.state.as_deref().map(StateDir::parse).transpose()?;
+    let state = arguments.state.as_deref().map(StatePlace::parse).transpose()?;
     match arguments.ask {
         Some(Ask::Help) => print(&interface.help()),
         Some(Ask::Capabilities) => print(&capabilities()),
         Some(Ask::States) => {
             let needs = SwtpmError::Needs { option: "--print-states", needs: "--tpmstate is needed" };
-            let size = state.ok_or(needs)?.size();
+            let state = state.ok_or(needs)?;
+            state.check_directory()?;
+            let size = state.size()?;
             let states = size.map(|size| format!(r#"{{"name": "permall", "size": {size}}}"#));
             let states = states.map_or_else(String::new, |one| format!(" {one} "));
             print(&format!(r#"{{ "type": "swtpm", "states": [{states}] }}"#))
@@ -152,15 +155,16 @@ enum End {
     Event(ControlEvent),
 }
 
-fn serve(arguments: Arguments, state: Option<StateDir>, device: Option<Device>) -> Result<(), SwtpmError> {
+fn serve(arguments: Arguments, state: Option<StatePlace>, device: Option<Device>) -> Result<(), SwtpmError> {
     let state = match state {
         Some(state) => state,
         // As with swtpm.
-        None => StateDir::from_uri(
-            &std::env::var("TPM_PATH")
+        None => StatePlace::directory(
+            std::env::var("TPM_PATH")
                 .map_err(|_| SwtpmError::Needs { option: "--tpmstate", needs: "dir= is needed" })?,
-        )?,
+        ),
     };
+    state.check_directory()?;
     state.check_foreign()?;
     // Whatever is handed down is taken before anything else is opened.
     let key = arguments.key.as_deref().map(|text| key::load("--key", text)).transpose()?;
@@ -182,9 +186,9 @@ fn serve(arguments: Arguments, state: Option<StateDir>, device: Option<Device>) 
     }
     // Nobody needs it who does not know vtpmctl; its path may be too long for a socket. In a directory that two hosts share it would be that
     // of both, and a TPM that goes from hand to hand is not to leave in another way besides.
-    let raw_socket = match arguments.migration {
-        Some(_) => None,
-        None => tpm.if_open(|single| single.listen_raw(tpm.state().runtime_dir())),
+    let raw_socket = match (arguments.migration, tpm.state().runtime_dir()) {
+        (None, Some(dir)) => tpm.if_open(|single| single.listen_raw(dir)),
+        _ => None,
     };
     let raw_socket = raw_socket
         .transpose()
@@ -262,11 +266,12 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&capabilities()).unwrap();
         assert_eq!(json["type"], "swtpm");
         let features = json["features"].as_array().unwrap();
-        for there in ["tpm-2.0", "cmdarg-pwd-fd", "cmdarg-migration", "nvram-backend-dir", "rsa-keysize-2048"]
+        for there in
+            ["tpm-2.0", "cmdarg-pwd-fd", "cmdarg-migration", "nvram-backend-file", "rsa-keysize-2048"]
         {
             assert!(features.iter().any(|f| f == there), "{there}");
         }
-        for refused in ["tpm-1.2", "nvram-backend-file", "cmdarg-pcap"] {
+        for refused in ["tpm-1.2", "cmdarg-pcap"] {
             assert!(!features.iter().any(|f| f == refused), "{refused}");
         }
     }

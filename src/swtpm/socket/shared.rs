@@ -20,7 +20,7 @@ use crate::daemon::{DaemonError, Single};
 use crate::sentence;
 use crate::store::StoreError;
 use crate::swtpm::error::SwtpmError;
-use crate::swtpm::state::StateDir;
+use crate::swtpm::state::StatePlace;
 use crate::tree::{Instance, describe_tpm};
 
 /// Between two attempts to open a store that another process has, as swtpm has it.
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The TPM, with its store open or in other hands.
 pub(super) struct SharedTpm {
-    state: StateDir,
+    state: StatePlace,
     key: Option<Zeroizing<Vec<u8>>>,
     gives_way: bool,
     single: RwLock<Option<Single>>,
@@ -40,16 +40,16 @@ impl SharedTpm {
     /// The TPM in `state`, which `key` opens. Its store is opened now, and made if there is none, unless the TPM is yet to arrive.
     ///
     /// # Errors
-    /// As [`StateDir::open`]; `NoState` if there is nothing to which a TPM could arrive.
+    /// As [`StatePlace::open`]; `NoState` if there is nothing to which a TPM could arrive.
     pub(super) fn open(
-        state: StateDir,
+        state: StatePlace,
         key: Option<Zeroizing<Vec<u8>>>,
         migration: Migration,
     ) -> Result<Self, SwtpmError> {
         let tpm = Self { state, key, gives_way: migration.release_lock_outgoing, single: RwLock::new(None) };
         if !migration.incoming {
             *tpm.write() = Some(tpm.attempt()?);
-        } else if tpm.state.size().is_none() {
+        } else if tpm.state.size()?.is_none() {
             // What arrives is in the directory already, and only waits for its machine.
             return Err(SwtpmError::NoState(tpm.state.path().to_owned()));
         }
@@ -57,7 +57,7 @@ impl SharedTpm {
     }
 
     /// Where the state is.
-    pub(super) fn state(&self) -> &StateDir {
+    pub(super) fn state(&self) -> &StatePlace {
         &self.state
     }
 
