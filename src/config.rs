@@ -454,6 +454,34 @@ mod tests {
     }
 
     #[test]
+    fn the_package_s_file_shows_the_defaults_and_every_key() {
+        let shown = include_str!("../packaging/vtpmd.toml");
+        assert_eq!(parse(shown).unwrap(), Config::default());
+        let uncommented = |line: &str| match line.strip_prefix('#') {
+            Some(key) if !key.starts_with(' ') => key.to_owned(),
+            _ => line.to_owned(),
+        };
+        let all: Vec<String> = shown.lines().map(uncommented).collect();
+        let config = parse(&all.join("\n")).unwrap();
+        assert!(config.link.is_some() && config.metrics.is_some());
+        let keys = |lines: &mut dyn Iterator<Item = &str>| -> Vec<String> {
+            lines.filter_map(|line| Some(line.split_once(" = ")?.0.trim().to_owned())).collect()
+        };
+        let documented = include_str!("config.rs").lines().filter_map(|line| line.strip_prefix("//! "));
+        assert_eq!(
+            keys(&mut all.iter().map(String::as_str)),
+            keys(&mut documented.filter(|line| line.contains('#')))
+        );
+        let defaults: Vec<_> =
+            all.iter().filter(|line| !line.contains("# example")).map(String::as_str).collect();
+        let defaults = defaults.join("\n").replace("[metrics]", "");
+        assert_eq!(
+            parse(&defaults).unwrap(),
+            Config { saves: Some(false), link: Some(LinkConfig::default()), ..Config::default() }
+        );
+    }
+
+    #[test]
     fn every_key_is_taken_over() {
         let config = parse(
             "state_dir = '/s'\nruntime_dir = '/r'\nhost_key = '/k'\nsocket_group = 'kvm'\nlog_level = 'trace'\nlog_format = 'json'\nsaves = true\n[limits]\ninstances = 3\n\

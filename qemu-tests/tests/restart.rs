@@ -69,14 +69,14 @@ fn longest(summary: &Summary) -> Duration {
 #[test]
 fn guests_do_not_notice_a_restart_of_the_service() {
     guest_test("restart", |setup, scratch| {
-        let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
-        let container = match Container::boot(&setup.programs, &units) {
+        let container = match Container::boot() {
             Ok(container) => container,
             Err(why) => {
                 println!("SKIPPED: this machine cannot run systemd in a container: {why}");
                 return Ok(());
             }
         };
+        container.install(&setup.programs, &Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd"));
         container.succeed(&["systemctl", "start", "vtpmd-init.service"]);
         container.succeed(&["systemctl", "start", "vtpmd.service"]);
         let mut machines = [

@@ -117,7 +117,8 @@ fn not_noticed(runtime: &Path, names: &[String], mut restart: impl FnMut()) {
         println!("{kind:?}: {commands} times two commands, the longest {longest:?}");
         // Half a second is what it may take; the host of this test may have other things to do.
         assert!(longest < Duration::from_secs(5));
-        assert!(of.iter().all(|r| r.reconnects == if kind == Kind::Virtio { RESTARTS } else { 0 }));
+        let reconnects: Vec<usize> = of.iter().map(|r| r.reconnects).collect();
+        assert_eq!(reconnects, vec![if kind == Kind::Virtio { RESTARTS } else { 0 }; of.len()]);
     }
 }
 
@@ -135,12 +136,12 @@ fn a_hundred_machines_do_not_notice_a_restart() {
 
 #[test]
 fn nor_do_they_notice_systemctl_restart() {
-    let programs = Path::new(env!("CARGO_BIN_EXE_vtpmd")).parent().unwrap();
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
-    let container = match Container::boot(programs, &units) {
+    let container = match Container::boot() {
         Ok(container) => container,
         Err(why) => return println!("SKIPPED: this machine cannot run systemd in a container: {why}"),
     };
+    let programs = Path::new(env!("CARGO_BIN_EXE_vtpmd")).parent().unwrap();
+    container.install(programs, &Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd"));
     let systemctl = |what: &str, unit: &str| container.run(&["systemctl", what, unit]).status.success();
     // A state is not made by itself.
     assert!(!systemctl("start", "vtpmd.service"));
@@ -179,6 +180,59 @@ fn nor_do_they_notice_systemctl_restart() {
     assert_eq!(container.property("ActiveState"), "active");
     container.succeed(&["systemctl", "stop", "vtpmd.service"]);
     assert!(container.succeed(&["vtpmctl", "list"]).contains("vm99"));
+}
+
+/// Of the package that `scripts/package` has built.
+#[test]
+fn the_debian_package_is_installed_upgraded_and_removed() {
+    let Some(package) = std::env::var_os("VTPMD_PACKAGE") else {
+        return println!("SKIPPED: VTPMD_PACKAGE does not say where a package is; scripts/test builds one");
+    };
+    let container = match Container::boot() {
+        Ok(container) => container,
+        Err(why) => return println!("SKIPPED: this machine cannot run systemd in a container: {why}"),
+    };
+    std::fs::copy(package, container.path("/root/vtpmd.deb")).unwrap();
+    // An image that tests run in may forbid packages to start services.
+    let _nothing_forbids = std::fs::remove_file(container.path("/usr/sbin/policy-rc.d"));
+    let install = || container.succeed(&["dpkg", "--install", "/root/vtpmd.deb"]);
+    install();
+    // Nothing runs that nobody has asked for.
+    assert_eq!(container.property("ActiveState"), "inactive");
+    assert_eq!(container.property("UnitFileState"), "disabled");
+    let swtpm = ["/usr/lib/vtpmd/swtpm/swtpm", "socket", "--tpm2", "--print-capabilities"];
+    assert!(container.succeed(&swtpm).contains("\"tpm-2.0\""));
+
+    container.succeed(&["systemctl", "start", "vtpmd-init.service"]);
+    container.succeed(&["systemctl", "enable", "--now", "vtpmd.service"]);
+    let names: Vec<String> = names().into_iter().take(4).collect();
+    names.iter().for_each(|name| drop(container.succeed(&["vtpmctl", "create", name])));
+    let mut processes = vec![container.property("MainPID")];
+    not_noticed(&container.path("/run/vtpmd"), &names, || {
+        install();
+        processes.push(container.property("MainPID"));
+    });
+    let count = processes.len();
+    processes.dedup();
+    assert_eq!((processes.len(), count), (RESTARTS + 1, RESTARTS + 1));
+    assert_eq!(container.property("NFileDescriptorStore"), "0");
+    assert_eq!(container.succeed(&["dpkg", "--verify", "vtpmd"]), "");
+
+    container.succeed(&["dpkg", "--remove", "vtpmd"]);
+    assert_eq!(container.property("LoadState"), "not-found");
+    assert!(!container.run(&["pgrep", "-x", "vtpmd"]).status.success());
+    let said = container.run(&["dpkg", "--purge", "vtpmd"]);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("stay in /var/lib/vtpmd"));
+    assert!(container.path("/var/lib/vtpmd/vtpmd.sqlite").exists());
+    let gone = [
+        "/etc/vtpmd",
+        "/etc/systemd/system/multi-user.target.wants/vtpmd.service",
+        "/usr/lib/vtpmd",
+        "/run/vtpmd",
+    ];
+    for path in gone {
+        assert!(container.path(path).symlink_metadata().is_err(), "{path}");
+    }
 }
 
 #[test]

@@ -15,32 +15,27 @@ pub struct Container {
     _dir: tempfile::TempDir,
 }
 
-/// Makes the container's files in a mount namespace of its own, where what is written goes to memory, and starts it.
+/// Makes the container's files, those of this system, in a mount namespace of its own, where what is written goes to memory, and starts it.
 const BOOT: &str = r#"
 set -e
 mount -t tmpfs vtpmd-test "$DIR"
 mkdir "$DIR/upper" "$DIR/work" "$DIR/root"
 mount -t overlay vtpmd-test -o "lowerdir=/,upperdir=$DIR/upper,workdir=$DIR/work" "$DIR/root"
-install -m 755 "$VTPMD" "$VTPMCTL" "$DIR/root/usr/bin"
-install -m 644 "$UNITS"/*.service "$UNITS"/*.socket "$DIR/root/lib/systemd/system"
-mkdir -p "$DIR/root/usr/lib/sysusers.d" "$DIR/root/etc/vtpmd"
-install -m 644 "$UNITS/vtpmd.sysusers" "$DIR/root/usr/lib/sysusers.d/vtpmd.conf"
 exec systemd-nspawn --quiet --directory="$DIR/root" --register=no --keep-unit --private-network \
     --boot -- --unit=sysinit.target
 "#;
 
 impl Container {
-    /// A system that is up, with vtpmd and vtpmctl of the directory `programs`, vtpmd's units and its user.
+    /// A system that is up.
     ///
     /// # Errors
     /// Why this machine cannot have it.
-    pub fn boot(programs: &Path, units: &Path) -> Result<Self, String> {
+    pub fn boot() -> Result<Self, String> {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("boot.log");
         let mut nspawn = Command::new("unshare");
         nspawn.args(["--mount", "--propagation", "private", "bash", "-c", BOOT]).stdin(Stdio::null());
-        nspawn.env("DIR", tempfile::tempdir_in(dir.path()).unwrap().keep()).env("UNITS", units);
-        nspawn.env("VTPMD", programs.join("vtpmd")).env("VTPMCTL", programs.join("vtpmctl"));
+        nspawn.env("DIR", tempfile::tempdir_in(dir.path()).unwrap().keep());
         let output = fs::File::create(&log).unwrap();
         let nspawn = nspawn.stdout(output.try_clone().unwrap()).stderr(output).spawn();
         let nspawn = nspawn.map_err(|error| format!("unshare: {error}"))?;
@@ -59,8 +54,21 @@ impl Container {
                 break;
             }
         }
-        container.succeed(&["systemd-sysusers"]);
         Ok(container)
+    }
+
+    /// Gives the system vtpmd and vtpmctl of the directory `programs`, vtpmd's units and its user.
+    pub fn install(&self, programs: &Path, units: &Path) {
+        let put = |from: PathBuf, to: &str| assert!(fs::copy(from, self.path(to)).unwrap() > 0);
+        for program in ["vtpmd", "vtpmctl"] {
+            put(programs.join(program), &format!("/usr/bin/{program}"));
+        }
+        for unit in ["vtpmd.service", "vtpmd-init.service", "vtpmd.socket"] {
+            put(units.join(unit), &format!("/usr/lib/systemd/system/{unit}"));
+        }
+        put(units.join("vtpmd.sysusers"), "/usr/lib/sysusers.d/vtpmd.conf");
+        self.succeed(&["systemd-sysusers"]);
+        self.succeed(&["systemctl", "daemon-reload"]);
     }
 
     /// The container's first process.
