@@ -1,5 +1,8 @@
 //! A "host" for the tests of the programs: a state, a running vtpmd, and vtpmctl for it.
 
+#[allow(dead_code, reason = "each program of tests uses a part")]
+pub mod command;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

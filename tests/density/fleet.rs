@@ -9,10 +9,11 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vtpm_protocol::codec::{Encode, encode_sized, encode_sized_with};
-use vtpm_protocol::tpm::{HEADER_SIZE, TpmAlgId, TpmCc, TpmHandle, TpmSt, TpmSu};
+use vtpm_protocol::tpm::{HEADER_SIZE, TpmAlgId, TpmCc, TpmHandle, TpmSu};
 use vtpmd::migration::client::{Client, Transport, TransportError};
 use zeroize::Zeroizing;
 
+use crate::common::command::{authorized, plain};
 use crate::common::{Host, Raw};
 use crate::front_end::{Guest, Qemu};
 
@@ -140,21 +141,6 @@ impl Root {
     pub fn delete(&self, instance: u32) {
         self.0.delete(instance).unwrap();
     }
-}
-
-/// A command with the empty password for the first of its handles.
-fn authorized(code: TpmCc, handles: &[u32], parameters: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    handles.iter().for_each(|h| h.encode(&mut body));
-    (9u32, TpmHandle::RS_PW, 0u16, 0u8, 0u16).encode(&mut body);
-    body.extend_from_slice(parameters);
-    let size = u32::try_from(HEADER_SIZE + body.len()).unwrap();
-    [(TpmSt::SESSIONS, size, code).to_bytes(), body].concat()
-}
-
-fn plain(code: TpmCc, parameters: &[u8]) -> Vec<u8> {
-    let size = u32::try_from(HEADER_SIZE + parameters.len()).unwrap();
-    [(TpmSt::NO_SESSIONS, size, code).to_bytes(), parameters.to_vec()].concat()
 }
 
 fn startup_command() -> Vec<u8> {

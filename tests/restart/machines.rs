@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vtpm_protocol::codec::{Encode, encode_sized};
-use vtpm_protocol::tpm::{HEADER_SIZE, TpmAlgId, TpmCc, TpmHandle, TpmSt, TpmSu};
+use vtpm_protocol::tpm::{HEADER_SIZE, TpmAlgId, TpmCc, TpmHandle, TpmSu};
 
 use crate::client;
+use crate::common::command::{authorized, plain};
 use crate::front_end::{Guest, Qemu};
 
 /// How often each uses its TPM.
@@ -92,21 +93,6 @@ impl Virtio {
 }
 
 pub struct Machine(Wire);
-
-fn plain(code: TpmCc, parameters: &[u8]) -> Vec<u8> {
-    let size = u32::try_from(HEADER_SIZE + parameters.len()).unwrap();
-    [(TpmSt::NO_SESSIONS, size, code).to_bytes(), parameters.to_vec()].concat()
-}
-
-/// A command with the empty password.
-fn authorized(code: TpmCc, handles: &[u32], parameters: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    handles.iter().for_each(|h| h.encode(&mut body));
-    (9u32, TpmHandle::RS_PW, 0u16, 0u8, 0u16).encode(&mut body);
-    body.extend_from_slice(parameters);
-    let size = u32::try_from(HEADER_SIZE + body.len()).unwrap();
-    [(TpmSt::SESSIONS, size, code).to_bytes(), body].concat()
-}
 
 impl Machine {
     /// A machine with its TPM started, at the sockets in `dir`.
