@@ -161,7 +161,16 @@ pub(super) struct Draft<'a> {
     pub(super) batch: Changes,
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    /// Whether nothing that can be known before keeps `batch` from being applied.
+    pub(super) fn is_safe(&self, batch: &Batch) -> bool {
+        batch.ops.iter().all(|op| match op {
+            Op::Put { instance, value, .. } => value.len() <= MAX_VALUE_BYTES && self.find(*instance).is_ok(),
+            Op::Delete { instance, .. } => self.find(*instance).is_ok(),
+            Op::CreateInstance(_) | Op::UpdateInstance(_) | Op::DeleteInstance(_) => false,
+        })
+    }
+
     /// Applies all operations and seals the instances that they touched.
     pub(super) fn apply(mut self, batch: &Batch) -> Result<Changes, StoreError> {
         for op in &batch.ops {
@@ -177,7 +186,7 @@ impl Draft<'_> {
         Ok(self.batch)
     }
 
-    fn failed(&self) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
+    fn failed(&self) -> impl Fn(rusqlite::Error) -> StoreError + use<'a> {
         explain(self.path, "write")
     }
 
@@ -277,7 +286,12 @@ impl Draft<'_> {
         let instance = self.touch(id)?;
         let version = instance.sequence;
         let sealed = instance.key.seal(&record_place(id, name, version), value)?;
-        instance.records.insert(*name, version);
+        let is_there = instance.records.insert(*name, version).is_some();
+        // The other statement looks for the record twice, and for a place for a new one.
+        let changed = is_there && self.replace(id, name, version, &sealed).map_err(self.failed())? > 0;
+        if changed {
+            return Ok(());
+        }
         self.connection
             .prepare_cached(
                 "INSERT INTO record (instance, name, version, sealed) VALUES (?1, ?2, ?3, ?4)
@@ -288,6 +302,19 @@ impl Draft<'_> {
             })
             .map_err(self.failed())?;
         Ok(())
+    }
+
+    /// How many records there were to be replaced, one or none.
+    fn replace(
+        &self,
+        id: InstanceId,
+        name: &RecordName,
+        version: u64,
+        sealed: &[u8],
+    ) -> rusqlite::Result<usize> {
+        self.connection
+            .prepare_cached("UPDATE record SET version = ?3, sealed = ?4 WHERE instance = ?1 AND name = ?2")?
+            .execute(params![integer_sql(id)?, name.as_bytes(), integer_to_sql(version)?, sealed])
     }
 
     fn remove(&mut self, id: InstanceId, name: &RecordName) -> Result<(), StoreError> {

@@ -36,6 +36,7 @@ mod container;
 mod counters;
 mod early_sync;
 mod error;
+mod group;
 mod schema;
 mod seal;
 #[cfg(test)]
@@ -55,6 +56,7 @@ use zeroize::Zeroizing;
 pub(crate) use self::container::Container;
 pub use self::counters::Counters;
 pub use self::error::{InstanceList, StoreError};
+use self::group::{Gathering, Ticket};
 use self::schema::Place;
 use self::writer::{Request, Writer};
 use crate::host_key::HostKey;
@@ -248,6 +250,7 @@ impl Reserved {
 pub struct Store {
     writer: Arc<Mutex<Writer>>,
     requests: mpsc::Sender<Request>,
+    gathering: Arc<Gathering>,
     /// Requests that the thread has not taken, about: while there are any, a commit goes behind them, to share their transaction.
     waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
@@ -290,11 +293,13 @@ impl Store {
         let (next_id, reserved, counters) = (writer.next_id(), writer.reserved(), writer.counters());
         let path = writer.path().to_owned();
         let (writer, waiting) = (Arc::new(Mutex::new(writer)), Arc::new(AtomicUsize::new(0)));
+        let gathering: Arc<Gathering> = Arc::default();
         let thread = std::thread::Builder::new()
             .name("store".into())
             .spawn({
                 let (writer, waiting) = (Arc::clone(&writer), Arc::clone(&waiting));
-                move || Writer::run(&writer, &queue, &waiting)
+                let gathering = Arc::clone(&gathering);
+                move || Writer::run(&writer, &queue, &gathering, &waiting)
             })
             .map_err(|source| StoreError::Io {
                 action: "start the thread for",
@@ -302,7 +307,7 @@ impl Store {
                 source: Arc::new(source),
             })?;
         let next_id = AtomicU64::new(next_id);
-        Ok(Self { writer, requests, waiting, thread: Some(thread), next_id, reserved, counters })
+        Ok(Self { writer, requests, gathering, waiting, thread: Some(thread), next_id, reserved, counters })
     }
 
     /// Makes `batch` durable and returns when it is. Many threads may wait here at once; they share transactions.
@@ -316,7 +321,17 @@ impl Store {
         {
             return writer.commit(batch);
         }
-        self.ask(|reply| Request::Commit(batch, reply))?
+        self.join(batch)?.wait()
+    }
+
+    /// Has the thread make `batch` durable, with others that wait.
+    fn join(&self, batch: Batch) -> Result<Ticket, StoreError> {
+        let (ticket, begins_a_group) = self.gathering.push(batch)?;
+        if begins_a_group {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            self.requests.send(Request::Commits).map_err(|_| StoreError::Closed)?;
+        }
+        Ok(ticket)
     }
 
     /// All instances that are intact, in the order of their numbers.

@@ -65,10 +65,9 @@ pub(super) fn newest_format() -> i64 {
 }
 
 /// Says what an error of SQLite means for the database at `path`.
-pub(super) fn explain(path: &Path, action: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
-    let path = path.to_owned();
+pub(super) fn explain(path: &Path, action: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
     move |source| {
-        let path = path.clone();
+        let path = path.to_owned();
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => StoreError::DiskFull { path, source: Arc::new(source) },
             Some(ErrorCode::NotADatabase) => StoreError::NotADatabase { path },

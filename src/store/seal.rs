@@ -114,7 +114,8 @@ impl InstanceKey {
 
 /// Where a value belongs: the associated data of its seal.
 pub(super) fn record_place(id: InstanceId, name: &RecordName, version: u64) -> Vec<u8> {
-    let mut place = b"record\x01".to_vec();
+    let mut place = Vec::with_capacity(64);
+    place.extend_from_slice(b"record\x01");
     place.extend_from_slice(&id.0.to_be_bytes());
     push_name(&mut place, name);
     place.extend_from_slice(&version.to_be_bytes());
@@ -128,7 +129,9 @@ pub(super) fn row_place<'a>(
     records: impl ExactSizeIterator<Item = (&'a RecordName, &'a u64)>,
 ) -> Vec<u8> {
     let InstanceRow { id, parent, handle, name, uuid, attributes } = row;
-    let mut place = b"instance\x01".to_vec();
+    const NAME_AND_VERSION: usize = 25;
+    let mut place = Vec::with_capacity(records.len().saturating_mul(NAME_AND_VERSION).saturating_add(256));
+    place.extend_from_slice(b"instance\x01");
     place.extend_from_slice(&id.0.to_be_bytes());
     place.extend_from_slice(&sequence.to_be_bytes());
     match parent {

@@ -118,16 +118,9 @@ fn commit_together(store: &Store, batches: Vec<Vec<Op>>) -> Vec<Result<(), Store
     let (release, held) = mpsc::channel::<()>();
     let hold = Request::Inspect(Box::new(move |_| held.recv().unwrap()));
     store.requests.send(hold).unwrap();
-    let answers: Vec<_> = batches
-        .into_iter()
-        .map(|ops| {
-            let (reply, answer) = mpsc::channel();
-            store.requests.send(Request::Commit(Batch::new(ops), reply)).unwrap();
-            answer
-        })
-        .collect();
+    let answers: Vec<_> = batches.into_iter().map(|ops| store.join(Batch::new(ops)).unwrap()).collect();
     release.send(()).unwrap();
-    answers.into_iter().map(|answer| answer.recv().unwrap()).collect()
+    answers.into_iter().map(Ticket::wait).collect()
 }
 
 #[test]
@@ -381,10 +374,9 @@ fn dropping_the_store_finishes_what_waits() {
     let place = Place::new();
     let store = place.create();
     let root = create_instance(&store, None, "root");
-    let (reply, answer) = mpsc::channel();
-    store.requests.send(Request::Commit(Batch::new(vec![put(root, A, b"last")]), reply)).unwrap();
+    let ticket = store.join(Batch::new(vec![put(root, A, b"last")])).unwrap();
     drop(store);
-    answer.recv().unwrap().unwrap();
+    ticket.wait().unwrap();
     assert_eq!(contents(&place.open(), root), [(A, b"last".to_vec())]);
     assert!(!place.path().with_extension("sqlite-wal").exists(), "the log was written into the database");
 }

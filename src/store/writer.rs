@@ -5,7 +5,6 @@
 //! and answers them all when that is durable. While it synchronises, the next ones gather. Reads go through it
 //! too, since the database admits one connection.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -16,6 +15,7 @@ use rusqlite::Connection;
 
 use super::apply::{Catalogue, Changes, Draft};
 use super::early_sync::EarlySync;
+use super::group::{Gathering, Group, Outcomes};
 use super::schema::{self, Lock, Place, explain};
 use super::seal::WrappingKey;
 use super::{
@@ -23,16 +23,11 @@ use super::{
 };
 use crate::sentence;
 
-/// Bounds of one transaction, so that the first batch in it is not kept waiting by ever more behind it.
-const MOST_BATCHES: usize = 512;
-const MOST_BYTES: usize = 8 << 20;
-
 type Reply<T> = Sender<Result<T, StoreError>>;
-/// What the batches of one transaction came to, one by one.
-type Outcomes = Vec<Result<(), StoreError>>;
 
 pub(super) enum Request {
-    Commit(Batch, Reply<()>),
+    /// The next group of [`Gathering`] is there.
+    Commits,
     Instances(Reply<Vec<InstanceRow>>),
     Damaged(Reply<Vec<(InstanceId, StoreError)>>),
     Records(InstanceId, Reply<Vec<Record>>),
@@ -154,26 +149,18 @@ impl Writer {
 
     /// Serves requests until one says to close or no one is left to make any, or a panic has left nothing to go on with. A caller that no
     /// longer waits for its answer is no error.
-    pub(super) fn run(writer: &Mutex<Self>, requests: &Receiver<Request>, waiting: &AtomicUsize) {
-        let mut held = None;
-        while let Some(request) = held.take().or_else(|| requests.recv().ok()) {
+    pub(super) fn run(
+        writer: &Mutex<Self>,
+        requests: &Receiver<Request>,
+        gathering: &Gathering,
+        waiting: &AtomicUsize,
+    ) {
+        let _closed_at_the_end = ClosedAtTheEnd(gathering);
+        while let Ok(request) = requests.recv() {
             let Ok(mut this) = writer.lock() else { return };
             waiting.store(0, Ordering::Relaxed);
             match request {
-                Request::Commit(batch, reply) => {
-                    let mut group = Group::starting_with(batch, reply);
-                    while group.has_room() {
-                        match requests.try_recv() {
-                            Ok(Request::Commit(batch, reply)) => group.push(batch, reply),
-                            Ok(other) => {
-                                held = Some(other);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
-                    this.commit_group(group);
-                }
+                Request::Commits => gathering.take().into_iter().for_each(|group| this.commit_group(group)),
                 Request::Instances(reply) => {
                     let _ = reply.send(this.ready().map(|database| database.catalogue.intact()));
                 }
@@ -234,9 +221,7 @@ impl Writer {
         self.note(&outcomes);
         // Before the answers, so that an acknowledged deletion has left the files.
         self.wipe_traces();
-        for (reply, outcome) in group.replies.into_iter().zip(outcomes) {
-            let _ = reply.send(outcome);
-        }
+        group.answer(outcomes);
     }
 
     fn outcomes(&mut self, batches: &[Batch]) -> Outcomes {
@@ -300,25 +285,23 @@ impl Writer {
     }
 
     fn try_transaction(&mut self, batches: &[Batch]) -> Result<Outcomes, Failure> {
+        let path = self.place.path().to_owned();
         let Self { place, wrapping, database: Some(database), reserved, counters, .. } = self else {
             return Err(Failure::Undone(StoreError::Closed));
         };
-        let path = place.path();
+        let path = path.as_path();
         let failed = explain(path, "write");
         let undone = |error| Failure::Undone(failed(error));
         let durability = strictest(batches);
         database.outlive(durability).map_err(undone)?;
         let Database { connection, catalogue, ledger, .. } = database;
         run(connection, "BEGIN IMMEDIATE").map_err(undone)?;
-        // A batch that is alone needs none to be refused: the transaction ends with it.
+        // A batch that is alone needs no savepoint to be refused: the transaction ends with it.
         let has_neighbours = batches.len() > 1;
 
         let mut changes = Changes::new();
         let mut outcomes = Vec::with_capacity(batches.len());
         for batch in batches {
-            if has_neighbours {
-                run(connection, "SAVEPOINT batch").map_err(undone)?;
-            }
             let numbers = reserved.lock();
             let draft = Draft {
                 connection,
@@ -329,20 +312,29 @@ impl Writer {
                 transaction: &changes,
                 batch: Changes::new(),
             };
+            // Nor does one that will not be: should it be refused all the same, all are tried singly.
+            let may_go_back = has_neighbours && !draft.is_safe(batch);
+            if may_go_back {
+                run(connection, "SAVEPOINT batch").map_err(undone)?;
+            }
             match draft.apply(batch) {
                 Ok(changed) => {
                     changes.extend(changed);
                     outcomes.push(Ok(()));
                 }
-                Err(error) if error.is_about_the_batch() && !connection.is_autocommit() => {
-                    if has_neighbours {
+                Err(error)
+                    if error.is_about_the_batch()
+                        && (may_go_back || !has_neighbours)
+                        && !connection.is_autocommit() =>
+                {
+                    if may_go_back {
                         run(connection, "ROLLBACK TO batch").map_err(undone)?;
                     }
                     outcomes.push(Err(error));
                 }
                 Err(error) => return Err(Failure::Undone(error)),
             }
-            if has_neighbours {
+            if may_go_back {
                 run(connection, "RELEASE batch").map_err(undone)?;
             }
         }
@@ -517,27 +509,12 @@ fn strictest(batches: &[Batch]) -> Durability {
     }
 }
 
-/// Commits that share a transaction.
-struct Group {
-    batches: Vec<Batch>,
-    replies: VecDeque<Reply<()>>,
-    bytes: usize,
-}
+/// However the thread ends, nobody waits for it in vain.
+struct ClosedAtTheEnd<'a>(&'a Gathering);
 
-impl Group {
-    fn starting_with(batch: Batch, reply: Reply<()>) -> Self {
-        let mut group = Self { batches: Vec::new(), replies: VecDeque::new(), bytes: 0 };
-        group.push(batch, reply);
-        group
-    }
-
-    fn push(&mut self, batch: Batch, reply: Reply<()>) {
-        self.bytes = batch.ops.iter().map(Op::bytes).fold(self.bytes, usize::saturating_add);
-        self.batches.push(batch);
-        self.replies.push_back(reply);
-    }
-    fn has_room(&self) -> bool {
-        self.batches.len() < MOST_BATCHES && self.bytes < MOST_BYTES
+impl Drop for ClosedAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
