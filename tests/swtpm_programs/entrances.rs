@@ -43,13 +43,23 @@ fn a_device_is_opened_by_its_path_and_has_a_control_channel() {
     tcsetattr(&pair.slave, SetArg::TCSANOW, &modes).unwrap();
     let path = ttyname(&pair.slave).unwrap().display().to_string();
     let control = dir.path().join("c").display().to_string();
-    let mut child = Command::new(SWTPM)
-        .args(["chardev", "--tpm2", "--chardev", &path, "--tpmstate", &format!("dir={state}")])
-        .args(["--ctrl", &format!("type=unixio,path={control}")])
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    until("the control channel", || UnixStream::connect(&control).ok());
+    let start = || {
+        let child = Command::new(SWTPM)
+            .args(["chardev", "--tpm2", "--chardev", &path, "--tpmstate", &format!("dir={state}")])
+            .args(["--ctrl", &format!("type=unixio,path={control}")])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        until("the control channel", || UnixStream::connect(&control).ok());
+        child
+    };
+    // SIGTERM ends it in good order.
+    let mut child = start();
+    let process = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(ended(&mut child));
+    assert!(!Path::new(&control).exists());
+    let mut child = start();
     said(IOCTL, &["--unix", &control, "-i"]);
     let mut master = fs::File::from(pair.master);
     assert_eq!(transmit(&mut master, STARTUP)[6..], [0; 4]);

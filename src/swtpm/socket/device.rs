@@ -67,23 +67,33 @@ impl Device {
         }
         Ok(Self(device))
     }
+}
 
-    /// A new `/dev/tpmN`, whose commands come to us, and the line that tells of it.
-    pub(super) fn proxy() -> Result<(Self, String), SwtpmError> {
-        let failed = |action| file(action, Path::new(PROXY));
-        let proxy = OpenOptions::new().read(true).write(true).open(PROXY).map_err(failed("open"))?;
+/// Where Linux is asked for a device.
+pub(super) struct Proxy(File);
+
+impl Proxy {
+    /// Opens it, which takes rights that the program may not have for long.
+    pub(super) fn open() -> Result<Self, SwtpmError> {
+        let opened = OpenOptions::new().read(true).write(true).open(PROXY).map_err(file("open", PROXY))?;
+        Ok(Self(opened))
+    }
+
+    /// A new `/dev/tpmN`, whose commands come to us, and the line that tells of it. Linux sends its first commands at once, and has no
+    /// patience: the TPM is to be ready.
+    pub(super) fn make(self) -> Result<(Device, String), SwtpmError> {
+        let failed = || file("make a device of", Path::new(PROXY));
         let mut made = NewDevice { flags: PROXY_TPM2, ..NewDevice::default() };
         // SAFETY: the structure is that of the request, and lives during it.
         #[expect(unsafe_code, reason = "a request of a driver")]
-        unsafe { request::new_device(proxy.as_raw_fd(), &raw mut made) }
-            .map_err(|e| failed("make a device of")(e.into()))?;
-        let fd =
-            i32::try_from(made.fd).map_err(|_| failed("make a device of")(ErrorKind::InvalidData.into()))?;
+        unsafe { request::new_device(self.0.as_raw_fd(), &raw mut made) }.map_err(|e| failed()(e.into()))?;
+        let fd = i32::try_from(made.fd).map_err(|_| failed()(ErrorKind::InvalidData.into()))?;
         // SAFETY: the driver has just opened it for this process, and told nobody else.
         #[expect(unsafe_code, reason = "the driver gives it by its number")]
         let device = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
         let NewDevice { number, major, minor, .. } = made;
-        Ok((Self(device), format!("New TPM device: /dev/tpm{number} (major/minor = {major}/{minor})\n")))
+        let line = format!("New TPM device: /dev/tpm{number} (major/minor = {major}/{minor})\n");
+        Ok((Device(device), line))
     }
 }
 

@@ -29,7 +29,8 @@ pub(super) struct Entrances {
 }
 
 impl Entrances {
-    /// Opens the channels, with the descriptors that were handed down and the device that is open. To be called once.
+    /// Opens the channels, with the descriptors that were handed down and the device that is open; one that is still to be made is no channel
+    /// yet. To be called once.
     pub(super) fn open(arguments: &Arguments, device: Option<Device>) -> Result<Self, SwtpmError> {
         let mut all = Self {
             control: None,
@@ -41,8 +42,9 @@ impl Entrances {
         match arguments.interface {
             Interface::Chardev => {
                 let device = match (device, arguments.fd) {
-                    (Some(device), _) => device,
-                    (None, Some(fd)) => Device::from_fd(take_fd(fd)?)?,
+                    (Some(device), _) => Some(device),
+                    (None, Some(fd)) => Some(Device::from_fd(take_fd(fd)?)?),
+                    (None, None) if arguments.proxy => None,
                     (None, None) => {
                         return Err(SwtpmError::Needs {
                             option: "swtpm chardev",
@@ -50,7 +52,7 @@ impl Entrances {
                         });
                     }
                 };
-                all.data = Some(device::channel(device)?);
+                all.data = device.map(device::channel).transpose()?;
                 all.end_with_data = true;
             }
             Interface::Socket => all.data(arguments)?,
@@ -63,7 +65,7 @@ impl Entrances {
             }
             all.control = Some(open(&sub, "unixio")?);
         }
-        if all.control.is_none() && all.data.is_none() {
+        if all.control.is_none() && all.data.is_none() && !arguments.proxy {
             return Err(SwtpmError::Needs {
                 option: "swtpm socket",
                 needs: "--ctrl, --server, --port or --fd is needed",

@@ -26,7 +26,7 @@ use super::{VERSION, json_list, key, rsa_features};
 use crate::daemon::{block_signals, wait_for_signal};
 use crate::tree::describe_tpm;
 use arguments::{Arguments, Ask, Interface};
-use device::Device;
+use device::{Device, Proxy};
 use entrances::Entrances;
 use shared::SharedTpm;
 
@@ -87,7 +87,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), SwtpmError> 
     let arguments = Arguments::parse(interface, arguments)?;
     // Looked up and opened while the files and the rights for that are there.
     let user = arguments.run_as.as_deref().map(User::find).transpose()?;
-    let device = open_device(&arguments)?;
+    let opened = open_device(&arguments)?;
     if let Some(root) = &arguments.root {
         change_root(root)?;
     }
@@ -111,21 +111,25 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), SwtpmError> 
         Some(Ask::Profiles) => print(&format!("{}\n", describe_tpm(InfoFlags::AVAILABLE_PROFILES))),
         Some(Ask::Info(flags)) => print(&format!("{}\n", describe_tpm(InfoFlags(flags)))),
         None if !arguments.tpm2 => Err(SwtpmError::Tpm12),
-        None => serve(arguments, state, device),
+        None => serve(arguments, state, opened),
     }
 }
 
-/// The device of `swtpm chardev`, unless it is handed down, or is not wanted for what is asked.
-fn open_device(arguments: &Arguments) -> Result<Option<Device>, SwtpmError> {
-    if arguments.ask.is_some() {
-        return Ok(None);
+/// Where the commands of `swtpm chardev` come from, unless it is handed down, or is not wanted for what is asked.
+enum Opened {
+    Device(Device),
+    /// A device that is to be made.
+    Proxy(Proxy),
+    Nothing,
+}
+
+fn open_device(arguments: &Arguments) -> Result<Opened, SwtpmError> {
+    match &arguments.device {
+        _ if arguments.ask.is_some() => Ok(Opened::Nothing),
+        _ if arguments.proxy => Proxy::open().map(Opened::Proxy),
+        Some(path) => Device::open(path).map(Opened::Device),
+        None => Ok(Opened::Nothing),
     }
-    if !arguments.proxy {
-        return arguments.device.as_deref().map(Device::open).transpose();
-    }
-    let (device, line) = Device::proxy()?;
-    print(&line)?;
-    Ok(Some(device))
 }
 
 fn unsupported(option: &str, reason: &'static str) -> SwtpmError {
@@ -155,7 +159,7 @@ enum End {
     Event(ControlEvent),
 }
 
-fn serve(arguments: Arguments, state: Option<StatePlace>, device: Option<Device>) -> Result<(), SwtpmError> {
+fn serve(arguments: Arguments, state: Option<StatePlace>, opened: Opened) -> Result<(), SwtpmError> {
     let state = match state {
         Some(state) => state,
         // As with swtpm.
@@ -172,9 +176,15 @@ fn serve(arguments: Arguments, state: Option<StatePlace>, device: Option<Device>
         arguments.migration_key.as_deref().map(|text| key::load("--migration-key", text)).transpose()?;
     // Before there is a second thread.
     let ready = arguments.daemon.then(become_daemon).transpose()?;
-    let doors = Entrances::open(&arguments, device)?;
-    let _pid_file = arguments.pid.as_deref().map(PidFile::write).transpose()?;
+    // Before any thread, which would take a signal otherwise.
     block_signals()?;
+    let (device, proxy) = match opened {
+        Opened::Device(device) => (Some(device), None),
+        Opened::Proxy(proxy) => (None, Some(proxy)),
+        Opened::Nothing => (None, None),
+    };
+    let mut doors = Entrances::open(&arguments, device)?;
+    let _pid_file = arguments.pid.as_deref().map(PidFile::write).transpose()?;
 
     let given_key = key.is_some();
     let tpm = Arc::new(SharedTpm::open(state, key, arguments.migration.unwrap_or_default())?);
@@ -216,6 +226,11 @@ fn serve(arguments: Arguments, state: Option<StatePlace>, device: Option<Device>
         ..Options::new(NAME)
     };
     let (end_with_data, end_with_control) = (doors.end_with_data, doors.end_with_control);
+    if let Some(proxy) = proxy {
+        let (device, line) = proxy.make()?;
+        print(&line)?;
+        doors.data = Some(device::channel(device)?);
+    }
     // Whatever there is to be opened is open now, and nobody has been served.
     confine(arguments.seccomp)?;
     let door = ControlDoor::open(doors.control, doors.data, tpm.clone(), options)?;
