@@ -12,4 +12,5 @@ mod client;
 #[allow(dead_code, reason = "shared with the other tests of the programs")]
 mod common;
 mod migration;
+mod neighbours;
 mod swtpm;

@@ -15,4 +15,5 @@ mod cloud_hypervisor;
 mod hand_over;
 mod requests;
 mod state;
+mod tcp_clients;
 mod world;
