@@ -2,7 +2,10 @@
 
 use qemu_tests::libvirt::{Libvirtd, emulator_domain, external_domain, virtio_domain};
 use qemu_tests::process::wait_until;
-use qemu_tests::{Daemon, Error, Hosts, Possessions, Result, Setup, Workload, ensure, guest_test, same};
+use qemu_tests::snapshot::add_disk;
+use qemu_tests::{
+    Daemon, Error, GuestBuilder, Hosts, Possessions, Result, Setup, Workload, ensure, guest_test, same,
+};
 use std::path::Path;
 use std::time::Duration;
 
@@ -169,6 +172,66 @@ fn saves_of_a_daemon(test: &str, xml: fn(&Setup, &str, &str) -> String) {
         drop(guest);
         comes_back_once(&host, scratch, &mut possessions, &|| daemon.logged())?;
         ensure(daemon.control(&["info", NAME])?.contains("state:      live"), "it does not live")
+    });
+}
+
+/// Snapshots with memory in the domain's disk.
+#[test]
+fn a_domain_does_not_go_back_to_a_snapshot_after_which_it_has_run() {
+    guest_test("libvirt-internal", |setup, scratch| {
+        let disk = scratch.join("disk.qcow2");
+        add_disk(&mut GuestBuilder::new(setup, "maker").paused().start(setup, scratch)?, &disk)?;
+        let daemon = Daemon::start(setup, scratch, "host")?;
+        let host = Libvirtd::start(setup, scratch, "libvirt", &daemon)?;
+        daemon.create(NAME)?;
+        let disk = format!(
+            "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{}'/>
+             <target dev='vda' bus='virtio'/></disk></devices>",
+            disk.display()
+        );
+        host.define(&external_domain(setup, NAME, &daemon.uuid(NAME)?).replace("</devices>", &disk))?;
+        host.virsh(&["start", NAME])?;
+        let mut guest = host.guest(NAME)?;
+        guest.wait_ready()?;
+        let mut possessions = Possessions::make(&mut guest, EVENT, "data of a snapshot")?;
+        println!("{}", refusal(host.virsh(&["snapshot-create-as", NAME, "one"]).map(drop))?);
+        same("state after a refusal", &host.virsh(&["domstate", NAME])?.as_str(), &"running")?;
+        possessions.check(&mut guest)?;
+
+        daemon.control(&["saves", NAME, "allowed"])?;
+        host.virsh(&["snapshot-create-as", NAME, "two"])?;
+        same("state after a snapshot", &host.virsh(&["domstate", NAME])?.as_str(), &"running")?;
+        possessions.check(&mut guest)?;
+        possessions.count(&mut guest)?;
+        drop(guest);
+        println!("{}", refusal(host.virsh(&["snapshot-revert", NAME, "two", "--force"]).map(drop))?);
+        ensure(daemon.logged()?.contains("comes back once"), "nobody says why")?;
+        let state = host.virsh(&["domstate", NAME])?;
+        println!("after it the domain is {state}");
+        ensure(state != "running", "the domain runs with the memory of a snapshot that was not loaded")?;
+        if state != "shut off" {
+            host.virsh(&["destroy", NAME])?;
+        }
+        host.virsh(&["start", NAME])?;
+        let mut guest = host.guest(NAME)?;
+        guest.wait_ready()?;
+        possessions.check_after_reset(&mut guest)?;
+
+        // With --halt it has not run since: once, like any save.
+        drop(guest);
+        host.virsh(&["snapshot-create-as", NAME, "three", "--halt"])?;
+        same("state after a halt", &host.virsh(&["domstate", NAME])?.as_str(), &"shut off")?;
+        ensure(daemon.control(&["info", NAME])?.contains("state:      saved"), "it is not saved")?;
+        host.virsh(&["snapshot-revert", NAME, "three"])?;
+        let mut guest = host.guest(NAME)?;
+        possessions.check(&mut guest)?;
+        possessions.count(&mut guest)?;
+        drop(guest);
+        println!("{}", refusal(host.virsh(&["snapshot-revert", NAME, "three", "--force"]).map(drop))?);
+        host.virsh(&["start", NAME])?;
+        let mut guest = host.guest(NAME)?;
+        guest.wait_ready()?;
+        possessions.check_after_reset(&mut guest)
     });
 }
 

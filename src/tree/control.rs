@@ -108,7 +108,11 @@ impl ControlledTpm for Instance {
 
     fn is_established(&self) -> bool {
         let Ok(tree) = self.tree_or_gone() else { return false };
-        self.enter(&tree).is_ok_and(|inner| inner.tpm.as_ref().is_some_and(Tpm::is_established))
+        self.enter(&tree).is_ok_and(|inner| match &inner.tpm {
+            Some(tpm) => tpm.is_established(),
+            // Asked before the first command, when it is not decided yet whether the machine goes on or starts anew.
+            None => self.saved_tpm(&tree, &inner).is_some_and(|tpm| tpm.is_established()),
+        })
     }
 
     fn reset_established(&self, locality: u8) -> Result<bool, DeviceError> {

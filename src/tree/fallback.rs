@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use vtpm_engine::Tpm;
 use vtpm_protocol::instance::{InstanceState, LoggedStep, MigrationSide};
 use vtpm_protocol::rc::ResponseCode;
 
@@ -73,6 +74,16 @@ impl Instance {
                 Err(code)
             }
         }
+    }
+
+    /// The TPM of a machine that is saved here, to be looked at.
+    pub(super) fn saved_tpm(&self, tree: &Tree, inner: &Inner) -> Option<Tpm> {
+        if !inner.state.is_save() {
+            return None;
+        }
+        let mut held = Stored::read(&*tree.persistence, self.id()).ok()?.held;
+        inner.state.clone().machine_runs(&mut held)?;
+        restore(held.live).ok()
     }
 
     /// One transaction: the state, the records from the escrow, and a reset of the machine meanwhile.

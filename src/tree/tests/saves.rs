@@ -188,6 +188,23 @@ fn a_machine_that_starts_anew_finds_its_tpm_reset_and_nothing_else_lost() {
 }
 
 #[test]
+fn whether_a_launch_was_measured_is_told_while_the_machine_is_saved() {
+    let host = prepared();
+    assert!(!host.vm().is_established());
+    save(&host);
+    assert!(!host.vm().is_established());
+    host.vm().run_state(true);
+    host.vm().hash_start().unwrap();
+    host.vm().hash_end().unwrap();
+    save(&host);
+    let host = host.crash();
+    // As QEMU does it: it switches the TPM on, and asks.
+    host.vm().power_on().unwrap();
+    assert!(host.vm().is_established());
+    assert_eq!(host.vm().state(), Some(InstanceState::Saved));
+}
+
+#[test]
 fn an_altered_or_foreign_stream_changes_nothing() {
     let host = prepared();
     let pcr = pcr16(&host.vm());
