@@ -62,6 +62,54 @@ fn a_state_in_one_file_is_kept_whatever_becomes_of_the_process() {
     drop(UnixStream::connect(dir.path().join("other")).unwrap());
 }
 
+/// TPM2_NV_Increment of the counter with the owner's authorization, which is empty.
+fn increment() -> Vec<u8> {
+    let handles = [0x4000_0001u32.to_be_bytes(), COUNTER.to_be_bytes()].concat();
+    let password = [0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0];
+    [&[0x80, 2, 0, 0, 0, 31, 0, 0, 1, 0x34][..], &handles, &password].concat()
+}
+
+const COUNTER: u32 = 0x0150_0002;
+
+#[test]
+fn what_was_answered_is_in_the_file_whenever_the_process_is_killed() {
+    if !debian(&["tpm2_nvdefine"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("state");
+    let mut counted = 0u64;
+    for round in 0..12u64 {
+        let server = Server::start(SWTPM, &uri(&file), dir.path(), WHEN_ON);
+        if round == 0 {
+            let attributes = "ownerread|ownerwrite|authread|authwrite|nt=counter";
+            server.tool_said(&format!("tpm2_nvdefine {COUNTER:#x} -C o -a {attributes}"));
+            server.tool_said(&format!("tpm2_nvincrement {COUNTER:#x} -C o"));
+        }
+        let read = server.tool(&format!("tpm2_nvread {COUNTER:#x} -C o")).stdout;
+        let found = u64::from_be_bytes(read.try_into().unwrap());
+        // What was not answered any more may have been done.
+        assert!(round == 0 || (counted..=counted + 1).contains(&found), "{found} after {counted}");
+        let mut client = UnixStream::connect(dir.path().join("s")).unwrap();
+        let counting = std::thread::spawn(move || {
+            let (mut counted, command) = (found, increment());
+            let mut response = [0; 19];
+            while client.write_all(&command).and_then(|()| client.read_exact(&mut response)).is_ok() {
+                assert_eq!(response[6..10], [0; 4]);
+                counted += 1;
+            }
+            counted
+        });
+        std::thread::sleep(Duration::from_millis(40 + 17 * round));
+        drop(server);
+        counted = counting.join().unwrap();
+        for socket in ["s", "s.ctrl"] {
+            fs::remove_file(dir.path().join(socket)).unwrap();
+        }
+    }
+    assert!(counted > 100, "{counted} increments are too few to say anything");
+}
+
 #[test]
 fn a_key_protects_a_state_in_one_file() {
     let dir = tempfile::tempdir().unwrap();
