@@ -16,6 +16,7 @@ mod options;
 mod places;
 mod setup;
 mod shared;
+mod windows;
 
 use std::fs;
 use std::io::{Read, Write};
