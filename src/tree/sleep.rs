@@ -7,6 +7,9 @@
 //!
 //! Nothing ticks. A round is made some time after an instance was read from the store, was made, or lost its client; it puts to sleep
 //! what was not used since the round before, and there is another one only if that leaves something.
+//!
+//! The memory that is free then goes back to the system when there have been no rounds for a while. That takes some milliseconds for which others
+//! cannot allocate: an instance that wakes meanwhile would wait for them.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -46,16 +49,63 @@ impl Rounds {
         }
     }
 
-    /// Waits until a round is called for, and then for `pause`. `false` when there will be none any more.
-    fn wait(&self, pause: Duration) -> bool {
+    /// Waits until a round is called for, and then for `pause`; or for as long as is `quiet`, if it says how long, while none is.
+    fn next(&self, pause: Duration, quiet: Option<Duration>) -> Next {
         let called = |due: &mut Due| !due.round && !due.end;
-        let due = self.changed.wait_while(self.lock(), called).unwrap_or_else(PoisonError::into_inner);
-        let (mut due, _) = self
-            .changed
-            .wait_timeout_while(due, pause, |due| !due.end)
-            .unwrap_or_else(PoisonError::into_inner);
+        let wait = |due, timeout: Duration, condition: fn(&mut Due) -> bool| {
+            let waited = self.changed.wait_timeout_while(due, timeout, condition);
+            waited.unwrap_or_else(PoisonError::into_inner)
+        };
+        let due = match quiet {
+            None => self.changed.wait_while(self.lock(), called).unwrap_or_else(PoisonError::into_inner),
+            Some(quiet) => match wait(self.lock(), quiet, called) {
+                (_, timeout) if timeout.timed_out() => return Next::Quiet,
+                (due, _) => due,
+            },
+        };
+        let (mut due, _) = wait(due, pause, |due| !due.end);
         due.round = false;
-        !due.end
+        if due.end { Next::End } else { Next::Round }
+    }
+}
+
+/// What the thread does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Round,
+    /// Nobody wants a round.
+    Quiet,
+    /// There will be none any more.
+    End,
+}
+
+/// Memory of instances that fell asleep, to be given back to the system.
+#[derive(Default)]
+struct Debt {
+    rounds: u32,
+}
+
+impl Debt {
+    /// So many rounds may follow one another until it is not waited for a quiet moment any more.
+    const MOST_ROUNDS: u32 = 16;
+
+    const fn is_owed(&self) -> bool {
+        self.rounds > 0
+    }
+
+    /// After a round.
+    fn note(&mut self, asleep: usize) {
+        if asleep > 0 || self.is_owed() {
+            self.rounds = self.rounds.saturating_add(1);
+        }
+        if self.rounds >= Self::MOST_ROUNDS {
+            self.pay();
+        }
+    }
+
+    fn pay(&mut self) {
+        crate::memory::give_back();
+        self.rounds = 0;
     }
 }
 
@@ -123,27 +173,30 @@ impl Tree {
     pub fn let_sleep(self: &Arc<Self>, pause: Duration) -> Result<Sleep, TreeError> {
         let (tree, rounds) = (Arc::downgrade(self), self.rounds.clone());
         let thread = std::thread::Builder::new().name("sleep".into()).spawn(move || {
-            while rounds.wait(pause) {
-                if !round(&tree) {
-                    continue;
+            let mut debt = Debt::default();
+            loop {
+                match rounds.next(pause, debt.is_owed().then(|| pause.checked_div(2).unwrap_or(pause))) {
+                    Next::Round => debt.note(round(&tree, &rounds)),
+                    Next::Quiet => debt.pay(),
+                    Next::End => break,
                 }
-                rounds.call();
             }
         });
         Ok(Sleep { rounds: self.rounds.clone(), thread: Some(thread.map_err(TreeError::Thread)?) })
     }
 }
 
-/// Whether there is to be another one.
-fn round(tree: &Weak<Tree>) -> bool {
-    let Some(tree) = tree.upgrade() else { return false };
+/// How many fell asleep.
+fn round(tree: &Weak<Tree>, rounds: &Rounds) -> usize {
+    let Some(tree) = tree.upgrade() else { return 0 };
     let (asleep, again) = tree.make_round();
     if asleep > 0 {
         log::debug!("{asleep} instances were put to sleep");
-        drop(tree);
-        crate::memory::give_back();
     }
-    again
+    if again {
+        rounds.call();
+    }
+    asleep
 }
 
 /// Instances that nobody uses are put to sleep as long as this is there.
@@ -159,5 +212,40 @@ impl Drop for Sleep {
         if let Some(thread) = self.thread.take() {
             let _panicked = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(1);
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn it_is_quiet_when_nobody_calls_and_only_where_that_matters() {
+        let rounds = Rounds::default();
+        assert_eq!(rounds.next(LONG, Some(SHORT)), Next::Quiet);
+        rounds.call();
+        assert_eq!(rounds.next(SHORT, Some(LONG)), Next::Round);
+        rounds.call();
+        assert_eq!(rounds.next(SHORT, None), Next::Round);
+        rounds.lock().end = true;
+        assert_eq!(rounds.next(LONG, Some(LONG)), Next::End);
+        assert_eq!(rounds.next(LONG, None), Next::End);
+    }
+
+    #[test]
+    fn memory_is_owed_from_the_first_that_sleeps_and_not_for_ever() {
+        let mut debt = Debt::default();
+        debt.note(0);
+        assert!(!debt.is_owed());
+        debt.note(1);
+        for _ in 2..Debt::MOST_ROUNDS {
+            debt.note(0);
+            assert!(debt.is_owed());
+        }
+        debt.note(0);
+        assert!(!debt.is_owed());
     }
 }
