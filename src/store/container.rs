@@ -15,9 +15,10 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, MAIN_DB};
 use sha2::{Digest, Sha256};
@@ -41,6 +42,11 @@ const LARGEST_SLOT: u64 = 64 << 20;
 const IMAGE_HEADER: usize = 64;
 /// Where the hash stands in it.
 const HASHED: usize = 32;
+
+/// How long a device is waited for: udev locks it while it looks at what has just appeared, or was just closed by another program.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What the block says.
 struct Front {
@@ -235,12 +241,20 @@ impl Container {
             .mode(mode)
             .open(path)
             .map_err(io_error("open", path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::Locked { path: path.to_owned(), holder: "another process".into() });
+        let is_device = file.metadata().map_err(io_error("examine", path))?.file_type().is_block_device();
+        let begin = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if is_device && begin.elapsed() < PATIENCE => {
+                    std::thread::sleep(PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let holder = "another process".into();
+                    return Err(StoreError::Locked { path: path.to_owned(), holder });
+                }
+                Err(TryLockError::Error(source)) => return Err(io_error("lock", path)(source)),
             }
-            Err(TryLockError::Error(source)) => return Err(io_error("lock", path)(source)),
         }
         let start = first_block(&file).map_err(io_error("read", path))?;
         let store = Front::read(&start, path)?.map(|front| Store {

@@ -7,8 +7,18 @@ use super::*;
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
+/// A process that is killed when this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _over = self.0.kill();
+        let _over = self.0.wait();
+    }
+}
+
 /// A machine that stands still at its first instruction, with a TPM behind a control channel.
-struct Machine(Child);
+struct Machine(Running);
 
 impl Machine {
     /// Returns when its TPM is switched on.
@@ -19,9 +29,9 @@ impl Machine {
         let line = ["-nodefaults", "-display", "none", "-S", "-chardev", &chardev, "-qmp", &qmp];
         let tpm = ["-tpmdev", "emulator,id=tpmdev,chardev=tpmchar", "-device", "tpm-tis,tpmdev=tpmdev"];
         let child = Command::new(QEMU).args(line).args(tpm).stdin(Stdio::null()).spawn().unwrap();
-        let mut machine = Self(child);
+        let mut machine = Self(Running(child));
         let mut stream = until("the machine", || {
-            assert!(machine.0.try_wait().unwrap().is_none(), "it ended");
+            assert!(machine.0.0.try_wait().unwrap().is_none(), "it ended");
             UnixStream::connect(&monitor).ok()
         });
         stream.set_read_timeout(Some(LONG)).unwrap();
@@ -40,16 +50,9 @@ impl Machine {
 
     /// It tells its TPM that it ends; one that is killed does not.
     fn end(mut self) {
-        let process = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
+        let process = nix::unistd::Pid::from_raw(self.0.0.id().try_into().unwrap());
         nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).unwrap();
-        assert!(ended(&mut self.0));
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _over = self.0.kill();
-        let _over = self.0.wait();
+        assert!(ended(&mut self.0.0));
     }
 }
 
@@ -132,19 +135,20 @@ fn incus_finds_the_socket_in_the_directory_where_it_starts_the_tpm() {
     let (dir, state) = place();
     let control = dir.path().join("state/swtpm-vtpm.sock");
     for _ in 0..2 {
-        let mut child = Command::new(SWTPM)
+        let child = Command::new(SWTPM)
             .args(["socket", "--tpm2", "--tpmstate", &format!("dir={state}")])
             .args(["--ctrl", "type=unixio,path=swtpm-vtpm.sock"])
             .current_dir(&state)
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
+        let mut tpm = Running(child);
         // It waits for two seconds; the rest is for this machine.
         until("the socket", || control.exists().then_some(()));
         // It stays for the next one when a machine is killed, as Debian's does.
         drop(Machine::start(&control));
         Machine::start(&control).end();
-        assert!(ended(&mut child), "with its machine");
+        assert!(ended(&mut tpm.0), "with its machine");
         assert!(!control.exists());
     }
     // Of a container it wants a device, which takes a module of the kernel.

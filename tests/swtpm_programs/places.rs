@@ -225,9 +225,21 @@ fn a_block_device_holds_a_state_if_it_has_room() {
     assert!(refused(SETUP, &["--tpm2", "--tpmstate", &place(&small)]).contains("bytes"));
     let mode = fs::metadata(&usual.0).unwrap().permissions().mode();
     said(SETUP, &["--tpm2", "--tpmstate", &place(&usual), "--createek"]);
+    // As udev does, which looks at a device when it appears, and whenever somebody has written to it.
+    let other = fs::File::open(&usual.0).unwrap();
+    other.lock_shared().unwrap();
+    let unlocking = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(other);
+    });
     let server = Server::start(SWTPM, &place(&usual), dir.path(), WHEN_ON);
+    unlocking.join().unwrap();
     let mut tpm = UnixStream::connect(dir.path().join("s")).unwrap();
     assert_eq!(transmit(&mut tpm, &GET_RANDOM).len(), 20);
+    let second = format!("backend-uri={}", place(&usual));
+    let control = format!("type=unixio,path={}", dir.path().join("second").display());
+    let line = ["socket", "--tpm2", "--tpmstate", &second, "--ctrl", &control];
+    assert!(refused(SWTPM, &line).contains("in use"));
     server.shut_down();
     assert!(fs::metadata(&usual.0).unwrap().permissions().mode() == mode);
     said(SETUP, &["--tpm2", "--tpmstate", &place(&usual), "--not-overwrite"]);
