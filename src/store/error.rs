@@ -106,6 +106,21 @@ pub enum StoreError {
         #[source]
         source: Arc<rusqlite::Error>,
     },
+    /// The file system takes no more writes.
+    #[error("the file system of {path} is read-only")]
+    ReadOnly {
+        /// The database, or a file beside it.
+        path: PathBuf,
+    },
+    /// The medium or the file system refused to take what was to be written, for another reason than want of room.
+    #[error("the state database {path} cannot be written")]
+    WriteRefused {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: Arc<rusqlite::Error>,
+    },
     /// The file system refused something.
     #[error("cannot {action} {path}")]
     Io {
@@ -205,6 +220,21 @@ impl StoreError {
     /// before it goes on with it.
     pub fn outcome_is_unknown(&self) -> bool {
         matches!(self, Self::OutcomeUnknown { .. })
+    }
+
+    /// Whether a write was refused, of which nothing counts: what was written before it lacks the end that would make it valid. The
+    /// connection knows, and goes on. A failed synchronisation is something else: nobody knows what is on the medium then.
+    pub(crate) fn is_refused_write(&self) -> bool {
+        matches!(self, Self::DiskFull { .. } | Self::ReadOnly { .. } | Self::WriteRefused { .. })
+    }
+
+    /// Whether there is no room.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::DiskFull { .. } => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
     }
 
     /// Whether the failure is the batch's own fault, so that repeating it is useless.

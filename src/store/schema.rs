@@ -1,6 +1,6 @@
 //! The file: its lock, its creation, its tables, and how a connection to it is set up.
 
-use std::ffi::OsString;
+use std::ffi::{OsString, c_int};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::hooks::Wal;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 use subtle::ConstantTimeEq;
 
 use super::seal::{self, WrappingKey};
@@ -18,6 +19,9 @@ use crate::host_key::HostKey;
 
 /// "vtpm": the mark of this program in SQLite's header.
 const APPLICATION_ID: i64 = 0x7674_706d;
+
+/// With so many pages in it the log moves into the database.
+const LONG_LOG: c_int = 1000;
 
 /// What leads from each format to the next; the first from nothing to format 1. A released line is never changed.
 const MIGRATIONS: &[&str] = &[FORMAT_1];
@@ -70,6 +74,14 @@ pub(super) fn explain(path: &Path, action: &'static str) -> impl Fn(rusqlite::Er
         let path = path.to_owned();
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => StoreError::DiskFull { path, source: Arc::new(source) },
+            Some(ErrorCode::SystemIoFailure) if extended_code(&source) == Some(ffi::SQLITE_IOERR_WRITE) => {
+                if is_read_only(&path) {
+                    StoreError::ReadOnly { path }
+                } else {
+                    StoreError::WriteRefused { path, source: Arc::new(source) }
+                }
+            }
+            Some(ErrorCode::ReadOnly) => StoreError::ReadOnly { path },
             Some(ErrorCode::NotADatabase) => StoreError::NotADatabase { path },
             Some(ErrorCode::DatabaseCorrupt) => StoreError::Damaged { path, source: Arc::new(source) },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -80,9 +92,23 @@ pub(super) fn explain(path: &Path, action: &'static str) -> impl Fn(rusqlite::Er
     }
 }
 
+fn extended_code(error: &rusqlite::Error) -> Option<c_int> {
+    error.sqlite_error().map(|error| error.extended_code)
+}
+
+/// Whether the file system of the database takes no writes, as ext4 after an error of its own. It is asked by way of the lock file: a database that
+/// is opened and closed beside its connection loses the connection's lock.
+fn is_read_only(database: &Path) -> bool {
+    let opened = OpenOptions::new().write(true).open(database.with_extension("lock"));
+    opened.is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
+}
+
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
-    move |source| StoreError::Io { action, path, source: Arc::new(source) }
+    move |source| match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { path },
+        _ => StoreError::Io { action, path, source: Arc::new(source) },
+    }
 }
 
 /// Where a database is.
@@ -115,6 +141,36 @@ impl Place {
         match self {
             Self::File(path) => empty_log(connection, path),
             Self::Container(container) => container.overwrite(connection),
+        }
+    }
+
+    /// Has what is in the log written once more, into a file that takes its place, and synchronised there. The caller has no connection.
+    ///
+    /// A system that could not synchronise a file keeps in its memory what it could not write, and calls it written: that is what everybody
+    /// reads, and no later synchronisation says that a loss of power takes it away. What the log has must be safe before any of it moves
+    /// into the database. Writing it again where it is would not do: ext4 may go on to take a block for empty which it failed to write at
+    /// first, and say nothing either.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::ReadOnly`].
+    pub(super) fn renew_log(&self) -> Result<(), StoreError> {
+        match self {
+            Self::File(path) => renew(&with_suffix(path, "-wal")),
+            // It has none.
+            Self::Container(_) => Ok(()),
+        }
+    }
+
+    /// As [`Self::renew_log`], with the database.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn renew(&self) -> Result<(), StoreError> {
+        self.renew_log()?;
+        match self {
+            Self::File(path) => renew(path),
+            // Writes every image whole, over the oldest one.
+            Self::Container(_) => Ok(()),
         }
     }
 
@@ -299,7 +355,54 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_prepared_statement_cache_capacity(32);
+    connection.wal_hook(Some(move_log_when_long));
     Ok(())
+}
+
+/// Moves the log into the database when it is long, as SQLite does by itself. But SQLite forgets what went wrong at that: where the log could not
+/// be synchronised, what the commits before left in it is lost with a loss of power, and all that follows it with them, and no later
+/// synchronisation says so. Told here, it fails the commit, which did take place; then everything is opened and written anew.
+///
+/// All else stays in the log, and is tried again with the next commit.
+fn move_log_when_long(log: &Wal, pages: c_int) -> rusqlite::Result<()> {
+    if pages < LONG_LOG {
+        return Ok(());
+    }
+    match log.checkpoint() {
+        Err(error) if extended_code(&error) == Some(ffi::SQLITE_IOERR_FSYNC) => Err(error),
+        Err(error) => {
+            log::debug!("the log of the state database stays as long as it is: {error}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Puts a durable copy of a file in its place. There may be no such file, or nothing in it.
+fn renew(path: &Path) -> Result<(), StoreError> {
+    let copy = with_suffix(path, ".again");
+    let copied = match File::open(path) {
+        Ok(file) => copy_durably(file, &copy),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => Err(error),
+    };
+    let renewed =
+        copied.and_then(|bytes| if bytes == 0 { fs::remove_file(&copy) } else { fs::rename(&copy, path) });
+    match renewed {
+        Ok(()) => synchronise_directory(path),
+        Err(error) => {
+            let _ = fs::remove_file(&copy);
+            Err(io_error("write a new copy of", path)(error))
+        }
+    }
+}
+
+/// How many bytes there were.
+fn copy_durably(mut from: File, to: &Path) -> io::Result<u64> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
+    let bytes = io::copy(&mut from, &mut file)?;
+    file.sync_all()?;
+    Ok(bytes)
 }
 
 fn read_format(connection: &Connection) -> rusqlite::Result<i64> {

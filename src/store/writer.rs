@@ -50,8 +50,10 @@ struct Database {
 pub(super) struct Writer {
     place: Place,
     wrapping: WrappingKey,
-    /// Not there after a failure that could not be mended yet; every request tries again.
+    /// Not there after a failure that could not be mended yet; every request tries again, but for the pause.
     database: Option<Database>,
+    /// Until when nobody tries again, and what went wrong the last time.
+    pause: Option<(Instant, StoreError)>,
     next_id: u64,
     reserved: Arc<Reserved>,
     counters: Arc<Counters>,
@@ -80,12 +82,17 @@ impl Writer {
         lock: Option<Lock>,
     ) -> Result<Self, StoreError> {
         let path = place.path();
+        // The process before this one may have been killed while its medium failed.
+        match place.renew_log() {
+            Err(error) if error.is_full() => log::warn!("{}", sentence(&error)),
+            renewed => renewed?,
+        }
         let (connection, wrapping) = schema::open(&place, host_key)?;
         // Also wipes what a deletion left in the log when the process was killed before it could.
         let traces_remain = match place.consolidate(&connection) {
             Ok(()) => false,
             // What is in the log can be read there; a full medium is no reason not to start.
-            Err(error @ StoreError::DiskFull { .. }) => {
+            Err(error) if error.is_full() => {
                 log::warn!("the log of the state database could not be emptied: {}", sentence(&error));
                 true
             }
@@ -115,6 +122,7 @@ impl Writer {
             place,
             wrapping,
             database: Some(database),
+            pause: None,
             next_id: highest.saturating_add(1),
             reserved: Arc::default(),
             early_sync,
@@ -198,10 +206,18 @@ impl Writer {
     /// The database, recovered first if an earlier failure left it closed.
     fn ready(&mut self) -> Result<&mut Database, StoreError> {
         if self.database.is_none() {
-            let database = self
-                .recover()
-                .map_err(|source| StoreError::Unavailable { source: Box::new(source) })?
-                .database;
+            let unavailable = |source| StoreError::Unavailable { source: Box::new(source) };
+            let begin = Instant::now();
+            if let Some((until, error)) = &self.pause
+                && begin < *until
+            {
+                return Err(unavailable(error.clone()));
+            }
+            let recovered = self.recover();
+            // A large database takes its time to copy, and the medium has others to serve.
+            let until = Instant::now().checked_add(begin.elapsed());
+            self.pause = until.zip(recovered.as_ref().err().cloned());
+            let database = recovered.map_err(unavailable)?.database;
             log::info!("the state database {} works again", self.path().display());
             self.database = Some(database);
         }
@@ -254,9 +270,7 @@ impl Writer {
         let expected = database.ledger.checked_add(1);
         let rolled_back =
             database.connection.is_autocommit() || database.connection.execute_batch("ROLLBACK").is_ok();
-        // A full medium refuses a write; what was written before it lacks the end that would make it valid. The
-        // connection knows, and goes on.
-        if rolled_back && matches!(error, StoreError::DiskFull { .. }) {
+        if rolled_back && error.is_refused_write() {
             self.database = Some(database);
             return Err(error);
         }
@@ -411,13 +425,14 @@ impl Writer {
 
     /// Opens the database anew and makes sure of what it holds.
     ///
-    /// What the new connection reads may be in the memory of the system only. So everything is written into the database
-    /// file and synchronised again; then a transaction overwrites the beginning of the log, so that no remnant of a
-    /// failed one behind it can become valid after a loss of power.
+    /// What is read may be in the memory of the system only. So all of it is written into new files ([`Place::renew`]) and the log into the
+    /// database; then a transaction overwrites the beginning of the log, so that no remnant of a failed one behind it can become valid
+    /// after a loss of power.
     fn recover(&mut self) -> Result<Recovered, StoreError> {
         #[cfg(test)]
         self.faults.recovery()?;
         let path = self.place.path();
+        self.place.renew()?;
         let connection = schema::connect(&self.place)?;
         self.place.consolidate(&connection)?;
         let mut database = Database::load(connection, path, &self.wrapping)?;

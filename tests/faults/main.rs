@@ -14,6 +14,7 @@ mod client;
 #[allow(dead_code, reason = "shared with tests/programs.rs, which uses the rest")]
 #[path = "../common/mod.rs"]
 mod common;
+mod media;
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
