@@ -4,50 +4,16 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{CommandFactory, Parser};
 use vtpmd::config::{Config, ConfigArgs, DEFAULT_RUNTIME_DIR};
-use vtpmd::daemon::{self, DaemonError, Endpoint, PRINTED_CAPABILITIES};
+use vtpmd::daemon::{self, Arguments, Command, DaemonError, Endpoint, PRINTED_CAPABILITIES, SingleArgs};
 use vtpmd::logging;
 use vtpmd::service::Sockets;
-
-/// TPM 2.0 for virtual machines: many instances in one daemon, each migrating with its machine.
-#[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-struct Program {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    single: Single,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Make a state directory: host key, database, root instance, owner authorization
-    Init(ConfigArgs),
-    /// Serve all instances of a state directory
-    Run(ConfigArgs),
-}
-
-/// Without a subcommand: serve one instance, as a manager starts a vhost-user back-end program.
-#[derive(Args)]
-struct Single {
-    /// Serve one instance at this vhost-user socket
-    #[arg(long, value_name = "PATH", conflicts_with = "fd")]
-    socket_path: Option<PathBuf>,
-    /// Serve one instance at this vhost-user socket, handed down open
-    #[arg(long, value_name = "FDNUM")]
-    fd: Option<RawFd>,
-    /// Print what this back-end program can do, as JSON
-    #[arg(long)]
-    print_capabilities: bool,
-    #[command(flatten)]
-    config: ConfigArgs,
-}
 
 fn main() -> ExitCode {
     vtpmd::memory::keep_together();
     vtpmd::fault::arm();
-    match run(Program::parse()) {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::last_words(&format!("vtpmd: {}", vtpmd::sentence(&error)));
@@ -56,14 +22,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(program: Program) -> Result<(), DaemonError> {
-    match program.command {
+fn run(arguments: Arguments) -> Result<(), DaemonError> {
+    match arguments.command {
         Some(Command::Init(args)) => daemon::init(&configured(args)?),
         Some(Command::Run(args)) => {
             let config = configured(args)?;
             daemon::run(&config, Sockets::inherit()?)
         }
-        None => serve_one(program.single),
+        None => serve_one(arguments.single),
     }
 }
 
@@ -73,7 +39,7 @@ fn configured(args: ConfigArgs) -> Result<Config, DaemonError> {
     Ok(config)
 }
 
-fn serve_one(single: Single) -> Result<(), DaemonError> {
+fn serve_one(single: SingleArgs) -> Result<(), DaemonError> {
     if single.print_capabilities {
         println!("{PRINTED_CAPABILITIES}");
         return Ok(());
@@ -81,15 +47,12 @@ fn serve_one(single: Single) -> Result<(), DaemonError> {
     let endpoint = match (single.socket_path, single.fd) {
         (Some(path), _) => Endpoint::Path(path),
         (None, Some(fd)) => Endpoint::Fd(take_fd(fd)?),
-        (None, None) => {
-            use clap::CommandFactory;
-            Program::command()
-                .error(
-                    clap::error::ErrorKind::MissingSubcommand,
-                    "say `run`, `init`, or --socket-path or --fd for a single instance",
-                )
-                .exit()
-        }
+        (None, None) => Arguments::command()
+            .error(
+                clap::error::ErrorKind::MissingSubcommand,
+                "say `run`, `init`, or --socket-path or --fd for a single instance",
+            )
+            .exit(),
     };
     let mut config = configured(single.config)?;
     if config.runtime_dir == Path::new(DEFAULT_RUNTIME_DIR) {

@@ -4,6 +4,7 @@
 //! `<name>/vhost-user.sock` the vhost-user socket of any other instance, and `<name>/control.sock` its control channel. One client at a time
 //! is connected to an instance, at one of the two.
 
+mod args;
 mod doors;
 mod error;
 mod init;
@@ -11,6 +12,7 @@ mod owner;
 mod raw_socket;
 mod single;
 
+pub use args::{Arguments, Command, SingleArgs};
 pub use error::DaemonError;
 pub use init::init;
 pub(crate) use init::init_with;

@@ -203,6 +203,7 @@ fn the_debian_package_is_installed_upgraded_and_removed() {
     let swtpm = ["/usr/lib/vtpmd/swtpm/swtpm", "socket", "--tpm2", "--print-capabilities"];
     assert!(container.succeed(&swtpm).contains("\"tpm-2.0\""));
 
+    assert!(container.path("/usr/share/man/man8/vtpmctl-migrate-prepare.8.gz").exists());
     container.succeed(&["systemctl", "start", "vtpmd-init.service"]);
     container.succeed(&["systemctl", "enable", "--now", "vtpmd.service"]);
     let names: Vec<String> = names().into_iter().take(4).collect();
