@@ -80,7 +80,7 @@ pub enum Command {
     },
     /// Delete an instance and destroy its state
     Delete {
-        /// Which; with --force also the handle of one that is damaged, which the daemon's log tells
+        /// Which; with --force also one that is damaged, by its name or the handle that the list and the log tell
         name: String,
         /// Delete it even though it is part of a migration that is not settled
         #[arg(long)]

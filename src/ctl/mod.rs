@@ -154,6 +154,11 @@ pub enum CtlError {
     /// An instance that is not locked was to be exported without a ticket.
     #[error("{0:?} has no migration going on: --ticket names the destination's ticket")]
     NoTicket(String),
+    /// The store has nothing whole of the instance.
+    #[error(
+        "what the state database has of {0:?} is damaged, as the log of vtpmd says; `vtpmctl delete --force` gets rid of it"
+    )]
+    Damaged(String),
     /// The instance holds a receipt or an escrow, or is the only copy.
     #[error(
         "{name:?} is {state}: its migration is not settled, and what it holds may be needed to bring the TPM back; \
@@ -243,7 +248,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::Info { name } => ctl.info(&name),
         Command::Delete { name, force } => {
             let instance = match (ctl.find(&name), handle(&name)) {
-                // One that cannot be read is in no list. The log has its handle.
+                // As the log names one that is damaged.
                 (Err(CtlError::NoInstance(_)), Some(unlisted)) if force => {
                     ctl.client.delete(unlisted)?;
                     ctl.out.done(&name, "deleted");
@@ -251,6 +256,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
                 }
                 (found, _) => found?,
             };
+            if !force && instance.state == InstanceState::Damaged {
+                return Err(CtlError::Damaged(name));
+            }
             // A void one has revealed its receipt; every other one still holds what the other host may need.
             if !force && !matches!(instance.state, InstanceState::Live | InstanceState::Void) {
                 return Err(CtlError::Unsettled { name, state: instance.state });
@@ -362,6 +370,9 @@ impl Ctl {
 
     fn info(&self, name: &str) -> Result<()> {
         let found = self.find(name)?;
+        if found.state == InstanceState::Damaged {
+            return Err(CtlError::Damaged(name.to_owned()));
+        }
         self.out.info(&self.client.info(found.instance)?);
         Ok(())
     }

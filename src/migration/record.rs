@@ -132,7 +132,9 @@ impl State {
             InstanceState::Exporting => Self::Exporting(get_exporting(r, version)?),
             InstanceState::Exported => Self::Exported(get_exported(r, version)?),
             // These are names for states in which a machine is saved, which its flags tell.
-            InstanceState::Saving | InstanceState::Saved => return Err(ResponseCode::VALUE),
+            InstanceState::Saving | InstanceState::Saved | InstanceState::Damaged => {
+                return Err(ResponseCode::VALUE);
+            }
             InstanceState::DestinationLocked => {
                 Self::DestinationLocked(DestinationLocked { slot: get_slot(r, version)? })
             }

@@ -6,7 +6,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::schema::explain;
 use super::seal::{InstanceKey, WrappingKey, record_place, row_place};
-use super::{Batch, InstanceId, InstanceRow, MAX_VALUE_BYTES, Op, Record, RecordName, StoreError};
+use super::{
+    Batch, DamagedInstance, InstanceId, InstanceRow, MAX_VALUE_BYTES, Op, Record, RecordName, StoreError,
+};
 
 /// An intact instance: its row, its open key and the version of each of its records.
 #[derive(Clone)]
@@ -26,7 +28,7 @@ type NameAndVersion = rusqlite::Result<(Vec<u8>, i64)>;
 
 /// All instances of the database, as of the last transaction.
 #[derive(Default)]
-pub(super) struct Catalogue(BTreeMap<InstanceId, Result<Instance, StoreError>>);
+pub(super) struct Catalogue(BTreeMap<InstanceId, Result<Instance, DamagedInstance>>);
 
 impl Catalogue {
     /// Reads all instances, opens their keys and checks their seals.
@@ -50,8 +52,12 @@ impl Catalogue {
             // The tables admit no such number; one that was forged belongs to no instance.
             let Ok(id) = u64::try_from(number).map(InstanceId) else { continue };
             let own = records.remove(&number).unwrap_or_default();
-            let instance = read_instance(id, row, own, wrapping)
-                .map_err(|what| StoreError::CorruptedInstance { instance: id, what });
+            let instance = read_instance(id, row, own, wrapping).map_err(|what| DamagedInstance {
+                id,
+                name: row.get("name").ok(),
+                uuid: row.get("uuid").ok(),
+                error: StoreError::CorruptedInstance { instance: id, what },
+            });
             instances.insert(id, instance);
         }
         Ok(Self(instances))
@@ -61,8 +67,8 @@ impl Catalogue {
         self.0.values().filter_map(|slot| slot.as_ref().ok()).map(|instance| instance.row.clone()).collect()
     }
 
-    pub(super) fn damaged(&self) -> Vec<(InstanceId, StoreError)> {
-        self.0.iter().filter_map(|(id, slot)| Some((*id, slot.as_ref().err()?.clone()))).collect()
+    pub(super) fn damaged(&self) -> Vec<DamagedInstance> {
+        self.0.values().filter_map(|slot| slot.as_ref().err()).cloned().collect()
     }
 
     pub(super) fn merge(&mut self, changes: Changes) {
@@ -83,7 +89,7 @@ impl Catalogue {
     ) -> Result<Vec<Record>, StoreError> {
         let instance = match self.0.get(&id) {
             None => return Err(StoreError::UnknownInstance(id)),
-            Some(Err(damage)) => return Err(damage.clone()),
+            Some(Err(damaged)) => return Err(damaged.error.clone()),
             Some(Ok(instance)) => instance,
         };
         let failed = explain(path, "read records");
@@ -197,7 +203,7 @@ impl<'a> Draft<'a> {
         }
         match self.catalogue.0.get(&id) {
             Some(Ok(instance)) => Ok(instance),
-            Some(Err(damage)) => Err(damage.clone()),
+            Some(Err(damaged)) => Err(damaged.error.clone()),
             None => Err(StoreError::UnknownInstance(id)),
         }
     }

@@ -228,6 +228,20 @@ impl StoreError {
         matches!(self, Self::DiskFull { .. } | Self::ReadOnly { .. } | Self::WriteRefused { .. })
     }
 
+    /// Whether what the store has does not hold together, so that reading it again is useless.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::CorruptedRecord { .. }
+                | Self::CorruptedInstance { .. }
+                | Self::Damaged { .. }
+                | Self::UnknownInstance(_)
+                | Self::BadRecordName(_)
+                | Self::ValueTooLarge { .. }
+                | Self::NumberTooLarge
+        )
+    }
+
     /// Whether there is no room.
     pub(super) fn is_full(&self) -> bool {
         match self {

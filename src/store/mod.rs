@@ -91,6 +91,19 @@ pub struct InstanceRow {
     pub attributes: u32,
 }
 
+/// An instance of which what the store has does not hold together. What its row says is what stands there now, which nobody vouches for.
+#[derive(Clone, Debug)]
+pub struct DamagedInstance {
+    /// Its number.
+    pub id: InstanceId,
+    /// Its name, if there is something like one.
+    pub name: Option<String>,
+    /// The UUID of its machine, if there is something like one.
+    pub uuid: Option<[u8; 16]>,
+    /// What was found.
+    pub error: StoreError,
+}
+
 /// Name of a record within its instance: 1 to [`RecordName::MAX_BYTES`] bytes, by custom a kind and an index.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordName {
@@ -341,7 +354,7 @@ impl Store {
 
     /// Instances whose row, key or set of records does not hold together, and what was found. They cannot be read or
     /// written, only deleted. A single corrupted value shows when [`Store::records`] reads it.
-    pub fn damaged(&self) -> Result<Vec<(InstanceId, StoreError)>, StoreError> {
+    pub fn damaged(&self) -> Result<Vec<DamagedInstance>, StoreError> {
         self.ask(Request::Damaged)?
     }
 

@@ -19,7 +19,8 @@ use super::group::{Gathering, Group, Outcomes};
 use super::schema::{self, Lock, Place, explain};
 use super::seal::WrappingKey;
 use super::{
-    Batch, Counters, Durability, InstanceId, InstanceList, InstanceRow, Op, Record, Reserved, StoreError,
+    Batch, Counters, DamagedInstance, Durability, InstanceId, InstanceList, InstanceRow, Op, Record,
+    Reserved, StoreError,
 };
 use crate::sentence;
 
@@ -29,7 +30,7 @@ pub(super) enum Request {
     /// The next group of [`Gathering`] is there.
     Commits,
     Instances(Reply<Vec<InstanceRow>>),
-    Damaged(Reply<Vec<(InstanceId, StoreError)>>),
+    Damaged(Reply<Vec<DamagedInstance>>),
     Records(InstanceId, Reply<Vec<Record>>),
     EmptyLog(Reply<()>),
     Close,

@@ -110,7 +110,7 @@ impl Unreadable {
     fn response_code(&self) -> ResponseCode {
         match self {
             // The medium, which may work again: the guest tries again then, where FAILURE would tell it that its TPM is broken.
-            Self::Store(error) if !error.is_about_the_batch() => ResponseCode::NV_UNAVAILABLE,
+            Self::Store(error) if !error.is_damage() => ResponseCode::NV_UNAVAILABLE,
             Self::Store(_) | Self::Content(_) => ResponseCode::FAILURE,
         }
     }
@@ -222,9 +222,7 @@ impl Instance {
         };
         match &state {
             Some(state) => self.shown.show_stored(state.kind()),
-            None if stored.as_ref().err().is_none_or(StoreError::is_about_the_batch) => {
-                self.shown.show_damaged()
-            }
+            None if stored.as_ref().err().is_none_or(StoreError::is_damage) => self.shown.show_damaged(),
             None => {}
         }
         state.map(|state| state.kind())

@@ -15,13 +15,14 @@ use vtpm_engine::instances::InstanceManager;
 use vtpm_protocol::codec::Encode;
 use vtpm_protocol::instance::migration::Manifest;
 use vtpm_protocol::instance::{
-    INSTANCE_SELF, InstanceSummary, MAX_INSTANCE_DATA, PieceInfo, PieceKind, ReceiptOut,
+    INSTANCE_SELF, InstanceState, InstanceSummary, MAX_INSTANCE_DATA, PieceInfo, PieceKind, ReceiptOut,
 };
 use vtpm_protocol::rc::ResponseCode;
 use vtpm_protocol::tpm::Tpm2b;
 
 use super::environment::Workshop;
 use super::instance::{Inner, Instance, restore};
+use super::left_out::LeftOut;
 use super::persistence::{Ops, Stored, name};
 use super::shown::Entered;
 use super::{Topology, Tree, TreeEvent, receipts};
@@ -253,11 +254,20 @@ impl<'a> Transaction<'a> {
         topology.values().filter(|i| i.parent() == Some(handle)).cloned().collect()
     }
 
-    fn summary(&self, instance: &Instance, inner: &Inner) -> InstanceSummary {
+    /// An instance below the root that the tree does not have.
+    fn left_out(&self, handle: u32) -> Result<Option<LeftOut>, ResponseCode> {
+        if self.processing.handle() != self.tree.root || self.find(handle).is_ok() {
+            return Ok(None);
+        }
+        let all = self.tree.left_out().map_err(|error| store_failed(&error))?;
+        Ok(all.into_iter().find(|one| one.summary.instance == handle))
+    }
+
+    fn summary(&self, instance: &Instance, state: InstanceState) -> InstanceSummary {
         InstanceSummary {
             instance: instance.handle(),
             uuid: instance.uuid(),
-            state: inner.state.kind(),
+            state,
             attributes: instance.attributes(),
             name: instance.name().clone(),
         }

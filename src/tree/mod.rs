@@ -42,6 +42,7 @@ mod environment;
 mod fallback;
 mod info;
 mod instance;
+mod left_out;
 mod limits;
 mod log;
 mod manager;
@@ -198,8 +199,8 @@ impl Tree {
         owner_auth: Zeroizing<Vec<u8>>,
         boot: Option<&[u8]>,
     ) -> Result<Arc<Self>, TreeError> {
-        for (id, error) in persistence.damaged()? {
-            ::log::error!("{id} is left out: {error}");
+        for damaged in persistence.damaged()? {
+            ::log::error!("{} is left out: {}", damaged.id, damaged.error);
         }
         let rows = persistence.instances()?;
         let roots: Vec<u32> = rows.iter().filter(|r| r.parent.is_none()).map(|r| r.handle).collect();

@@ -6,7 +6,7 @@ use vtpm_protocol::instance::SavePermission;
 use zeroize::Zeroizing;
 
 use crate::migration::content::{Held, Records};
-use crate::store::{Batch, InstanceId, InstanceRow, Op, RecordName, Store, StoreError};
+use crate::store::{Batch, DamagedInstance, InstanceId, InstanceRow, Op, RecordName, Store, StoreError};
 
 /// A record of an instance with its name.
 pub type NamedRecord = (RecordName, Zeroizing<Vec<u8>>);
@@ -29,7 +29,7 @@ pub trait Persistence: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`].
-    fn damaged(&self) -> Result<Vec<(InstanceId, StoreError)>, StoreError>;
+    fn damaged(&self) -> Result<Vec<DamagedInstance>, StoreError>;
 
     /// See [`Store::records`].
     ///
@@ -50,7 +50,7 @@ impl Persistence for Store {
         Self::instances(self)
     }
 
-    fn damaged(&self) -> Result<Vec<(InstanceId, StoreError)>, StoreError> {
+    fn damaged(&self) -> Result<Vec<DamagedInstance>, StoreError> {
         Self::damaged(self)
     }
 

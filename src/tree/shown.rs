@@ -13,7 +13,7 @@ use super::instance::Inner;
 /// Nobody has read it since the start.
 const UNREAD: u16 = 0;
 /// What the store has is no instance.
-const DAMAGED: u16 = 0xff;
+const DAMAGED: u16 = InstanceState::Damaged as u16;
 /// Beside the number of the state: the TPM is in memory.
 const AWAKE: u16 = 0x100;
 
@@ -84,7 +84,7 @@ impl Drop for Entered<'_> {
 /// How many instances stand where, the root not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// By state; every state is there.
+    /// By state; every state is there but that of damaged ones.
     pub states: Vec<(InstanceState, u64)>,
     /// What the store has of them is damaged.
     pub damaged: u64,
@@ -109,6 +109,7 @@ impl Tree {
         }
         let count = |value: u16| counts.get(usize::from(value)).copied().unwrap_or(0);
         let states = (0..=u8::MAX).filter_map(|number| decode_exact::<InstanceState>(&[number]).ok());
+        let states = states.filter(|state| *state != InstanceState::Damaged);
         Census {
             states: states.map(|state| (state, count(state as u16))).collect(),
             damaged: count(DAMAGED),

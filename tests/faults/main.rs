@@ -14,6 +14,7 @@ mod client;
 #[allow(dead_code, reason = "shared with tests/programs.rs, which uses the rest")]
 #[path = "../common/mod.rs"]
 mod common;
+mod damage;
 mod media;
 
 use std::os::unix::net::UnixStream;
@@ -25,9 +26,8 @@ use std::time::{Duration, Instant};
 use client::Machine;
 use common::{Host, Raw};
 use vtpm_protocol::codec::{Encode, encode_sized};
-use vtpm_protocol::control::{InitFlags, Request};
 use vtpm_protocol::rc::ResponseCode;
-use vtpm_protocol::tpm::{TpmCc, TpmHandle, TpmSu};
+use vtpm_protocol::tpm::{TpmCc, TpmHandle};
 
 /// A counter, and an index of 2048 bytes; both are the owner's.
 const COUNTER: TpmHandle = TpmHandle(0x0100_0010);
@@ -339,87 +339,4 @@ fn without_memory_the_daemon_ends_and_the_next_one_has_everything() {
     host.run();
     let found = count(&mut boot(&host, "a").data);
     assert!(found >= before + acknowledged && found <= before + acknowledged + 1, "{found}");
-}
-
-#[test]
-fn a_damaged_record_costs_its_instance_and_a_damaged_page_is_told_or_costs_those_it_holds() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut host = host(dir.path(), &["a", "b"]);
-    for name in ["a", "b"] {
-        let mut machine = boot(&host, name);
-        define(&mut machine.data, COUNTER, NT_COUNTER, 8);
-        assert_eq!(increment(&mut machine.data).unwrap(), ResponseCode::SUCCESS);
-    }
-    host.terminate();
-    let path = host.state().join("vtpmd.sqlite");
-    let whole = std::fs::read(&path).unwrap();
-    let database = rusqlite::Connection::open(&path).unwrap();
-    let changed = database
-        .execute(
-            "UPDATE record SET sealed = zeroblob(length(sealed))
-             WHERE instance = (SELECT id FROM instance WHERE name = 'a')",
-            [],
-        )
-        .unwrap();
-    assert!(changed > 0);
-    drop(database);
-    host.run();
-    // The instance is out of order, and what becomes of it is the operator's business; the other one does not notice.
-    let mut a = Machine::connect(&host.runtime().join("a/control.sock"));
-    assert_ne!(a.result(Request::Init(InitFlags(0))), 0);
-    drop(a);
-    assert!(host.refused(&["info", "a"]).contains("no instance"));
-    let b = increment(&mut boot(&host, "b").data).unwrap();
-    assert_eq!(b, ResponseCode::SUCCESS);
-    let handle = format!("{:#010x}", u32::from_str_radix(&handle_of(&host, "b")[2..], 16).unwrap() - 1);
-    assert!(host.refused(&["delete", &handle]).contains("no instance"), "without --force");
-    host.ctl(&["delete", &handle, "--force"]);
-    host.ctl(&["create", "a"]);
-    assert_eq!(host.state_of("a"), "live");
-    host.terminate();
-
-    // Every page in turn but the first, which says what the file is. Nobody is served what is not his; the daemon serves what can be
-    // read, or does not start and says why.
-    let mut refused = 0;
-    for page in 1..whole.len() / 4096 {
-        let mut damaged = whole.clone();
-        damaged[page * 4096..][..4096].fill(0xa5);
-        std::fs::write(&path, &damaged).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut program = host.vtpmd("run");
-        program.stderr(log);
-        if host.launch(program).is_some() {
-            let said = std::fs::read_to_string(dir.path().join("log")).unwrap();
-            assert!(said.contains("vtpmd: ") && !said.contains("panicked"), "{page}: {said}");
-            refused += 1;
-        } else {
-            for name in ["a", "b"] {
-                let socket = host.runtime().join(name).join("control.sock");
-                if UnixStream::connect(&socket).is_err() {
-                    // Its row is damaged: it is nobody's.
-                    continue;
-                }
-                let mut machine = Machine::connect(&socket);
-                if machine.result(Request::Init(InitFlags(0))) == 0 {
-                    let started = machine.data.run(TpmCc::STARTUP, &[], None, &TpmSu::CLEAR).unwrap().0;
-                    if started == ResponseCode::SUCCESS {
-                        assert_eq!(count(&mut machine.data), 1, "{page}");
-                    }
-                }
-            }
-            assert!(host.ended().is_none(), "{page}");
-        }
-        host.kill();
-    }
-    println!("of {} pages, {refused} kept the daemon from starting", whole.len() / 4096 - 1);
-    assert!(refused > 0);
-    // What was damaged is put back.
-    std::fs::write(&path, &whole).unwrap();
-    host.run();
-    assert_eq!(count(&mut boot(&host, "a").data), 1);
-}
-
-fn handle_of(host: &Host, name: &str) -> String {
-    let list = host.ctl(&["list"]);
-    list.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().last().unwrap().to_owned()
 }

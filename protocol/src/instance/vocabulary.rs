@@ -351,6 +351,8 @@ enumeration! {
         Imported = 0x23, "imported";
         /// The migration was given up here.
         Void = 0x24, "void";
+        /// What the store has of it does not hold together. It can be listed and deleted, and nothing else.
+        Damaged = 0xff, "damaged";
     }
 }
 

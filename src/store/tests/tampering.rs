@@ -116,7 +116,7 @@ fn changed_rows_and_sets_of_records_are_named_and_leave_the_others_alone() {
         place.tamper(sql);
         let store = place.open();
         let damaged: Vec<_> =
-            store.damaged().unwrap().iter().map(|(id, error)| (*id, error.to_string())).collect();
+            store.damaged().unwrap().iter().map(|damaged| (damaged.id, damaged.error.to_string())).collect();
         assert_eq!(damaged, [(left, sentence.into())], "{sql}");
         assert!(store.instances().unwrap().iter().all(|row| row.id != left), "{sql}");
         for refused in [store.records(left).err(), commit(&store, vec![put(left, A, b"")]).err()] {
@@ -170,7 +170,7 @@ fn instance_of_another_store_under_the_same_host_key_is_noticed() {
          UPDATE record SET sealed = (SELECT sealed FROM other.record WHERE id = record.id) WHERE instance = 2",
         other.path().display()
     ));
-    assert_eq!(place.open().damaged().unwrap()[0].0, left);
+    assert_eq!(place.open().damaged().unwrap()[0].id, left);
 }
 
 #[test]

@@ -12,10 +12,11 @@ use vtpm_protocol::instance::{
     CreateInstanceIn, CreateInstanceOut, ForeignFormat, GetInstanceCapabilityIn, GetInstanceCapabilityOut,
     GetInstanceDataIn, GetInstanceDataOut, GetInstanceInfoOut, GetInstanceKeyOut, GetMigrationLogIn,
     GetMigrationLogOut, GetReceiptIn, GetReceiptOut, INSTANCE_SELF, Identity, ImportForeignStateIn,
-    InstanceCapability, InstanceCapabilityData, InstanceName, KeyRole, LimitTag, ListInstancesIn,
-    ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags, MAX_CAP_HANDLES, MAX_CAP_INSTANCES,
-    MAX_CAP_PIECES, MAX_INSTANCE_COMMAND, MigrationTicket, PeerEntry, PermitSaveIn, PieceKind, ReceiptIn,
-    ReceiptOut, SavePermission, SetInstanceDataIn, SetInstancePolicyIn, UnlockInstanceIn,
+    InstanceCapability, InstanceCapabilityData, InstanceName, InstanceState, KeyRole, LimitTag,
+    ListInstancesIn, ListInstancesOut, ListPeersIn, ListPeersOut, LockFlags, MAX_CAP_HANDLES,
+    MAX_CAP_INSTANCES, MAX_CAP_PIECES, MAX_INSTANCE_COMMAND, MigrationTicket, PeerEntry, PermitSaveIn,
+    PieceKind, ReceiptIn, ReceiptOut, SavePermission, SetInstanceDataIn, SetInstancePolicyIn,
+    UnlockInstanceIn,
 };
 use vtpm_protocol::rc::ResponseCode;
 use zeroize::Zeroizing;
@@ -45,7 +46,10 @@ fn page<T>(list: impl Iterator<Item = T>, count: u32, cap: usize) -> (Vec<T>, bo
 
 impl InstanceManager for Transaction<'_> {
     fn check_descendant(&mut self, instance: u32, allow_self: bool) -> Result<(), ResponseCode> {
-        let mut at = self.find(instance)?;
+        let mut at = match self.find(instance) {
+            Err(code) => return if self.left_out(instance)?.is_some() { Ok(()) } else { Err(code) },
+            Ok(found) => found,
+        };
         if at.handle() == self.processing.handle() {
             return if allow_self { Ok(()) } else { Err(ResponseCode::HIERARCHY) };
         }
@@ -244,6 +248,13 @@ impl InstanceManager for Transaction<'_> {
 
     fn delete_instance(&mut self, instance: u32) -> Result<(), ResponseCode> {
         self.check_descendant(instance, false)?;
+        if let Some(left_out) = self.left_out(instance)? {
+            if left_out.has_children {
+                return Err(ResponseCode::PARENT);
+            }
+            self.pending = Some(Pending { ops: vec![Op::DeleteInstance(left_out.id)], effect: Effect::Own });
+            return Ok(());
+        }
         let instance = self.find(instance)?;
         // Not by way of `target`: what the store can no longer read can still be destroyed.
         let inner = instance.enter_to_delete()?;
@@ -385,17 +396,34 @@ impl InstanceManager for Transaction<'_> {
         input: &ListInstancesIn,
     ) -> Result<ListInstancesOut, ResponseCode> {
         self.check_descendant(parent, true)?;
-        let children = self.children(self.find(parent)?.handle());
-        let wanted = children.iter().filter(|child| child.handle() >= input.first);
-        let (page, more) = page(wanted, input.count, MAX_CAP_INSTANCES);
+        let parent = self.find(parent)?.handle();
+        let children = self.children(parent).into_iter().map(|child| (child.handle(), Ok(child)));
+        let left_out = if parent == self.tree.root {
+            self.tree.left_out().map_err(|error| store_failed(&error))?
+        } else {
+            Vec::new()
+        };
+        let left_out = left_out.into_iter().map(|one| (one.summary.instance, Err(one.summary)));
+        let mut wanted: Vec<_> =
+            children.chain(left_out).filter(|(handle, _)| *handle >= input.first).collect();
+        wanted.sort_by_key(|(handle, _)| *handle);
+        let (page, more) = page(wanted.into_iter(), input.count, MAX_CAP_INSTANCES);
         let mut instances = Vec::with_capacity(page.len());
-        for child in page {
+        for (_, child) in page {
+            let child = match child {
+                Ok(child) => child,
+                Err(damaged) => {
+                    instances.push(damaged);
+                    continue;
+                }
+            };
             match child.enter(self.tree) {
-                Ok(inner) => instances.push(self.summary(child, &inner)),
-                // For now nothing can be read. Left out, the instance would seem to be gone.
+                Ok(inner) => instances.push(self.summary(&child, inner.state.kind())),
+                // For now nothing can be read.
                 Err(code @ ResponseCode::NV_UNAVAILABLE) => return Err(code),
-                // One that is broken must not hide its siblings. The log has it.
-                Err(_) => continue,
+                Err(_) if child.is_deleted() => {}
+                // The log has what is wrong with it.
+                Err(_) => instances.push(self.summary(&child, InstanceState::Damaged)),
             }
         }
         Ok(ListInstancesOut { more, instances })
@@ -407,7 +435,7 @@ impl InstanceManager for Transaction<'_> {
         let parent = instance.parent().filter(|&p| !self.is_self(p)).unwrap_or(INSTANCE_SELF);
         let children = u32::try_from(self.children(instance.handle()).len()).unwrap_or(u32::MAX);
         Ok(GetInstanceInfoOut {
-            summary: self.summary(instance, &inner),
+            summary: self.summary(instance, inner.state.kind()),
             parent,
             children,
             next: inner.state.next_sequence(),

@@ -130,7 +130,7 @@ impl Persistence for Memory {
         Ok(self.content().rows.into_values().collect())
     }
 
-    fn damaged(&self) -> Result<Vec<(InstanceId, StoreError)>, StoreError> {
+    fn damaged(&self) -> Result<Vec<crate::store::DamagedInstance>, StoreError> {
         Ok(Vec::new())
     }
 
