@@ -1,7 +1,7 @@
 //! File systems that stop to take writes: ext4 that found an error of its own, and a medium that cannot synchronise.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -81,7 +81,7 @@ fn a_file_system_gone_read_only_refuses_changes_until_it_is_mounted_anew_and_los
     let of_reader = count(&mut reader.data);
     let mut writer = boot(&host, "a");
     let before = count(&mut writer.data);
-    let over = AtomicBool::new(false);
+    let written = AtomicU64::new(0);
     let (done, refused) = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let (mut done, mut refused) = (0u64, 0);
@@ -90,18 +90,21 @@ fn a_file_system_gone_read_only_refuses_changes_until_it_is_mounted_anew_and_los
                     ResponseCode::SUCCESS => {
                         assert_eq!(refused, 0, "it is over for good");
                         done += 1;
+                        written.store(done, Ordering::Relaxed);
                     }
                     ResponseCode::NV_UNAVAILABLE => refused += 1,
                     other => panic!("{other:?}"),
                 }
-                assert!(!over.load(Ordering::Relaxed) || refused > 0 || done < 1_000_000);
             }
             (done, refused)
         });
-        std::thread::sleep(Duration::from_millis(200));
+        let until = Instant::now() + Duration::from_secs(30);
+        while written.load(Ordering::Relaxed) < 20 {
+            assert!(Instant::now() < until, "no load");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         std::fs::write(format!("/sys/fs/ext4/{}/trigger_fs_error", device(&host)), "a test of vtpmd")
             .unwrap();
-        over.store(true, Ordering::Relaxed);
         // Whoever only reads does not notice.
         let until = Instant::now() + Duration::from_millis(200);
         while Instant::now() < until {
@@ -111,7 +114,6 @@ fn a_file_system_gone_read_only_refuses_changes_until_it_is_mounted_anew_and_los
         thread.join().unwrap()
     });
     println!("{done} writes acknowledged, then {refused} refused");
-    assert!(done > 10, "no load: {done}");
     assert_eq!(increment(&mut reader.data).unwrap(), ResponseCode::NV_UNAVAILABLE);
     assert!(host.refused(&["create", "c"]).contains("0x923"));
     assert!(host.ended().is_none());
@@ -191,7 +193,7 @@ fn what_is_acknowledged_after_a_failed_synchronisation_is_on_the_medium() {
         refused += denied;
         std::fs::remove_file(&filler).unwrap();
         // Without having been started anew.
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + Duration::from_secs(30);
         for machine in &mut machines {
             while increment(&mut machine.data).unwrap() != ResponseCode::SUCCESS {
                 assert!(Instant::now() < until, "there is room again");
