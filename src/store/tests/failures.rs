@@ -245,3 +245,21 @@ fn outcome_is_called_unknown_only_when_it_cannot_be_found_out() {
         assert_eq!(contents(&place.open(), root), [(A, b"after".to_vec())]);
     }
 }
+
+#[test]
+fn log_moves_into_the_database_when_it_is_long() {
+    let place = Place::new();
+    let store = place.create();
+    let root = create_instance(&store, None, "root");
+    let mut longest = 0;
+    for n in 0..60u8 {
+        // A hundred pages each.
+        let value = vec![n; 400_000];
+        commit(&store, vec![put(root, A, &value)]).unwrap();
+        longest = longest.max(std::fs::metadata(place.path().with_extension("sqlite-wal")).unwrap().len());
+    }
+    // Of six thousand pages that were written it has little more than the thousand with which it is long.
+    assert!((1_000_000..8_000_000).contains(&longest), "{longest}");
+    drop(store);
+    assert_eq!(contents(&place.open(), root), [(A, vec![59; 400_000])]);
+}
