@@ -160,7 +160,8 @@ fn listen_privately(path: &Path) -> io::Result<UnixListener> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
     bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-    listen(&fd, Backlog::new(16)?)?;
+    // The root is asked by many at once.
+    listen(&fd, Backlog::new(128)?)?;
     Ok(UnixListener::from(fd))
 }
 

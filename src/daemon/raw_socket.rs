@@ -104,7 +104,7 @@ struct Clients {
 #[derive(Default)]
 struct List {
     next: u64,
-    inside: HashMap<u64, UnixStream>,
+    inside: HashMap<u64, Arc<UnixStream>>,
 }
 
 impl Clients {
@@ -113,15 +113,15 @@ impl Clients {
     }
 
     /// Lets one in, if there is room.
-    fn welcome(&self, stream: &UnixStream) -> io::Result<Option<u64>> {
+    fn welcome(&self, stream: &Arc<UnixStream>) -> Option<u64> {
         let mut list = self.list();
         if list.inside.len() >= MAX_CLIENTS {
-            return Ok(None);
+            return None;
         }
         let id = list.next;
         list.next = list.next.wrapping_add(1);
-        list.inside.insert(id, stream.try_clone()?);
-        Ok(Some(id))
+        list.inside.insert(id, stream.clone());
+        Some(id)
     }
 
     fn leave(&self, id: u64) {
@@ -156,28 +156,21 @@ fn accept(listener: &Listener, gate: &Gate, clients: &Arc<Clients>, root: &Arc<I
             Err(error) => troubled(error),
         }
         let stream = match listener.accept() {
-            Ok(stream) => UnixStream::from(stream),
+            Ok(stream) => Arc::new(UnixStream::from(stream)),
             Err(error) if is_passing(&error) => continue,
             Err(error) => {
                 troubled(error);
                 continue;
             }
         };
-        let id = match clients.welcome(&stream) {
-            Ok(Some(id)) => id,
-            Ok(None) => {
-                log::warn!("tpm.sock: more than {MAX_CLIENTS} clients; one is sent away");
-                continue;
-            }
-            Err(error) => {
-                troubled(error);
-                continue;
-            }
+        let Some(id) = clients.welcome(&stream) else {
+            log::warn!("tpm.sock: more than {MAX_CLIENTS} clients; one is sent away");
+            continue;
         };
         let spawned = std::thread::Builder::new().name("tpm.sock client".into()).spawn({
             let (root, clients) = (root.clone(), clients.clone());
             move || {
-                if let Err(e) = serve(stream, &root) {
+                if let Err(e) = serve(&stream, &root) {
                     log::debug!("tpm.sock: a client went: {e}");
                 }
                 // Before it is known that nobody has the root any more.
@@ -192,19 +185,19 @@ fn accept(listener: &Listener, gate: &Gate, clients: &Arc<Clients>, root: &Arc<I
     }
 }
 
-fn serve(mut stream: UnixStream, root: &Instance) -> io::Result<()> {
+fn serve(mut stream: &UnixStream, root: &Instance) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     // Most commands come whole, with one read.
     let mut buffer = Zeroizing::new([0; AT_ONCE]);
     loop {
-        await_bytes(&stream)?;
+        await_bytes(stream)?;
         let got = stream.read(&mut *buffer)?;
         if got == 0 {
             return Ok(());
         }
         let mut come = buffer.get(..got).unwrap_or_default();
         while !come.is_empty() {
-            let response = match read_command(&mut stream, &mut come)? {
+            let response = match read_command(stream, &mut come)? {
                 Some(command) => root.execute_long(&command),
                 None => {
                     // What follows cannot be told from a next command: answer and hang up.
@@ -232,7 +225,7 @@ fn await_bytes(stream: &UnixStream) -> io::Result<()> {
 
 /// The command at the front of what has `come`, which it is taken from; what is missing there is read. `None` when its header names a size
 /// that no command has.
-fn read_command(stream: &mut UnixStream, come: &mut &[u8]) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+fn read_command(stream: &UnixStream, come: &mut &[u8]) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     let mut header = [0; HEADER_SIZE];
     fill(stream, come, &mut header)?;
     let [_, _, a, b, c, d, ..] = header;
@@ -248,7 +241,7 @@ fn read_command(stream: &mut UnixStream, come: &mut &[u8]) -> io::Result<Option<
 }
 
 /// Fills `out` with what has `come`, and then from the stream, with patience.
-fn fill(stream: &mut UnixStream, come: &mut &[u8], out: &mut [u8]) -> io::Result<()> {
+fn fill(mut stream: &UnixStream, come: &mut &[u8], out: &mut [u8]) -> io::Result<()> {
     let here = come.len().min(out.len());
     let (front, missing) = out.split_at_mut(here);
     let (taken, left) = come.split_at(here);
